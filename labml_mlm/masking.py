@@ -1,0 +1,136 @@
+r"""
+# Masking
+
+A masked language model sees a text in which some tokens were replaced, and predicts what stood there.
+BERT ([Devlin et al. 2019](https://arxiv.org/abs/1810.04805), section 3.1) *selects* 15% of the tokens
+and computes the loss on those only. Of the selected tokens
+
+* 80% become `[MASK]`,
+* 10% become a random token, so that the model can trust no input token blindly,
+* 10% stay as they are, so that the model has to represent real tokens, too: `[MASK]` is
+  never seen in later use.
+
+Two draws, then, and they are independent: *which* tokens are selected, and *what* replaces each.
+
+**Which.** Drawing each token on its own would leave some short sequences without any prediction and give
+the step a number of predictions that wanders. We draw the number first: a sequence of $n$ maskable tokens
+gets
+
+$$k = \max(1, \lfloor p n \rfloor + [u < p n - \lfloor p n \rfloor]), \qquad u \sim \mathcal{U}[0, 1)$$
+
+predictions. That is the *stochastic rounding* of $p n$, up or down, with expectation exactly $p n$,
+so the share of selected tokens is $p$ whatever the length is (as long as $p n \geq 1$; below that the
+"at least one" wins). The $k$ positions are those of the $k$ smallest among $n$ random scores: a uniform
+draw without replacement, for the whole batch with one sort.
+
+**What.** One uniform number a position falls into one of three disjoint intervals, so the split is
+exactly 80/10/10 in expectation, and the three cannot overlap.
+
+Special tokens (`[PAD]`, `[MASK]`, and all of `no_mask_tokens`) are never selected, and never drawn as a random
+token.
+"""
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class MLM:
+    """
+    ## Masks a batch for BERT's objective
+
+    A drop-in for `labml_nn.transformers.mlm.MLM`, with the same arguments:
+
+        masked, labels = mlm(x)
+
+    * `padding_token` is the id of `[PAD]`; `labels` hold it wherever nothing is to be predicted
+    * `mask_token` is the id of `[MASK]`
+    * `no_mask_tokens` are the ids of further tokens that are never selected or drawn (`[CLS]`, …)
+    * `n_tokens` is the size of the vocabulary, special tokens included
+    * `masking_prob` is the share of maskable tokens to predict; it may be changed between two calls
+    * `randomize_prob` and `no_change_prob` are shares of the selected tokens; the rest becomes `[MASK]`
+    * `generator` is where all random numbers come from, on its own device; without it, torch's
+      global one for the device of `x`
+
+    Raises `ValueError` if a probability is outside [0, 1], if `randomize_prob + no_change_prob > 1`,
+    or if a token id is not in `range(n_tokens)`.
+    """
+
+    def __init__(self, *,
+                 padding_token: int, mask_token: int, no_mask_tokens: Sequence[int], n_tokens: int,
+                 masking_prob: float = 0.15, randomize_prob: float = 0.1, no_change_prob: float = 0.1,
+                 generator: torch.Generator | None = None):
+        for name, prob in (('masking_prob', masking_prob), ('randomize_prob', randomize_prob),
+                           ('no_change_prob', no_change_prob)):
+            if not 0 <= prob <= 1:
+                raise ValueError(f'{name}={prob}: it is a probability, from 0 to 1')
+        # The slack is for sums like 0.1 + 0.7 + 0.2, which floating point numbers miss
+        if randomize_prob + no_change_prob > 1 + 1e-9:
+            raise ValueError(f'randomize_prob={randomize_prob} and no_change_prob={no_change_prob} '
+                             f'are shares of the selected tokens: their sum is at most 1')
+        special_tokens = sorted({padding_token, mask_token, *no_mask_tokens})
+        outside = [token for token in special_tokens if not 0 <= token < n_tokens]
+        if outside:
+            raise ValueError(f'special tokens {outside} are not in the vocabulary of n_tokens={n_tokens}')
+
+        self.padding_token = padding_token
+        self.mask_token = mask_token
+        self.no_mask_tokens = list(no_mask_tokens)
+        self.n_tokens = n_tokens
+        self.masking_prob = masking_prob
+        self.randomize_prob = randomize_prob
+        self.no_change_prob = no_change_prob
+        self.generator = generator
+
+        # `[n_tokens]`: may a token be selected?
+        self.is_maskable = torch.ones(n_tokens, dtype=torch.bool)
+        self.is_maskable[special_tokens] = False
+        # What random tokens are drawn from. (With special tokens only, none is ever selected.)
+        self.random_tokens = self.is_maskable.nonzero()[:, 0] if self.is_maskable.any() else torch.tensor([mask_token])
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        * `x` is the batch of token ids, of shape `[seq_len, batch_size]`; it is not modified
+
+        Returns the masked batch and the labels, both of the shape of `x`. `labels` is the
+        original token where it is to be predicted and `padding_token` elsewhere.
+        """
+        self.is_maskable = self.is_maskable.to(x.device)
+        self.random_tokens = self.random_tokens.to(x.device)
+
+        selected = self._select(self.is_maskable[x])
+        masked = torch.where(selected, self._replacements(x), x)
+        labels = torch.where(selected, x, self.padding_token)
+        return masked, labels
+
+    def _select(self, maskable: Tensor) -> Tensor:
+        """Which tokens to predict, from those that may be; both `[seq_len, batch_size]`."""
+        # Maskable tokens of each sequence, and how many of them to select, `[batch_size]`
+        n = maskable.sum(dim=0)
+        pn = self.masking_prob * n
+        k = pn.floor() + (self._rand(n.shape, maskable.device) < pn.frac())
+        k = torch.minimum(k.clamp(min=1 if self.masking_prob > 0 else 0), n)
+
+        # Random scores from [0, 1); what cannot be selected comes after all of them
+        scores = self._rand(maskable.shape, maskable.device).masked_fill(~maskable, 2.)
+        order = scores.argsort(dim=0)
+        is_first_k = torch.arange(len(maskable), device=maskable.device)[:, None] < k
+        return torch.zeros_like(maskable).scatter(0, order, is_first_k)
+
+    def _replacements(self, x: Tensor) -> Tensor:
+        """What every token would become, were it selected; `[seq_len, batch_size]`."""
+        u = self._rand(x.shape, x.device)
+        randomize = u < self.randomize_prob
+        no_change = ~randomize & (u < self.randomize_prob + self.no_change_prob)
+
+        drawn = torch.randint(len(self.random_tokens), x.shape, generator=self.generator,
+                              device=self._draw_device(x.device)).to(x.device)
+        return torch.where(randomize, self.random_tokens[drawn], torch.where(no_change, x, self.mask_token))
+
+    def _rand(self, shape: torch.Size, device: torch.device) -> Tensor:
+        """Uniform numbers from [0, 1)."""
+        return torch.rand(shape, generator=self.generator, device=self._draw_device(device)).to(device)
+
+    def _draw_device(self, device: torch.device) -> torch.device:
+        """A generator draws on its own device only."""
+        return device if self.generator is None else self.generator.device

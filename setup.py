@@ -1,0 +1,28 @@
+"""Metadata and version ranges; `constraints.txt` pins the exact set that was tested."""
+from pathlib import Path
+
+import setuptools
+
+setuptools.setup(
+    name='labml_mlm',
+    version='0.1.0',
+    description='Masked language model pre-training on any text, watched on labml',
+    long_description=(Path(__file__).parent / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='MIT',
+    packages=setuptools.find_packages(include=['labml_mlm', 'labml_mlm.*']),
+    # torchtext, which labml-nn requires, has no wheel for Python 3.13
+    python_requires='>=3.11,<3.13',
+    install_requires=[
+        'torch>=2.6',
+        'labml>=0.5.3,<0.6',
+        'labml-nn>=0.5.1,<0.6',
+        'labml-helpers>=0.4.89,<0.5',
+        'numpy>=1.26',
+    ],
+    extras_require={
+        'app': ['labml-app>=0.5.14,<0.6', 'uvicorn>=0.30', 'mpld3>=0.5.10'],
+        'plot': ['matplotlib>=3.8'],
+        'test': ['pytest>=8', 'hypothesis>=6.100', 'ruff>=0.8'],
+    },
+)
