@@ -34,6 +34,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from labml_mlm.errors import UserError
+
 
 class MLM:
     """
@@ -52,7 +54,7 @@ class MLM:
     * `generator` is where all random numbers come from, on its own device; without it, torch's
       global one for the device of `x`
 
-    Raises `ValueError` if a probability is outside [0, 1], if `randomize_prob + no_change_prob > 1`,
+    Raises `UserError` (a `ValueError`) if a probability is outside [0, 1], if `randomize_prob + no_change_prob > 1`,
     or if a token id is not in `range(n_tokens)`.
     """
 
@@ -63,15 +65,15 @@ class MLM:
         for name, prob in (('masking_prob', masking_prob), ('randomize_prob', randomize_prob),
                            ('no_change_prob', no_change_prob)):
             if not 0 <= prob <= 1:
-                raise ValueError(f'{name}={prob}: it is a probability, from 0 to 1')
+                raise UserError(f'{name}={prob}: it is a probability, from 0 to 1')
         # The slack is for sums like 0.1 + 0.7 + 0.2, which floating point numbers miss
         if randomize_prob + no_change_prob > 1 + 1e-9:
-            raise ValueError(f'randomize_prob={randomize_prob} and no_change_prob={no_change_prob} '
-                             f'are shares of the selected tokens: their sum is at most 1')
+            raise UserError(f'randomize_prob={randomize_prob} and no_change_prob={no_change_prob} '
+                            f'are shares of the selected tokens: their sum is at most 1')
         special_tokens = sorted({padding_token, mask_token, *no_mask_tokens})
         outside = [token for token in special_tokens if not 0 <= token < n_tokens]
         if outside:
-            raise ValueError(f'special tokens {outside} are not in the vocabulary of n_tokens={n_tokens}')
+            raise UserError(f'special tokens {outside} are not in the vocabulary of n_tokens={n_tokens}')
 
         self.padding_token = padding_token
         self.mask_token = mask_token

@@ -1,0 +1,173 @@
+r"""
+# The model
+
+A transformer encoder sees the whole masked sequence, left and right context alike, and predicts the tokens that
+were masked. The loss of a batch is
+
+$$\mathcal{L} = \frac{1}{\max(1, |M|)} \sum_{(i, b) \in M} -\log p(y_{i,b} \mid \tilde{x}_b)$$
+
+over the set $M$ of masked places: a sum divided by a count, never a mean of means, and 0 where nothing is masked.
+
+Only the masked places need a prediction, so only those are projected to the vocabulary: with 15% of
+the tokens masked, that is a seventh of the work and of the memory of the largest matrix product
+of a model with a large vocabulary.
+
+**Initialisation.** labml_nn makes a stack of layers by copying one, weights included. Layers that are
+equal at the start receive similar gradients, and the model sits on the unigram plateau for long. `initialise` draws
+every layer on its own.
+"""
+import math
+from typing import NamedTuple
+
+import torch
+from labml.configs import option
+from labml_nn.transformers import TransformerConfigs
+from labml_nn.transformers.configs import FeedForwardConfigs
+from labml_nn.transformers.models import Encoder
+from labml_nn.transformers.xl.relative_mha import RelativeMultiHeadAttention
+from torch import Tensor, nn
+from torch.nn import functional
+
+import labml_mlm.attention  # noqa: F401  its options
+from labml_mlm.errors import UserError
+
+
+class MLMOutput(NamedTuple):
+    """What a batch gives; tensors without dimensions."""
+    # `loss_sum / max(1, n_masked)`, to call `backward` on
+    loss: Tensor
+    # Sum over the masked tokens, in nats
+    loss_sum: Tensor
+    # Number of masked tokens
+    n_masked: Tensor
+    # Number of those where the most probable token is the right one
+    n_correct: Tensor
+
+
+class TransformerMLM(nn.Module):
+    """
+    ## Embed, encode, predict what was masked
+
+    * `src_embed` takes token ids `[seq_len, batch_size]` to `[seq_len, batch_size, d_model]`
+    * `encoder` is labml_nn's, with any attention
+    * `generator` projects `d_model` features to the logits of the vocabulary
+    * `padding_token` stands in `labels` where nothing is to be predicted
+    """
+
+    def __init__(self, *, src_embed: nn.Module, encoder: Encoder, generator: nn.Module, padding_token: int):
+        super().__init__()
+        self.src_embed = src_embed
+        self.encoder = encoder
+        self.generator = generator
+        self.padding_token = padding_token
+
+    def forward(self, x: Tensor, labels: Tensor, *, key_padding: Tensor | None = None) -> MLMOutput:
+        """
+        * `x` is the masked batch and `labels` what to predict, as `MLM` returns them, `[seq_len, batch_size]`
+        * `key_padding` is true where `x` is padding, which then is never attended to; same shape
+        """
+        # `[seq_len * batch_size, d_model]`
+        features = self.encode(x, key_padding).flatten(0, 1)
+        labels = labels.flatten()
+        # `[n_masked]`, `[n_masked, n_tokens]`
+        masked = (labels != self.padding_token).nonzero()[:, 0]
+        labels = labels[masked]
+        logits = self.generator(features[masked])
+
+        loss_sum = functional.cross_entropy(logits.float(), labels, reduction='sum')
+        n_masked = torch.tensor(len(masked), device=x.device)
+        n_correct = (logits.argmax(dim=-1) == labels).sum()
+        return MLMOutput(loss_sum / max(1, len(masked)), loss_sum, n_masked, n_correct)
+
+    def predict(self, x: Tensor, *, key_padding: Tensor | None = None) -> Tensor:
+        """Logits of every place, `[seq_len, batch_size, n_tokens]`."""
+        return self.generator(self.encode(x, key_padding))
+
+    def encode(self, x: Tensor, key_padding: Tensor | None = None) -> Tensor:
+        """Features of every place, `[seq_len, batch_size, d_model]`."""
+        mask = None
+        if key_padding is not None:
+            # A sequence of nothing but padding sees all of it: a softmax over no key is not defined.
+            # labml_nn's mask is `[seq_len_q, seq_len_k, batch_size]`; 1 broadcasts.
+            mask = (~key_padding | key_padding.all(dim=0))[None]
+        return self.encoder(self.src_embed(x), mask)
+
+    @property
+    def max_seq_len(self) -> float:
+        """The longest sequence that its positions allow; infinite for rotary ones."""
+        lengths = [len(m.positional_encodings) for m in self.modules() if hasattr(m, 'positional_encodings')]
+        lengths += [m.P for m in self.modules() if isinstance(m, RelativeMultiHeadAttention)]
+        return min(lengths, default=math.inf)
+
+
+def initialise(model: nn.Module, generator: torch.Generator):
+    """
+    Draws the weights of every linear layer and embedding anew, each on its own, in the order of `model.modules()`.
+
+    * Linear: uniform in ±`fan_in`^-½, which keeps the scale of gradients from layer to layer; biases are 0.
+    * Embedding: normal with standard deviation `d_model`^-½, for labml_nn's embeddings multiply by `d_model`^½.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            bound = module.in_features ** -0.5
+            nn.init.uniform_(module.weight, -bound, bound, generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=module.embedding_dim ** -0.5, generator=generator)
+
+
+class MLMTransformerConfigs(TransformerConfigs):
+    """
+    ## Configurable transformer for MLM
+
+    All of labml_nn's `TransformerConfigs`, and the wrapper `transformer_mlm` that computes the masked loss.
+    """
+    # Share of features dropped; recent MLM recipes do without
+    dropout: float = 0.0
+    # Attention, by name
+    encoder_attn: nn.Module = 'sdpa_rotary'
+    # Feed-forward layers; `mlm` has d_ff = 2 d_model, `default` is labml_nn's (2048)
+    ffn: FeedForwardConfigs = 'mlm'
+    # Token embeddings, with positions where attention does not bring its own
+    src_embed: nn.Module = 'by_attention'
+    # Id of `[PAD]`
+    padding_token: int = 0
+    # Seed of the initial weights
+    seed: int = 1
+    # The model
+    transformer_mlm: TransformerMLM = 'default'
+
+
+@option(MLMTransformerConfigs.ffn, 'mlm')
+def _ffn(c: MLMTransformerConfigs) -> FeedForwardConfigs:
+    conf = FeedForwardConfigs()
+    conf.set_default(FeedForwardConfigs.d_model, func=lambda: c.d_model)
+    conf.set_default(FeedForwardConfigs.d_ff, func=lambda: 2 * c.d_model)
+    conf.set_default(FeedForwardConfigs.dropout, func=lambda: c.dropout)
+    conf.set_default(FeedForwardConfigs.activation, 'GELU')
+    return conf
+
+
+@option(MLMTransformerConfigs.src_embed, 'by_attention')
+def _src_embed(c: MLMTransformerConfigs):
+    from labml_nn.transformers.models import EmbeddingsWithPositionalEncoding
+    attention = c.encoder_layer.self_attn
+    if isinstance(attention, RelativeMultiHeadAttention) or getattr(attention, 'is_rotary', False):
+        return nn.Embedding(c.n_src_vocab, c.d_model)
+    return EmbeddingsWithPositionalEncoding(c.d_model, c.n_src_vocab)
+
+
+@option(MLMTransformerConfigs.transformer_mlm, 'default')
+def _transformer_mlm(c: MLMTransformerConfigs):
+    if c.d_model % c.n_heads:
+        raise UserError(f'd_model={c.d_model} is not divisible by n_heads={c.n_heads}: each head gets an equal share')
+    if c.d_model % 2:
+        raise UserError(f'd_model={c.d_model} is odd: sinusoidal positions come in pairs')
+    model = TransformerMLM(src_embed=c.src_embed, encoder=c.encoder, generator=c.generator,
+                           padding_token=c.padding_token)
+    for layer in model.encoder.layers:
+        # labml_nn's `relative` keeps 0.1 whatever `dropout` says
+        layer.self_attn.dropout.p = c.dropout
+    initialise(model, torch.Generator().manual_seed(c.seed))
+    return model

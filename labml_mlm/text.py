@@ -1,0 +1,133 @@
+"""
+# Texts to train on
+
+Each function here gives a whole text as one string, or raises `OSError` or `UserError` with one clear message.
+"""
+import hashlib
+import os
+import queue
+import tempfile
+import threading
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from labml_mlm.errors import UserError
+
+TINY_SHAKESPEARE_URL = 'https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt'
+TINY_SHAKESPEARE_BYTES = 1_115_394
+TINY_SHAKESPEARE_SHA256 = '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed'
+
+# Seconds to wait for the next piece of a download, the first one included
+TIMEOUT = 10.
+_CHUNK = 1 << 16
+
+
+def read_file(path: str | Path) -> str:
+    """
+    A text file in UTF-8, with `\\n` for every line end.
+
+    Raises `UserError` if it is missing, unreadable, a folder, empty, or not UTF-8.
+    """
+    path = Path(path).expanduser()
+    try:
+        data = path.read_bytes()
+    except IsADirectoryError:
+        raise UserError(f'{path} is a folder; text_path names one text file') from None
+    except OSError as e:
+        raise UserError(f'cannot read {path}: {e.strerror}') from None
+    try:
+        text = data.decode('utf-8-sig')
+    except UnicodeDecodeError as e:
+        raise UserError(f'{path} is not UTF-8 text: invalid byte 0x{data[e.start]:02x} '
+                        f'at position {e.start:,} of {len(data):,}') from None
+    if not text:
+        raise UserError(f'{path} is empty')
+    return text.replace('\r\n', '\n').replace('\r', '\n')
+
+
+def python_topics() -> str:
+    """The language reference that comes with Python (`help('topics')`): some 460,000 characters of English."""
+    from pydoc_data.topics import topics
+    return '\n\n'.join(topics[name].strip() for name in sorted(topics)) + '\n'
+
+
+def cached_tiny_shakespeare(data_path: Path) -> str | None:
+    """Tiny Shakespeare from the cache, or `None` if it is not there or not whole."""
+    try:
+        data = _tiny_shakespeare_path(data_path).read_bytes()
+    except OSError:
+        return None
+    return data.decode('utf-8') if _sha256(data) == TINY_SHAKESPEARE_SHA256 else None
+
+
+def fetch_tiny_shakespeare(data_path: Path, url: str, progress: Callable[[float], None]) -> str:
+    """
+    Fetches Tiny Shakespeare and caches it in `data_path`. `progress` is called with shares from 0 to 1.
+
+    Raises `OSError` if it cannot be fetched or stored, or if it is not the text that it should be.
+    Nothing is stored then.
+    """
+    data = download(url, size=TINY_SHAKESPEARE_BYTES, progress=progress)
+    if _sha256(data) != TINY_SHAKESPEARE_SHA256:
+        raise OSError(f'{url} is not Tiny Shakespeare: its SHA-256 differs')
+    write_atomically(_tiny_shakespeare_path(data_path), data)
+    return data.decode('utf-8')
+
+
+def download(url: str, *, size: int, progress: Callable[[float], None] = lambda share: None) -> bytes:
+    """
+    What `url` holds: exactly `size` bytes. Raises `OSError` otherwise, and after `TIMEOUT` seconds of silence.
+
+    A thread of its own does the reading: a socket's time-out begins anew for each of a host's addresses and does not
+    hold for name look-up, which behind a firewall adds up to minutes.
+    """
+    chunks: queue.Queue = queue.Queue()
+
+    def read():
+        try:
+            with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+                while chunk := response.read1(_CHUNK):
+                    chunks.put(chunk)
+            chunks.put(b'')
+        except (OSError, ValueError) as e:  # `ValueError` for what is no address at all
+            chunks.put(e)
+
+    threading.Thread(target=read, daemon=True).start()
+    data = bytearray()
+    while True:
+        try:
+            chunk = chunks.get(timeout=TIMEOUT)
+        except queue.Empty:
+            raise TimeoutError(f'{url}: no answer for {TIMEOUT:g} seconds') from None
+        if isinstance(chunk, Exception):
+            raise OSError(f'{url}: {getattr(chunk, "reason", None) or chunk}') from None
+        data += chunk
+        if len(data) > size or (not chunk and len(data) < size):
+            raise OSError(f'{url}: got {len(data):,} bytes{"" if chunk else " only"}, not {size:,}')
+        progress(len(data) / size)
+        if not chunk:
+            return bytes(data)
+
+
+def write_atomically(path: Path, data: bytes):
+    """Writes a file as a whole or, if that fails (`OSError`), not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    try:
+        with os.fdopen(handle, 'wb') as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _tiny_shakespeare_path(data_path: Path) -> Path:
+    return data_path / 'tiny_shakespeare.txt'
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,56 @@
+"""
+# Tokenizers
+
+A tokenizer turns text into token ids and back. The special tokens come first, in BERT's order, whatever the text.
+"""
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from labml_mlm.errors import UserError
+
+SPECIAL_TOKENS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
+PAD, UNK, CLS, SEP, MASK = range(5)
+
+
+class CharacterTokenizer:
+    """
+    ## One token a character
+
+    * `characters` is the vocabulary, without special tokens
+
+    Ids are those of the special tokens, then of the characters in the order given.
+    """
+
+    def __init__(self, characters: Iterable[str]):
+        self.tokens = SPECIAL_TOKENS + list(characters)
+        code_points = np.array([ord(c) for c in self.tokens[len(SPECIAL_TOKENS):]], dtype=np.int64)
+        # The id of each code point: encoding is one look-up
+        self._ids = np.full(0x110000, UNK, dtype=np.int32)
+        self._ids[code_points] = np.arange(len(SPECIAL_TOKENS), len(self.tokens))
+
+    @classmethod
+    def from_text(cls, text: str) -> 'CharacterTokenizer':
+        """The characters of `text`, sorted. Raises `UserError` if there are fewer than two."""
+        characters = [chr(c) for c in np.unique(_code_points(text))]
+        if len(characters) < 2:
+            raise UserError(f'the text has {len(characters)} distinct characters: there is nothing to predict; '
+                            f'it takes 2 at least')
+        return cls(characters)
+
+    @property
+    def n_tokens(self) -> int:
+        """Size of the vocabulary, special tokens included."""
+        return len(self.tokens)
+
+    def encode(self, text: str) -> np.ndarray:
+        """Token ids, `int32` of shape `[len(text)]`; `[UNK]` for characters out of the vocabulary."""
+        return self._ids[_code_points(text)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids; special tokens by their names."""
+        return ''.join(self.tokens[i] for i in ids)
+
+
+def _code_points(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode('utf-32-le', 'surrogatepass'), dtype='<u4')
