@@ -1,11 +1,19 @@
 """
-# Names that labml_nn calls and labml 0.5 dropped
+# Where labml needs help
 
-`MultiHeadAttention.forward` of labml_nn hands its attention weights to `tracker.debug`, for inspection; labml 0.5 has
-no such function, so every attention of labml_nn fails. Importing this module puts one there that discards its value.
+* `MultiHeadAttention.forward` of labml_nn hands its attention weights to `tracker.debug`, for inspection;
+  labml 0.5 dropped that function, so every attention of labml_nn fails. Importing this module puts one there that
+  discards its value.
+* labml takes the first file outside its own packages for the experiment, and so finds the project: its
+  `.labml.yaml`, `data/` and `logs/`. That would be one of our files, wherever they are installed. `set_project` names
+  the script that runs instead.
 """
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
+import labml.internal.lab
 from labml import tracker
 
 
@@ -15,3 +23,14 @@ def _debug(name: str, value: Any):
 
 if not hasattr(tracker, 'debug'):
     tracker.debug = _debug
+
+
+def set_project() -> str:
+    """Makes the running script's project labml's project, and returns the script's path."""
+    main = sys.modules['__main__']
+    script = os.path.abspath(getattr(main, '__file__', None) or os.curdir)
+    if labml.internal.lab._internal is None:
+        labml.internal.lab._internal = labml.internal.lab.Lab(Path(script))
+    else:
+        labml.internal.lab.lab_singleton().set_path(script)
+    return script

@@ -28,9 +28,9 @@ class TrainLoader:
     * `tokens` is the text, `[n]`
     * `generator` is where offset and order come from
 
-    Each iteration over the loader is an epoch: the text is cut into windows from a random offset below `seq_len`, so
-    the model sees every token at every position, and they come in random order. Less than one window is left out on
-    either side; the last batch may have fewer windows.
+    Each iteration over the loader is an epoch: the text, taken as a ring, is cut into windows from a random offset, so
+    that every token comes at every position in time, and they are shuffled. `n % seq_len` tokens are left out, other
+    ones each time; the last batch may have fewer windows.
 
     Raises `UserError` if the text is shorter than one batch.
     """
@@ -47,16 +47,18 @@ class TrainLoader:
         self.generator = generator
 
     def __len__(self) -> int:
-        """Batches an epoch, at the most: an offset can cost one window, and so the last batch."""
+        """Batches an epoch."""
         return -(-(len(self.tokens) // self.seq_len) // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
-        offset = int(torch.randint(self.seq_len, (1,), generator=self.generator))
-        # `[n_windows, seq_len]`
-        windows = _windows(self.tokens[offset:], self.seq_len)
-        order = torch.randperm(len(windows), generator=self.generator)
-        for chosen in order.split(self.batch_size):
-            yield _batch(windows[chosen])
+        n = len(self.tokens)
+        offset = torch.randint(n, (1,), generator=self.generator)
+        order = torch.randperm(n // self.seq_len, generator=self.generator)
+        # `[seq_len, 1]`
+        places = torch.arange(self.seq_len)[:, None]
+        for windows in order.split(self.batch_size):
+            # `[seq_len, batch_size]`
+            yield self.tokens[(offset + windows * self.seq_len + places) % n].long()
 
 
 class ValidLoader:
@@ -73,21 +75,13 @@ class ValidLoader:
             raise UserError(f'the text is too short: {len(tokens):,} tokens are for validation, '
                             f'fewer than seq_len={seq_len}. A longer text or a smaller seq_len would do')
         # `[n_windows, seq_len]`
-        self.windows = _windows(tokens, seq_len)
+        self.windows = tokens[:len(tokens) // seq_len * seq_len].view(-1, seq_len)
         self.batch_size = batch_size
 
     def __len__(self) -> int:
         return -(-len(self.windows) // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
-        return map(_batch, self.windows.split(self.batch_size))
-
-
-def _windows(tokens: Tensor, seq_len: int) -> Tensor:
-    """A view of `[n]` tokens as `[n // seq_len, seq_len]`."""
-    return tokens[:len(tokens) // seq_len * seq_len].view(-1, seq_len)
-
-
-def _batch(windows: Tensor) -> Tensor:
-    """`[batch_size, seq_len]` to the model's `[seq_len, batch_size]`."""
-    return windows.T.long()
+        for windows in self.windows.split(self.batch_size):
+            # `[seq_len, batch_size]`
+            yield windows.T.long()

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import labml_mlm.attention  # noqa: F401  its options
-from labml_mlm.errors import UserError
+from labml_mlm.errors import SHARE, UserError, at_least
 
 
 class MLMOutput(NamedTuple):
@@ -117,6 +117,18 @@ def initialise(model: nn.Module, generator: torch.Generator):
             nn.init.normal_(module.weight, std=module.embedding_dim ** -0.5, generator=generator)
 
 
+class MLMFeedForwardConfigs(FeedForwardConfigs):
+    """
+    ## Configurable feed-forward layer
+
+    labml_nn's, with GELU by default.
+    """
+    # Between the two linear layers
+    activation: nn.Module = 'GELU'
+
+    _ranges = {'d_ff': at_least(1), 'dropout': SHARE}
+
+
 class MLMTransformerConfigs(TransformerConfigs):
     """
     ## Configurable transformer for MLM
@@ -128,7 +140,7 @@ class MLMTransformerConfigs(TransformerConfigs):
     # Attention, by name
     encoder_attn: nn.Module = 'sdpa_rotary'
     # Feed-forward layers; `mlm` has d_ff = 2 d_model, `default` is labml_nn's (2048)
-    ffn: FeedForwardConfigs = 'mlm'
+    ffn: MLMFeedForwardConfigs = 'mlm'
     # Token embeddings, with positions where attention does not bring its own
     src_embed: nn.Module = 'by_attention'
     # Id of `[PAD]`
@@ -138,14 +150,19 @@ class MLMTransformerConfigs(TransformerConfigs):
     # The model
     transformer_mlm: TransformerMLM = 'default'
 
+    _ranges = {'n_heads': at_least(1), 'd_model': at_least(2), 'n_layers': at_least(1), 'dropout': SHARE,
+               'seed': at_least(0)}
+    _refused = dict.fromkeys(['n_src_vocab', 'n_tgt_vocab', 'padding_token'], 'it follows from the tokenizer')
+    _refused |= dict.fromkeys(['decoder', 'decoder_attn', 'decoder_layer', 'decoder_mem_attn', 'encoder_decoder',
+                               'tgt_embed'], 'a masked language model has no decoder')
+
 
 @option(MLMTransformerConfigs.ffn, 'mlm')
-def _ffn(c: MLMTransformerConfigs) -> FeedForwardConfigs:
-    conf = FeedForwardConfigs()
+def _ffn(c: MLMTransformerConfigs) -> MLMFeedForwardConfigs:
+    conf = MLMFeedForwardConfigs()
     conf.set_default(FeedForwardConfigs.d_model, func=lambda: c.d_model)
     conf.set_default(FeedForwardConfigs.d_ff, func=lambda: 2 * c.d_model)
     conf.set_default(FeedForwardConfigs.dropout, func=lambda: c.dropout)
-    conf.set_default(FeedForwardConfigs.activation, 'GELU')
     return conf
 
 

@@ -1,0 +1,63 @@
+"""
+# Optimizers
+
+All of labml_nn's, by the names that they have there, and torch's fused AdamW.
+"""
+import torch
+from labml.configs import option
+from labml_nn.optimizers import GenericAdaptiveOptimizer
+from labml_nn.optimizers.configs import OptimizerConfigs
+
+from labml_mlm.errors import ABOVE_ZERO, SHARE, at_least
+
+
+class MLMOptimizerConfigs(OptimizerConfigs):
+    """
+    ## Configurable optimizer
+
+    labml_nn's `OptimizerConfigs`, where `AdamW` is `AdamWarmup`; torch's AdamW is `FusedAdamW`.
+    """
+    # Optimizer, by name
+    optimizer: torch.optim.Optimizer = 'FusedAdamW'
+    # Peak learning rate; of `Noam`, the factor of its formula
+    learning_rate: float = 3e-3
+    # Decoupled weight decay; `FusedAdamW` decays matrices only
+    weight_decay: float = 0.01
+
+    _ranges = {'learning_rate': ABOVE_ZERO, 'eps': ABOVE_ZERO, 'weight_decay': at_least(0), 'momentum': SHARE,
+               'betas': SHARE, 'warmup': at_least(1), 'total_steps': at_least(1), 'd_model': at_least(1)}
+    _refused = {
+        'optimizer=Sophia': "labml_nn's configs cannot build it: `rho` has no value, and it needs a Hessian estimate "
+                            'that no step of theirs makes',
+        'rho': 'it is an argument of `Sophia`, which cannot be built from its configs',
+        'parameters': 'the optimizer trains the parameters of the model',
+        'weight_decay_obj': 'give `optimizer.weight_decay`',
+    }
+
+
+@option(MLMOptimizerConfigs.optimizer, 'FusedAdamW')
+def _fused_adamw(c: MLMOptimizerConfigs):
+    """
+    AdamW ([Loshchilov and Hutter 2019](https://arxiv.org/abs/1711.05101), algorithm 2) in one kernel.
+
+    Biases and the gains of norms are not decayed: the decay's pull to 0 is no sensible prior for a gain.
+    """
+    parameters = list(c.parameters)
+    return torch.optim.AdamW([
+        {'params': [p for p in parameters if p.ndim >= 2], 'weight_decay': c.weight_decay},
+        {'params': [p for p in parameters if p.ndim < 2], 'weight_decay': 0.},
+    ], lr=c.learning_rate, betas=c.betas, eps=c.eps, amsgrad=c.amsgrad, fused=True)
+
+
+def has_own_schedule(optimizer: torch.optim.Optimizer) -> bool:
+    """labml_nn's optimizers compute their rate themselves; torch's take what they are given."""
+    return isinstance(optimizer, GenericAdaptiveOptimizer)
+
+
+def learning_rate(optimizer: torch.optim.Optimizer) -> float:
+    """The rate in force in the last `optimizer.step()`, of the first parameter group."""
+    group = optimizer.param_groups[0]
+    if not has_own_schedule(optimizer):
+        return group['lr']
+    state = next((optimizer.state[p] for p in group['params'] if optimizer.state.get(p)), None)
+    return optimizer.get_lr(state, group) if state else group['lr']
