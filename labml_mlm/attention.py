@@ -59,7 +59,8 @@ class SDPA(MultiHeadAttention):
         q, k, v = self._project(query, key, value)
         if self.is_rotary:
             q, k = self._turn(q), self._turn(k)
-        # torch's attention wants `[batch_size, heads, seq_len, d_k]`, and the mask `[batch_size, 1, seq_len_q, seq_len_k]`
+        # torch's attention wants `[batch_size, heads, seq_len, d_k]`,
+        # and the mask as `[batch_size, 1, seq_len_q, seq_len_k]`
         q, k, v = (t.permute(1, 2, 0, 3) for t in (q, k, v))
         x = functional.scaled_dot_product_attention(
             q, k, v,

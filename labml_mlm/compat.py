@@ -6,15 +6,14 @@
   discards its value.
 * labml takes the first file outside its own packages for the experiment, and so finds the project: its
   `.labml.yaml`, `data/` and `logs/`. That would be one of our files, wherever they are installed. `set_project` names
-  the script that runs instead.
+  the file that called us instead.
 """
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import labml.internal.lab
 from labml import tracker
+from labml.utils import get_caller_file
 
 
 def _debug(name: str, value: Any):
@@ -26,9 +25,9 @@ if not hasattr(tracker, 'debug'):
 
 
 def set_project() -> str:
-    """Makes the running script's project labml's project, and returns the script's path."""
-    main = sys.modules['__main__']
-    script = os.path.abspath(getattr(main, '__file__', None) or os.curdir)
+    """Makes the project of the file that called into this package labml's project; returns that file's path."""
+    ours = {str(path) for path in Path(__file__).parent.rglob('*.py')}
+    script = str(Path(get_caller_file(ours)).resolve())
     if labml.internal.lab._internal is None:
         labml.internal.lab._internal = labml.internal.lab.Lab(Path(script))
     else:

@@ -44,4 +44,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if not nearest:
         leaves = {k.rsplit('.', 1)[-1]: k for k in reversed(known)}
         nearest = [leaves[match] for match in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.6)]
-    return f' Did you mean `{nearest[0]}`?' if nearest else ''
+    if nearest:
+        return f' Did you mean `{nearest[0]}`?'
+    # `n_layers.x`: what may `n_layers` mean?
+    parent = name.rpartition('.')[0]
+    return did_you_mean(parent, known) if parent else ''

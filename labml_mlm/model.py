@@ -152,7 +152,10 @@ class MLMTransformerConfigs(TransformerConfigs):
 
     _ranges = {'n_heads': at_least(1), 'd_model': at_least(2), 'n_layers': at_least(1), 'dropout': SHARE,
                'seed': at_least(0)}
+    _follows = {'ffn.d_model': 'transformer.d_model', 'ffn.d_ff': '2 × transformer.d_model',
+                'ffn.dropout': 'transformer.dropout'}
     _refused = dict.fromkeys(['n_src_vocab', 'n_tgt_vocab', 'padding_token'], 'it follows from the tokenizer')
+    _refused |= dict.fromkeys(['ffn.d_model'], 'it is `transformer.d_model`')
     _refused |= dict.fromkeys(['decoder', 'decoder_attn', 'decoder_layer', 'decoder_mem_attn', 'encoder_decoder',
                                'tgt_embed'], 'a masked language model has no decoder')
 

@@ -21,8 +21,6 @@ class MLMOptimizerConfigs(OptimizerConfigs):
     optimizer: torch.optim.Optimizer = 'FusedAdamW'
     # Peak learning rate; of `Noam`, the factor of its formula
     learning_rate: float = 3e-3
-    # Decoupled weight decay; `FusedAdamW` decays matrices only
-    weight_decay: float = 0.01
 
     _ranges = {'learning_rate': ABOVE_ZERO, 'eps': ABOVE_ZERO, 'weight_decay': at_least(0), 'momentum': SHARE,
                'betas': SHARE, 'warmup': at_least(1), 'total_steps': at_least(1), 'd_model': at_least(1)}
@@ -40,7 +38,7 @@ def _fused_adamw(c: MLMOptimizerConfigs):
     """
     AdamW ([Loshchilov and Hutter 2019](https://arxiv.org/abs/1711.05101), algorithm 2) in one kernel.
 
-    Biases and the gains of norms are not decayed: the decay's pull to 0 is no sensible prior for a gain.
+    `weight_decay` is for matrices only; its pull to 0 is no sensible prior for the gain of a norm.
     """
     parameters = list(c.parameters)
     return torch.optim.AdamW([

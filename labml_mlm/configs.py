@@ -1,0 +1,363 @@
+"""
+# MLM on labml
+
+`MLMConfigs` holds what a run consists of: every item can be overridden by name, and most have options
+to choose from. The options are the small functions below, next to what they need.
+"""
+from collections.abc import Callable
+
+import torch
+from labml import lab, logger, monit, tracker
+from labml.configs import option
+from labml_helpers.device import DeviceConfigs
+from labml_helpers.train_valid import BatchIndex, Trainer, TrainValidConfigs
+from torch import Tensor, nn
+
+from labml_mlm import text as texts
+from labml_mlm.data import TrainLoader, ValidLoader, split
+from labml_mlm.errors import ABOVE_ZERO, SHARE, UserError, at_least
+from labml_mlm.interrupt import Interrupt
+from labml_mlm.masking import MLM
+from labml_mlm.metrics import Throughput, ValidMetrics
+from labml_mlm.model import MLMTransformerConfigs, TransformerMLM
+from labml_mlm.optimizer import MLMOptimizerConfigs, has_own_schedule, learning_rate
+from labml_mlm.samples import log_sample
+from labml_mlm.schedule import warmup_cosine
+from labml_mlm.tokenizer import CLS, MASK, PAD, SEP, UNK, CharacterTokenizer
+
+# What labml's trainer has and this one does without
+_OWN_LOOP = dict.fromkeys(
+    ['training_loop', 'loop_count', 'loop_step', 'is_loop_on_interrupt', 'log_new_line_interval', 'log_write_interval'],
+    'training goes by `epochs` and `inner_iterations`, and tracks every step')
+_NO_CHECKPOINTS = dict.fromkeys(['is_save_models', 'save_models_interval'], 'labml 0.5 has no checkpoints any more')
+
+
+class MLMConfigs(TrainValidConfigs):
+    """
+    ## Configurations of an MLM run
+
+    labml_nn's MLM items keep their names. Subclass it to add items and options of your own.
+    """
+    # Seed of weights, masks, order of windows and dropout
+    seed: int = 1
+    # Where to train: `available` is a CUDA device if there is one
+    device: torch.device = 'available'
+
+    # The text to train on, and to validate on its last 10%
+    text: str = 'auto'
+    # Path of a text in UTF-8, for text=file
+    text_path: str = ''
+    # Where text=tiny_shakespeare is fetched
+    tiny_shakespeare_url: str = texts.TINY_SHAKESPEARE_URL
+    # How text becomes tokens
+    tokenizer: CharacterTokenizer = 'character'
+    # Size of the vocabulary, special tokens included
+    n_tokens: int = 'from_tokenizer'
+    # Ids of training and validation text
+    train_tokens: Tensor = 'encoded'
+    valid_tokens: Tensor = 'encoded'
+
+    # Tokens in a sequence
+    seq_len: int = 32
+    # Sequences in a training batch
+    batch_size: int = 64
+    # Sequences in a validation batch
+    valid_batch_size: int = 64
+    # Batches of `[seq_len, batch_size]` token ids
+    train_loader: TrainLoader = 'shuffled_windows'
+    valid_loader: ValidLoader = 'all_windows'
+    # Do the batches of a loader of your own hold padding, not to be attended to?
+    is_padded: bool = False
+
+    # Id of `[PAD]`
+    padding_token: int = PAD
+    # Id of `[MASK]`
+    mask_token: int = MASK
+    # Ids of further tokens that are never masked
+    no_mask_tokens: list[int] = [UNK, CLS, SEP]
+    # Share of the tokens to predict in training
+    masking_prob: float = 0.15
+    # Share of the tokens to predict in validation
+    valid_masking_prob: float = 0.15
+    # Share of the tokens to predict that become a random token
+    randomize_prob: float = 0.1
+    # Share of the tokens to predict that stay as they are
+    no_change_prob: float = 0.1
+    # Masks a batch in training
+    mlm: MLM = 'mlm'
+    # Masks a batch in validation
+    valid_mlm: MLM = 'mlm'
+
+    # Features of a token
+    d_model: int = 128
+    # The transformer
+    transformer: MLMTransformerConfigs = 'mlm'
+    # The model, on `device`
+    model: TransformerMLM = 'transformer_mlm'
+
+    # The optimizer
+    optimizer: torch.optim.Optimizer = 'mlm'
+    # Share of the learning rate by step; for torch's optimizers, as labml_nn's have their own
+    lr_schedule: Callable[[int], float] = 'warmup_cosine'
+    # Steps until the full learning rate
+    lr_warmup_steps: int = 100
+    # Share of the learning rate that is left at the end
+    lr_min_share: float = 0.0
+    # Sets the learning rate of each step
+    scheduler: torch.optim.lr_scheduler.LambdaLR = 'lambda'
+    # Longest gradient, by its norm; none for any
+    grad_norm_clip: float | None = 1.0
+
+    # Rounds of the training text
+    epochs: int = 5
+    # Validations in each epoch
+    inner_iterations: int = 1
+    # Metrics of labml_helpers to run along
+    state_modules: list = []
+    # Runs a validation
+    validator: Trainer = 'all_windows'
+    # Sums of a validation
+    valid_metrics: ValidMetrics
+    # Texts to mask and fill in at each validation
+    prompt: list[str] = 'from_valid'
+    # Number of prompts taken from the validation text
+    n_prompts: int = 3
+
+    interrupt: Interrupt
+    throughput: Throughput
+
+    _ranges = {
+        'seed': at_least(0), 'n_tokens': at_least(1), 'seq_len': at_least(1), 'batch_size': at_least(1),
+        'valid_batch_size': at_least(1), 'padding_token': at_least(0), 'mask_token': at_least(0),
+        'no_mask_tokens': at_least(0), 'masking_prob': SHARE, 'valid_masking_prob': SHARE, 'randomize_prob': SHARE,
+        'no_change_prob': SHARE, 'd_model': at_least(2), 'lr_warmup_steps': at_least(0), 'lr_min_share': SHARE,
+        'grad_norm_clip': ABOVE_ZERO, 'epochs': at_least(1), 'inner_iterations': at_least(1),
+        'n_prompts': at_least(0), 'device.cuda_device': at_least(0),
+    }
+    _follows = {'transformer.d_model': 'd_model', 'transformer.seed': 'seed', 'optimizer.d_model': 'transformer.d_model'}
+    _refused = {**_OWN_LOOP, **_NO_CHECKPOINTS}
+
+    def init(self):
+        """Builds all that a run needs, so that whatever is wrong is found before it starts."""
+        torch.manual_seed(self.seed)
+        _ = self.trainer, self.validator, self.scheduler, self.interrupt, self.throughput
+        _ = self.grad_norm_clip, self.epochs, self.inner_iterations, self.is_padded
+        if self.seq_len > self.model.max_seq_len:
+            raise UserError(f'seq_len={self.seq_len} is longer than the positions of this model allow: '
+                            f'{self.model.max_seq_len}. transformer.encoder_attn=sdpa_rotary takes any length')
+        for prompt in self.prompt:
+            if not 0 < len(self.tokenizer.encode(prompt)) <= self.model.max_seq_len:
+                raise UserError(f'a prompt has {len(self.tokenizer.encode(prompt))} tokens; '
+                                f'from 1 to {self.model.max_seq_len} are possible')
+
+    def run(self):
+        """Trains. Raises `KeyboardInterrupt` after the step in which a signal came."""
+        with self.interrupt:
+            tracker.set_global_step(0)
+            for _ in monit.loop(range(self.epochs)):
+                self.run_step()
+
+    def run_step(self):
+        """An epoch: training, validation and samples, `inner_iterations` times."""
+        for _ in range(self.inner_iterations):
+            self.throughput.restart()
+            with self.mode.update(is_train=True), tracker.namespace('train'):
+                self.trainer()
+            # The same masks each time
+            self.valid_mlm.generator.manual_seed(0)
+            with self.mode.update(is_train=False), tracker.namespace('valid'):
+                self.validator()
+            tracker.save()
+            self.sample()
+
+    def step(self, batch: Tensor, batch_idx: BatchIndex):
+        """
+        One step of training or validation.
+
+        * `batch` holds token ids, `[seq_len, batch_size]`
+        """
+        self.interrupt.check()
+        self.model.train(self.mode.is_train)
+        x = batch.to(self.device)
+        masked, labels = self.mlm(x) if self.mode.is_train else self.valid_mlm(x)
+        output = self.model(masked, labels, key_padding=x == self.padding_token if self.is_padded else None)
+
+        if not self.mode.is_train:
+            self.valid_metrics.add(output)
+            return
+
+        tracker.add_global_step(x.numel())
+        tracker.add('loss.', output.loss)
+        tracker.add('accuracy.', output.n_correct / output.n_masked.clamp(min=1))
+        output.loss.backward()
+        if self.grad_norm_clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=self.grad_norm_clip)
+        self.optimizer.step()
+        tracker.add('lr', learning_rate(self.optimizer))
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+        tracker.add('tokens_per_second', self.throughput.step(x.numel()))
+        tracker.save()
+
+    @torch.no_grad()
+    def sample(self):
+        """Prints the prompts, masked and filled in."""
+        generator = torch.Generator().manual_seed(0)
+        mlm = MLM(padding_token=self.padding_token, mask_token=self.mask_token, no_mask_tokens=self.no_mask_tokens,
+                  n_tokens=self.n_tokens, randomize_prob=0., no_change_prob=0., generator=generator)
+        self.model.eval()
+        logger.log()
+        for prompt in self.prompt:
+            # `[seq_len, 1]`
+            x = torch.from_numpy(self.tokenizer.encode(prompt)).long()[:, None].to(self.device)
+            masked, labels = mlm(x)
+            predicted = self.model.predict(masked).argmax(dim=-1)
+            log_sample(self.tokenizer.tokens, masked=masked[:, 0].tolist(), labels=labels[:, 0].tolist(),
+                       predicted=predicted[:, 0].tolist(), padding_token=self.padding_token)
+
+
+@option(MLMConfigs.device, 'available')
+def _device() -> DeviceConfigs:
+    return DeviceConfigs()
+
+
+@option(MLMConfigs.device, 'cpu')
+def _cpu():
+    return torch.device('cpu')
+
+
+@option(MLMConfigs.text, 'auto')
+def _auto(c: MLMConfigs):
+    """The file at `text_path` if it is given, else Tiny Shakespeare or, where that cannot be had, `python_topics`."""
+    if c.text_path:
+        return texts.read_file(c.text_path)
+    try:
+        return _tiny_shakespeare(c)
+    except OSError as e:
+        logger.log(f"Tiny Shakespeare cannot be had ({e}); training on Python's own help topics instead")
+        return texts.python_topics()
+
+
+@option(MLMConfigs.text, 'tiny_shakespeare')
+def _tiny_shakespeare(c: MLMConfigs):
+    """1.1 million characters of Shakespeare, fetched once and cached in labml's data path."""
+    text = texts.cached_tiny_shakespeare(lab.get_data_path())
+    if text is None:
+        with monit.section('Download Tiny Shakespeare', is_not_in_loop=True):
+            text = texts.fetch_tiny_shakespeare(lab.get_data_path(), c.tiny_shakespeare_url, monit.progress)
+    return text
+
+
+@option(MLMConfigs.text, 'python_topics')
+def _python_topics():
+    return texts.python_topics()
+
+
+@option(MLMConfigs.text, 'file')
+def _file(c: MLMConfigs):
+    if not c.text_path:
+        raise UserError('text=file needs a file: text_path=PATH')
+    return texts.read_file(c.text_path)
+
+
+@option(MLMConfigs.tokenizer, 'character')
+def _character(c: MLMConfigs):
+    return CharacterTokenizer.from_text(c.text)
+
+
+@option(MLMConfigs.n_tokens, 'from_tokenizer')
+def _n_tokens(c: MLMConfigs):
+    return c.tokenizer.n_tokens
+
+
+@option([MLMConfigs.train_tokens, MLMConfigs.valid_tokens], 'encoded')
+def _encoded(c: MLMConfigs):
+    return split(c.tokenizer.encode(c.text))
+
+
+@option(MLMConfigs.train_loader, 'shuffled_windows')
+def _train_loader(c: MLMConfigs):
+    return TrainLoader(c.train_tokens, seq_len=c.seq_len, batch_size=c.batch_size,
+                       generator=torch.Generator().manual_seed(c.seed))
+
+
+@option(MLMConfigs.valid_loader, 'all_windows')
+def _valid_loader(c: MLMConfigs):
+    return ValidLoader(c.valid_tokens, seq_len=c.seq_len, batch_size=c.valid_batch_size)
+
+
+@option(MLMConfigs.mlm, 'mlm')
+def _mlm(c: MLMConfigs):
+    return _masking(c, c.masking_prob)
+
+
+@option(MLMConfigs.valid_mlm, 'mlm')
+def _valid_mlm(c: MLMConfigs):
+    return _masking(c, c.valid_masking_prob)
+
+
+def _masking(c: MLMConfigs, masking_prob: float) -> MLM:
+    if c.n_tokens < c.tokenizer.n_tokens:
+        raise UserError(f'n_tokens={c.n_tokens} is fewer than the {c.tokenizer.n_tokens} of the tokenizer')
+    return MLM(padding_token=c.padding_token, mask_token=c.mask_token, no_mask_tokens=c.no_mask_tokens,
+               n_tokens=c.n_tokens, masking_prob=masking_prob, randomize_prob=c.randomize_prob,
+               no_change_prob=c.no_change_prob, generator=torch.Generator(c.device).manual_seed(c.seed))
+
+
+@option(MLMConfigs.transformer, 'mlm')
+def _transformer(c: MLMConfigs) -> MLMTransformerConfigs:
+    conf = MLMTransformerConfigs()
+    conf.set_default(MLMTransformerConfigs.d_model, func=lambda: c.d_model)
+    conf.set_default(MLMTransformerConfigs.n_src_vocab, func=lambda: c.n_tokens)
+    conf.set_default(MLMTransformerConfigs.n_tgt_vocab, func=lambda: c.n_tokens)
+    conf.set_default(MLMTransformerConfigs.padding_token, func=lambda: c.padding_token)
+    conf.set_default(MLMTransformerConfigs.seed, func=lambda: c.seed)
+    return conf
+
+
+@option(MLMConfigs.model, 'transformer_mlm')
+def _model(c: MLMConfigs):
+    return c.transformer.transformer_mlm.to(c.device)
+
+
+@option(MLMConfigs.optimizer, 'mlm')
+def _optimizer(c: MLMConfigs) -> MLMOptimizerConfigs:
+    conf = MLMOptimizerConfigs()
+    conf.parameters = list(c.model.parameters())
+    conf.set_default(MLMOptimizerConfigs.d_model, func=lambda: c.transformer.d_model)
+    return conf
+
+
+@option(MLMConfigs.lr_schedule, 'warmup_cosine')
+def _warmup_cosine(c: MLMConfigs):
+    def schedule(step: int) -> float:
+        return warmup_cosine(step, warmup_steps=c.lr_warmup_steps, total_steps=c.epochs * len(c.train_loader),
+                             min_share=c.lr_min_share)
+    return schedule
+
+
+@option(MLMConfigs.lr_schedule, 'constant')
+def _constant():
+    return lambda step: 1.
+
+
+@option(MLMConfigs.scheduler, 'lambda')
+def _scheduler(c: MLMConfigs):
+    schedule = (lambda step: 1.) if has_own_schedule(c.optimizer) else c.lr_schedule
+    return torch.optim.lr_scheduler.LambdaLR(c.optimizer, schedule)
+
+
+@option(MLMConfigs.validator, 'all_windows')
+def _validator(c: MLMConfigs):
+    # One inner iteration: each validation covers the whole validation set
+    return Trainer(name='Valid', mode=c.mode, data_loader=c.valid_loader, inner_iterations=1,
+                   state_modules=[*c.state_modules, c.valid_metrics], is_track_time=c.is_track_time, step=c.step)
+
+
+@option(MLMConfigs.prompt, 'from_valid')
+def _prompt(c: MLMConfigs):
+    """Windows of the validation text, evenly spaced."""
+    n_windows = len(c.valid_tokens) // c.seq_len
+    n_prompts = min(c.n_prompts, n_windows)
+    starts = [i * n_windows // n_prompts * c.seq_len for i in range(n_prompts)]
+    return [c.tokenizer.decode(c.valid_tokens[start:start + c.seq_len].tolist()) for start in starts]

@@ -1,0 +1,100 @@
+"""
+# labml's screen output where there is no terminal
+
+On a terminal labml rewrites one live line. In a pipe or a file that would be carriage returns, runs of blanks
+and colour codes, so there `PlainDestination` writes whole lines only, and `PlainWriter` a line of metrics now and then.
+"""
+import os
+import sys
+import time
+
+from labml.internal.logger import logger_singleton
+from labml.internal.logger.destinations import Destination
+from labml.internal.logger.destinations.console import ConsoleDestination
+from labml.internal.tracker import tracker_singleton
+from labml.internal.tracker.writers import Writer
+from labml.internal.util import is_ipynb
+
+
+class PlainDestination(Destination):
+    """Whole lines, without carriage returns and colours; what would be rewritten later is left out."""
+
+    def log(self, parts, *, is_new_line: bool, is_reset: bool):
+        """Prints `parts`, texts or (text, style) pairs, if they are a whole line."""
+        text = ''.join(part if isinstance(part, str) else part[0] for part in parts)
+        if is_new_line:
+            print(text, flush=True)
+        elif text.strip() and text.endswith('\n'):
+            # labml's `Prepare …[DONE]`, indented by nesting
+            print(text.strip(), flush=True)
+
+
+class ColourlessDestination(ConsoleDestination):
+    """labml's terminal without colours, for `NO_COLOR` (https://no-color.org)."""
+
+    def log(self, parts, *, is_new_line: bool, is_reset: bool):
+        """Prints `parts`, texts or (text, style) pairs, without the styles."""
+        texts = [part if isinstance(part, str) else part[0] for part in parts]
+        super().log(texts, is_new_line=is_new_line, is_reset=is_reset)
+
+
+class PlainWriter(Writer):
+    """
+    A line of metrics every `interval` seconds and at each validation: means since the line before.
+    """
+
+    def __init__(self, interval: float = 30.):
+        self.interval = interval
+        self._last_line = time.monotonic()
+        # Sum and number of values by indicator
+        self._sums: dict[str, tuple[float, int]] = {}
+
+    def write(self, *, global_step: int, indicators: dict):
+        """Called by `tracker.save()`."""
+        is_validated = False
+        for indicator in indicators.values():
+            if indicator.is_print and not indicator.is_empty():
+                total, n = self._sums.get(indicator.name, (0., 0))
+                self._sums[indicator.name] = total + indicator.get_mean(), n + 1
+                is_validated |= indicator.name.endswith('.valid')
+        if is_validated or time.monotonic() - self._last_line >= self.interval:
+            means = [f'{name}: {_number(total / n)}' for name, (total, n) in self._sums.items()]
+            print(f'{global_step:12,}', *means, sep='  ', flush=True)
+            self._sums = {}
+            self._last_line = time.monotonic()
+
+    def save_indicators(self, dot_indicators: dict, indicators: dict):
+        """Nothing: a line names its indicators."""
+
+    def finish(self):
+        """Nothing: each line is complete."""
+
+
+def is_plain() -> bool:
+    """Does the output go elsewhere than to a terminal or a notebook?"""
+    return not is_ipynb() and not sys.stdout.isatty()
+
+
+def set_up():
+    """Gives labml's logger the destination that suits `sys.stdout`."""
+    if is_ipynb():
+        return
+    if hasattr(sys.stdout, 'reconfigure'):
+        # A text in a terminal of another encoding is no reason to stop
+        sys.stdout.reconfigure(errors='replace')
+    if is_plain():
+        logger_singleton()._Logger__destinations = [PlainDestination()]
+    elif os.environ.get('NO_COLOR'):
+        logger_singleton()._Logger__destinations = [ColourlessDestination(True)]
+
+
+def add_writer():
+    """Lets labml's tracker write metrics to the screen; on a terminal labml has done so itself."""
+    if is_plain():
+        tracker_singleton().add_writer(PlainWriter())
+
+
+def _number(value: float) -> str:
+    if abs(value) >= 1000:
+        return f'{value:,.0f}'
+    return f'{value:.2e}' if 0 < abs(value) < 0.001 else f'{value:.4f}'
