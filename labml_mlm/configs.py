@@ -141,7 +141,7 @@ class MLMConfigs(TrainValidConfigs):
         """Builds all that a run needs, so that whatever is wrong is found before it starts."""
         torch.manual_seed(self.seed)
         _ = self.trainer, self.validator, self.scheduler, self.interrupt, self.throughput
-        _ = self.grad_norm_clip, self.epochs, self.inner_iterations, self.is_padded
+        _ = self.mlm, self.valid_mlm, self.grad_norm_clip, self.epochs, self.inner_iterations, self.is_padded
         if self.seq_len > self.model.max_seq_len:
             raise UserError(f'seq_len={self.seq_len} is longer than the positions of this model allow: '
                             f'{self.model.max_seq_len}. transformer.encoder_attn=sdpa_rotary takes any length')
@@ -206,7 +206,7 @@ class MLMConfigs(TrainValidConfigs):
         mlm = MLM(padding_token=self.padding_token, mask_token=self.mask_token, no_mask_tokens=self.no_mask_tokens,
                   n_tokens=self.n_tokens, randomize_prob=0., no_change_prob=0., generator=generator)
         self.model.eval()
-        logger.log()
+        logger.log('')
         for prompt in self.prompt:
             # `[seq_len, 1]`
             x = torch.from_numpy(self.tokenizer.encode(prompt)).long()[:, None].to(self.device)

@@ -8,7 +8,7 @@ from labml.configs import option
 from labml_nn.optimizers import GenericAdaptiveOptimizer
 from labml_nn.optimizers.configs import OptimizerConfigs
 
-from labml_mlm.errors import ABOVE_ZERO, SHARE, at_least
+from labml_mlm.errors import ABOVE_ZERO, SHARE, Range, at_least
 
 
 class MLMOptimizerConfigs(OptimizerConfigs):
@@ -23,7 +23,7 @@ class MLMOptimizerConfigs(OptimizerConfigs):
     learning_rate: float = 3e-3
 
     _ranges = {'learning_rate': ABOVE_ZERO, 'eps': ABOVE_ZERO, 'weight_decay': at_least(0), 'momentum': SHARE,
-               'betas': SHARE, 'warmup': at_least(1), 'total_steps': at_least(1), 'd_model': at_least(1)}
+               'betas': Range(0, 0.999999), 'warmup': at_least(1), 'total_steps': at_least(1), 'd_model': at_least(1)}
     _refused = {
         'optimizer=Sophia': "labml_nn's configs cannot build it: `rho` has no value, and it needs a Hessian estimate "
                             'that no step of theirs makes',

@@ -22,7 +22,7 @@ class PlainDestination(Destination):
     def log(self, parts, *, is_new_line: bool, is_reset: bool):
         """Prints `parts`, texts or (text, style) pairs, if they are a whole line."""
         text = ''.join(part if isinstance(part, str) else part[0] for part in parts)
-        if is_new_line:
+        if is_new_line and parts:
             print(text, flush=True)
         elif text.strip() and text.endswith('\n'):
             # labml's `Prepare …[DONE]`, indented by nesting

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labml_mlm.data import TrainLoader, ValidLoader, split
+from labml_mlm.errors import UserError
+
+
+def train_loader(n, seq_len, batch_size, seed=0):
+    return TrainLoader(torch.arange(n, dtype=torch.int32), seq_len=seq_len, batch_size=batch_size,
+                       generator=torch.Generator().manual_seed(seed))
+
+
+@given(seq_len=st.integers(1, 12), batch_size=st.integers(1, 6), extra=st.integers(0, 200), seed=st.integers(0, 999))
+def test_an_epoch_covers_the_text_once(seq_len, batch_size, extra, seed):
+    n = seq_len * batch_size + extra
+    loader = train_loader(n, seq_len, batch_size, seed)
+    batches = list(loader)
+    assert len(batches) == len(loader)
+    assert all(batch.dtype == torch.long and batch.shape[0] == seq_len for batch in batches)
+    assert [batch.shape[1] for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    windows = torch.cat(batches, dim=1)
+    # Windows are tokens in a row, on the ring; none comes twice, and less than one window is left out
+    assert ((windows - windows[:1]) % n == torch.arange(seq_len)[:, None]).all()
+    assert windows.unique().numel() == windows.numel() == n // seq_len * seq_len
+
+
+def test_epochs_differ_and_a_seed_repeats_them():
+    loader, twin = train_loader(1000, 8, 4), train_loader(1000, 8, 4)
+    first, second = list(loader), list(loader)
+    assert not all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    # Not the order alone: the cuts, too
+    assert not torch.equal(torch.cat(first, 1)[0].sort()[0], torch.cat(second, 1)[0].sort()[0])
+    for epoch in (first, second):
+        assert all(torch.equal(a, b) for a, b in zip(epoch, twin, strict=True))
+
+
+def test_every_token_comes_at_every_position():
+    loader = train_loader(20, 4, 2)
+    seen = torch.zeros(20, 4, dtype=torch.bool)
+    for _ in range(200):
+        for batch in loader:
+            for position in range(4):
+                seen[batch[position], position] = True
+    assert seen.all()
+
+
+@given(seq_len=st.integers(1, 12), batch_size=st.integers(1, 6), extra=st.integers(0, 99))
+def test_validation_is_all_windows_in_order(seq_len, batch_size, extra):
+    n = seq_len + extra
+    loader = ValidLoader(torch.arange(n), seq_len=seq_len, batch_size=batch_size)
+    batches = list(loader)
+    assert len(batches) == len(loader)
+    assert torch.cat(batches, dim=1).T.flatten().tolist() == list(range(n // seq_len * seq_len))
+    assert all(torch.equal(a, b) for a, b in zip(batches, loader, strict=True))
+
+
+def test_split():
+    train, valid = split(np.arange(101))
+    assert train.tolist() == list(range(90))
+    assert valid.tolist() == list(range(90, 101))
+
+
+def test_too_short():
+    with pytest.raises(UserError, match=r'31 tokens to train on.*seq_len=8 × batch_size=4 = 32'):
+        train_loader(31, 8, 4)
+    with pytest.raises(UserError, match=r'7 tokens are for validation, fewer than seq_len=8'):
+        ValidLoader(torch.arange(7), seq_len=8, batch_size=4)
