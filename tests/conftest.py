@@ -1,0 +1,64 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SHAKESPEARE = ROOT.parent / 'shared/data/tiny_shakespeare.txt'
+
+# A run of a second: small model, small text
+SMALL = ['transformer.n_layers=1', 'd_model=16', 'transformer.n_heads=2', 'epochs=1', 'batch_size=16', 'seq_len=16']
+TRAIN = 'from labml_mlm import MLMConfigs, train\n\ntrain(MLMConfigs(), name="test")\n'
+
+
+@pytest.fixture(scope='session')
+def shakespeare() -> Path:
+    if not SHAKESPEARE.exists():
+        pytest.skip('Tiny Shakespeare is not there: ../shared/data/tiny_shakespeare.txt')
+    return SHAKESPEARE
+
+
+class Project:
+    """A labml project of its own, with a script that trains, in a folder for the test."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.script = path / 'train.py'
+        self.script.write_text(TRAIN)
+        # Nothing listens on port 1
+        self.configure('http://localhost:1/api/v1/default')
+        self.text = path / 'text.txt'
+        self.text.write_text('the quick brown fox jumps over the lazy dog\n' * 200)
+
+    def configure(self, app_url: str):
+        (self.path / '.labml.yaml').write_text(f'app_url: {app_url}\napp_open_browser: false\n')
+
+    def environment(self, **env) -> dict:
+        kept = {k: v for k, v in os.environ.items() if k not in ('NO_COLOR', 'RUN_UUID')}
+        # labml notes its projects at home
+        return {**kept, 'HOME': str(self.path), 'OMP_NUM_THREADS': '1', **env}
+
+    def start(self, *arguments: str, env: dict | None = None, **kwargs) -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, self.script, *arguments], cwd=self.path, text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                env=self.environment(**(env or {})), **kwargs)
+
+    def run(self, *arguments: str, env: dict | None = None, **kwargs) -> subprocess.CompletedProcess:
+        process = self.start(*arguments, env=env, **kwargs)
+        out, err = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def train(self, *arguments: str, **kwargs) -> subprocess.CompletedProcess:
+        return self.run(f'text_path={self.text}', *SMALL, *arguments, **kwargs)
+
+    @property
+    def runs(self) -> list[Path]:
+        """Run folders."""
+        return [path for path in self.path.glob('logs/*/*') if path.is_dir()]
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    return Project(tmp_path)

@@ -1,0 +1,143 @@
+import contextlib
+import http.server
+import threading
+import time
+
+import pytest
+
+from labml_mlm import text
+from labml_mlm.errors import UserError
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    body = b''
+    # Bytes to send before the connection ends, and seconds to wait before each
+    cut = None
+    wait = 0.
+    status = 200
+    n_requests = 0
+
+    def do_GET(self):
+        type(self).n_requests += 1
+        self.send_response(self.status)
+        self.send_header('Content-Length', str(len(self.body)))
+        self.end_headers()
+        time.sleep(self.wait)
+        with contextlib.suppress(OSError):
+            self.wfile.write(self.body[:self.cut])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    class OwnHandler(Handler):
+        pass
+
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), OwnHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        OwnHandler.url = f'http://127.0.0.1:{server.server_address[1]}/input.txt'
+        yield OwnHandler
+        server.shutdown()
+
+
+def test_download(server):
+    server.body = bytes(range(256)) * 1000
+    shares = []
+    assert text.download(server.url, size=256_000, progress=shares.append) == server.body
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+
+
+@pytest.mark.parametrize('attributes, message', [
+    ({'body': b'x' * 99}, 'got 99 bytes only, not 100'),
+    ({'body': b'x' * 100, 'cut': 40}, 'got 40 bytes only, not 100'),
+    ({'body': b'x' * 500_000}, 'not 100'),
+    ({'body': b'x' * 100, 'status': 404}, 'Not Found'),
+])
+def test_wrong_downloads(server, attributes, message):
+    for name, value in attributes.items():
+        setattr(server, name, value)
+    with pytest.raises(OSError, match=message):
+        text.download(server.url, size=100)
+
+
+def test_silence_ends_a_download(server, monkeypatch):
+    monkeypatch.setattr(text, 'TIMEOUT', 0.2)
+    server.body, server.wait = b'x' * 100, 30.
+    with pytest.raises(TimeoutError, match='no answer for 0.2 seconds'):
+        text.download(server.url, size=100)
+
+
+@pytest.mark.parametrize('url', ['http://127.0.0.1:1/', 'no address', 'http://name.invalid/'])
+def test_unreachable(url):
+    with pytest.raises(OSError) as e:
+        text.download(url, size=100)
+    assert url in str(e.value)
+
+
+def test_tiny_shakespeare_is_fetched_once(server, shakespeare, tmp_path):
+    server.body = shakespeare.read_bytes()
+    data_path = tmp_path / 'data'
+    assert text.cached_tiny_shakespeare(data_path) is None
+    fetched = text.fetch_tiny_shakespeare(data_path, server.url, lambda share: None)
+    assert fetched == shakespeare.read_text()
+    assert text.cached_tiny_shakespeare(data_path) == fetched
+    assert [path.name for path in data_path.iterdir()] == ['tiny_shakespeare.txt']
+    # A damaged cache counts for none
+    (data_path / 'tiny_shakespeare.txt').write_text(fetched[:-1] + '?')
+    assert text.cached_tiny_shakespeare(data_path) is None
+
+
+def test_another_text_of_the_same_size_is_refused(server, tmp_path):
+    server.body = b'x' * text.TINY_SHAKESPEARE_BYTES
+    with pytest.raises(OSError, match='SHA-256'):
+        text.fetch_tiny_shakespeare(tmp_path, server.url, lambda share: None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    path = tmp_path / 'file'
+    path.write_bytes(b'before')
+
+    def no_space(_):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(text.os, 'fsync', no_space)
+    with pytest.raises(OSError, match='No space left'):
+        text.write_atomically(path, b'after')
+    assert path.read_bytes() == b'before'
+    assert [p.name for p in tmp_path.iterdir()] == ['file']
+
+
+def test_python_topics():
+    topics = text.python_topics()
+    assert len(topics) > 300_000
+    assert 'The "if" statement' in topics
+
+
+def test_read_file(tmp_path):
+    path = tmp_path / 'a.txt'
+    path.write_bytes('\ufeffGrüße\r\nzwei\rdrei\n'.encode())
+    assert text.read_file(path) == 'Grüße\nzwei\ndrei\n'
+    assert text.read_file(str(path)) == text.read_file(path)
+
+
+@pytest.mark.parametrize('data, message', [
+    (b'', 'is empty'), ('\ufeff'.encode(), 'is empty'),
+    (b'good \xff bad', r'not UTF-8 text: invalid byte 0xff at position 5 of 10'),
+])
+def test_files_that_are_no_text(tmp_path, data, message):
+    path = tmp_path / 'a.txt'
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=message) as e:
+        text.read_file(path)
+    assert str(path) in str(e.value)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(UserError, match='No such file'):
+        text.read_file(tmp_path / 'missing')
+    with pytest.raises(UserError, match='is a folder'):
+        text.read_file(tmp_path)
