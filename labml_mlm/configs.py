@@ -21,7 +21,7 @@ from labml_mlm.masking import MLM
 from labml_mlm.metrics import Throughput, ValidMetrics
 from labml_mlm.model import MLMTransformerConfigs, TransformerMLM
 from labml_mlm.optimizer import MLMOptimizerConfigs, has_own_schedule, learning_rate
-from labml_mlm.samples import log_sample
+from labml_mlm.samples import Sampler
 from labml_mlm.schedule import warmup_cosine
 from labml_mlm.tokenizer import CLS, MASK, PAD, SEP, UNK, CharacterTokenizer
 
@@ -53,8 +53,9 @@ class MLMConfigs(TrainValidConfigs):
     tokenizer: CharacterTokenizer = 'character'
     # Size of the vocabulary, special tokens included
     n_tokens: int = 'from_tokenizer'
-    # Ids of training and validation text
+    # Token ids of the training text, `[n]`
     train_tokens: Tensor = 'encoded'
+    # Token ids of the validation text
     valid_tokens: Tensor = 'encoded'
 
     # Tokens in a sequence
@@ -63,8 +64,9 @@ class MLMConfigs(TrainValidConfigs):
     batch_size: int = 64
     # Sequences in a validation batch
     valid_batch_size: int = 64
-    # Batches of `[seq_len, batch_size]` token ids
+    # Training batches of token ids, `[seq_len, batch_size]`
     train_loader: TrainLoader = 'shuffled_windows'
+    # Validation batches of token ids
     valid_loader: ValidLoader = 'all_windows'
     # Do the batches of a loader of your own hold padding, not to be attended to?
     is_padded: bool = False
@@ -118,10 +120,12 @@ class MLMConfigs(TrainValidConfigs):
     validator: Trainer = 'all_windows'
     # Sums of a validation
     valid_metrics: ValidMetrics
-    # Texts to mask and fill in at each validation
-    prompt: list[str] = 'from_valid'
-    # Number of prompts taken from the validation text
+    # Texts to mask and fill in at each validation; windows of the validation text, unless given
+    prompt: list[str] = []
+    # Number of those windows
     n_prompts: int = 3
+    # Masks the prompts and prints what the model fills in
+    sampler: Sampler = 'prompts'
 
     interrupt: Interrupt
     throughput: Throughput
@@ -134,7 +138,8 @@ class MLMConfigs(TrainValidConfigs):
         'grad_norm_clip': ABOVE_ZERO, 'epochs': at_least(1), 'inner_iterations': at_least(1),
         'n_prompts': at_least(0), 'device.cuda_device': at_least(0),
     }
-    _follows = {'transformer.d_model': 'd_model', 'transformer.seed': 'seed', 'optimizer.d_model': 'transformer.d_model'}
+    _follows = {'transformer.d_model': 'd_model', 'transformer.seed': 'seed',
+                'optimizer.d_model': 'transformer.d_model'}
     _refused = {**_OWN_LOOP, **_NO_CHECKPOINTS}
 
     def init(self):
@@ -145,10 +150,7 @@ class MLMConfigs(TrainValidConfigs):
         if self.seq_len > self.model.max_seq_len:
             raise UserError(f'seq_len={self.seq_len} is longer than the positions of this model allow: '
                             f'{self.model.max_seq_len}. transformer.encoder_attn=sdpa_rotary takes any length')
-        for prompt in self.prompt:
-            if not 0 < len(self.tokenizer.encode(prompt)) <= self.model.max_seq_len:
-                raise UserError(f'a prompt has {len(self.tokenizer.encode(prompt))} tokens; '
-                                f'from 1 to {self.model.max_seq_len} are possible')
+        _ = self.sampler
 
     def run(self):
         """Trains. Raises `KeyboardInterrupt` after the step in which a signal came."""
@@ -199,21 +201,9 @@ class MLMConfigs(TrainValidConfigs):
         tracker.add('tokens_per_second', self.throughput.step(x.numel()))
         tracker.save()
 
-    @torch.no_grad()
     def sample(self):
         """Prints the prompts, masked and filled in."""
-        generator = torch.Generator().manual_seed(0)
-        mlm = MLM(padding_token=self.padding_token, mask_token=self.mask_token, no_mask_tokens=self.no_mask_tokens,
-                  n_tokens=self.n_tokens, randomize_prob=0., no_change_prob=0., generator=generator)
-        self.model.eval()
-        logger.log('')
-        for prompt in self.prompt:
-            # `[seq_len, 1]`
-            x = torch.from_numpy(self.tokenizer.encode(prompt)).long()[:, None].to(self.device)
-            masked, labels = mlm(x)
-            predicted = self.model.predict(masked).argmax(dim=-1)
-            log_sample(self.tokenizer.tokens, masked=masked[:, 0].tolist(), labels=labels[:, 0].tolist(),
-                       predicted=predicted[:, 0].tolist(), padding_token=self.padding_token)
+        self.sampler.log(self.model, self.device)
 
 
 @option(MLMConfigs.device, 'available')
@@ -354,10 +344,8 @@ def _validator(c: MLMConfigs):
                    state_modules=[*c.state_modules, c.valid_metrics], is_track_time=c.is_track_time, step=c.step)
 
 
-@option(MLMConfigs.prompt, 'from_valid')
-def _prompt(c: MLMConfigs):
-    """Windows of the validation text, evenly spaced."""
-    n_windows = len(c.valid_tokens) // c.seq_len
-    n_prompts = min(c.n_prompts, n_windows)
-    starts = [i * n_windows // n_prompts * c.seq_len for i in range(n_prompts)]
-    return [c.tokenizer.decode(c.valid_tokens[start:start + c.seq_len].tolist()) for start in starts]
+@option(MLMConfigs.sampler, 'prompts')
+def _sampler(c: MLMConfigs):
+    prompts = c.prompt or [c.tokenizer.decode(window) for window in c.valid_loader.spaced(c.n_prompts)]
+    return Sampler(prompts, tokenizer=c.tokenizer, padding_token=c.padding_token, mask_token=c.mask_token,
+                   no_mask_tokens=c.no_mask_tokens, masking_prob=c.valid_masking_prob, max_seq_len=c.model.max_seq_len)

@@ -1,8 +1,8 @@
 """
 # `name=value` from the command line
 
-labml keeps an unknown option name as a plain string, and finds an unknown nested name when it builds the nested configs,
-if ever. Here every name and value is checked against the configs before anything is built.
+labml keeps an unknown option name as a plain string, and finds an unknown nested name when it builds the nested
+configs, if ever. Here every name and value is checked against the configs before anything is built.
 """
 import inspect
 import json
@@ -11,6 +11,7 @@ import re
 import textwrap
 import types
 import typing
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -256,7 +257,9 @@ def _comments(class_: type) -> dict[str, str]:
     comments = {}
     for base in reversed(class_.__mro__):
         try:
-            source = inspect.getsource(base) if issubclass(base, BaseConfigs) else ''
+            # Python compiles the file to find the class, and warns of escapes in labml's docstrings
+            with warnings.catch_warnings(action='ignore'):
+                source = inspect.getsource(base) if issubclass(base, BaseConfigs) else ''
         except OSError:
             continue  # No source, as in an interactive session
         above: list[str] = []
@@ -264,8 +267,7 @@ def _comments(class_: type) -> dict[str, str]:
             if match := re.match(r'    # ?(.*)', line):
                 above.append(match[1])
             else:
-                if match := re.match(r'    (\w+)\s*[:=]', line):
-                    if above:
-                        comments[match[1]] = ' '.join(above)
+                if above and (match := re.match(r'    (\w+)\s*[:=]', line)):
+                    comments[match[1]] = ' '.join(above)
                 above = []
     return comments

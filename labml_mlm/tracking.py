@@ -76,7 +76,7 @@ class _FileThread(file.FileWriterThread):
             self.waiting = []
         except OSError as e:
             if self.error is None:
-                logger.log(f'Cannot write {self.file_path}: {e.strerror}. The run goes on and tries again', Text.warning)
+                logger.log(f'Cannot write {self.file_path}: {e.strerror}. The run goes on', Text.warning)
             self.error = e
 
     def _append(self, data: bytes):

@@ -1,0 +1,262 @@
+import warnings
+
+import pytest
+import torch
+from labml import monit, tracker
+from labml.configs import option
+from torch.nn import functional
+
+from labml_mlm import MLMConfigs
+from labml_mlm.errors import UserError
+from labml_mlm.overrides import parse_overrides
+
+SMALL = {'transformer.n_layers': 1, 'd_model': 16, 'transformer.n_heads': 2, 'batch_size': 8, 'seq_len': 16}
+TEXT = 'the quick brown fox jumps over the lazy dog\n' * 100
+
+
+@pytest.fixture
+def text_path(tmp_path):
+    path = tmp_path / 'text.txt'
+    path.write_text(TEXT)
+    return str(path)
+
+
+@pytest.fixture
+def build(text_path):
+    def build(class_=MLMConfigs, **values):
+        conf = class_()
+        conf._set_values({'text_path': text_path, **SMALL, **values})
+        conf.init()
+        return conf
+    return build
+
+
+@pytest.fixture
+def tracked(monkeypatch):
+    """What is tracked, by name with the namespace in place of the dot."""
+    values = {}
+
+    def add(name, value):
+        values.setdefault(name, []).append(torch.as_tensor(value).item())
+
+    monkeypatch.setattr(tracker, 'add', add)
+    monkeypatch.setattr(tracker, 'save', lambda: None)
+    return values
+
+
+def train_steps(conf, n):
+    with conf.mode.update(is_train=True):
+        for index, batch in zip(range(n), conf.train_loader, strict=False):
+            conf.step(batch, index)
+
+
+def validate(conf):
+    conf.valid_mlm.generator.manual_seed(0)
+    # labml_helpers' trainer wants a loop around it
+    for _ in monit.loop(range(1)):
+        with conf.mode.update(is_train=False):
+            conf.validator()
+    return conf.valid_metrics.loss, conf.valid_metrics.accuracy
+
+
+def test_two_validations_of_the_same_weights_are_equal(build, tracked):
+    conf = build(**{'transformer.dropout': 0.5})
+    before = validate(conf)
+    assert validate(conf) == before
+    train_steps(conf, 3)
+    after = validate(conf)
+    assert after != before
+    assert validate(conf) == after
+    assert not conf.model.training
+
+
+@pytest.mark.parametrize('values', [{'masking_prob': 0.4}, {'batch_size': 5}, {'seed': 7}])
+def test_validation_masks_do_not_depend_on_training(build, values):
+    conf, other = build(), build(**values)
+    for c in (conf, other):
+        c.valid_mlm.generator.manual_seed(0)
+    for x, y in zip(conf.valid_loader, other.valid_loader, strict=True):
+        assert torch.equal(conf.valid_mlm(x)[0], other.valid_mlm(y)[0])
+
+
+def test_validation_is_one_sum_over_one_count(build, tracked):
+    conf = build(valid_batch_size=3)
+    loss, accuracy = validate(conf)
+    conf.valid_mlm.generator.manual_seed(0)
+    masked, labels = zip(*(conf.valid_mlm(x) for x in conf.valid_loader), strict=True)
+    with torch.no_grad():
+        logits = conf.model.predict(torch.cat(masked, dim=1)).flatten(0, 1)
+    labels = torch.cat(labels, dim=1).flatten()
+    assert loss == pytest.approx(functional.cross_entropy(logits, labels, ignore_index=0).item(), rel=1e-5)
+    n_correct = ((logits.argmax(-1) == labels) & (labels != 0)).sum().item()
+    assert accuracy == n_correct / (labels != 0).sum().item()
+    assert tracked == {'loss.': [loss], 'accuracy.': [accuracy]}
+
+
+def test_a_step_tracks_its_own_numbers(build, tracked):
+    conf, twin = build(), build()
+    x = next(iter(conf.train_loader))
+    with conf.mode.update(is_train=True):
+        conf.step(x, 0)
+    output = twin.model(*twin.mlm(x))
+    assert tracked['loss.'] == [output.loss.item()]
+    assert tracked['accuracy.'] == [pytest.approx((output.n_correct / output.n_masked).item())]
+    assert tracked['lr'] == [pytest.approx(3e-3 / 100)]
+    assert tracked['tokens_per_second'][0] > 0
+    assert set(tracked) == {'loss.', 'accuracy.', 'lr', 'tokens_per_second'}
+
+
+def test_the_same_seed_gives_the_same_losses(build, tracked):
+    losses = []
+    for seed in (3, 3, 4):
+        tracked.clear()
+        train_steps(build(seed=seed, **{'transformer.dropout': 0.1}), 5)
+        losses.append(tracked['loss.'])
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]
+
+
+def test_learning_rate_of_torchs_optimizer_follows_the_schedule(build, tracked):
+    conf = build(lr_warmup_steps=4, lr_min_share=0.1, epochs=1)
+    n_steps = len(conf.train_loader)
+    train_steps(conf, n_steps)
+    rates = [rate / 3e-3 for rate in tracked['lr']]
+    assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert 0.1 < rates[-1] < 0.2
+
+
+def test_learning_rate_of_labml_nns_optimizer_is_its_own(build, tracked):
+    conf = build(**{'optimizer.optimizer': 'Noam', 'optimizer.learning_rate': 1.0, 'optimizer.warmup': 3})
+    train_steps(conf, 5)
+    assert tracked['lr'] == pytest.approx([16 ** -0.5 * min(n ** -0.5, n * 3 ** -1.5) for n in range(1, 6)])
+
+
+def test_constant_schedule(build, tracked):
+    train_steps(build(lr_schedule='constant'), 3)
+    assert tracked['lr'] == pytest.approx([3e-3] * 3)
+
+
+def test_gradients_are_clipped(build, tracked):
+    conf = build(grad_norm_clip=1e-3, **{'optimizer.optimizer': 'SGD', 'optimizer.learning_rate': 1.0,
+                                         'optimizer.momentum': 0., 'lr_schedule': 'constant'})
+    before = torch.cat([p.detach().flatten() for p in conf.model.parameters()])
+    train_steps(conf, 1)
+    after = torch.cat([p.detach().flatten() for p in conf.model.parameters()])
+    assert (after - before).norm().item() == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_padding_of_a_loader_of_ones_own_is_not_attended_to(build, tracked):
+    losses = []
+    for n_padding in (0, 8):
+        tracked.clear()
+        conf = build(is_padded=True)
+        x = conf.tokenizer.encode('jumps over the lazy')
+        x = torch.cat([torch.from_numpy(x).long(), torch.zeros(n_padding, dtype=torch.long)])[:, None]
+        # Masks in the same places, whatever the length
+        conf.mlm.masking_prob, conf.mlm.randomize_prob, conf.mlm.no_change_prob = 1., 0., 0.
+        train_steps_with(conf, x)
+        losses.append(tracked['loss.'][0])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def train_steps_with(conf, x):
+    with conf.mode.update(is_train=True):
+        conf.step(x, 0)
+
+
+def test_items_follow_one_another(build):
+    conf = build(**{'transformer.ffn.d_ff': 24, 'seed': 5})
+    assert conf.transformer.d_model == 16
+    assert conf.transformer.seed == 5
+    assert conf.transformer.ffn.d_ff == 24
+    assert build().transformer.ffn.d_ff == 32
+    assert conf.n_tokens == conf.tokenizer.n_tokens == 5 + len(set(TEXT))
+    assert conf.no_mask_tokens == [1, 2, 3]
+
+
+@pytest.mark.parametrize('name', ['mha', 'relative', 'sdpa', 'sdpa_rotary'])
+@pytest.mark.parametrize('glu_variant', ['none', 'SwiGLU'])
+def test_every_attention_trains(build, tracked, name, glu_variant):
+    conf = build(**{'transformer.encoder_attn': name, 'transformer.ffn.glu_variant': glu_variant})
+    train_steps(conf, 2)
+    assert all(p.grad is None or p.grad.isfinite().all() for p in conf.model.parameters())
+    assert len(tracked['loss.']) == 2
+
+
+def test_overriding_warns_of_nothing():
+    # labml warns when an option is registered twice
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        conf = MLMConfigs()
+        _ = conf.transformer.n_layers
+
+
+def shown(conf, capsys):
+    capsys.readouterr()
+    conf.sample()
+    return capsys.readouterr().out
+
+
+def test_prompts(build, capsys):
+    assert shown(build(), capsys).count('masked') == 3
+    assert shown(build(n_prompts=0), capsys).count('masked') == 0
+    assert len(build(n_prompts=10_000).sampler.masked) == len(TEXT) // 10 // 16
+    out = shown(build(prompt=['zebra', 'the fox'], valid_masking_prob=1.), capsys)
+    assert out.count('masked') == 2
+    assert out.count('_') == len('zebra' + 'the fox')
+
+
+def test_sample_leaves_training_as_it_is(build, tracked, capsys):
+    conf, twin = build(**{'transformer.dropout': 0.1}), build(**{'transformer.dropout': 0.1})
+    assert shown(conf, capsys) == shown(conf, capsys)
+    losses = []
+    for c in (conf, twin):
+        tracked.clear()
+        torch.manual_seed(1)
+        train_steps(c, 2)
+        losses.append(tracked['loss.'])
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize('values, message', [
+    ({'d_model': 30, 'transformer.n_heads': 4}, 'not divisible'),
+    ({'seq_len': 100_000}, 'too short'),
+    ({'batch_size': 100_000}, 'A longer text'),
+    ({'n_tokens': 7}, 'n_tokens=7 is fewer than'),
+    ({'randomize_prob': 0.6, 'no_change_prob': 0.6}, 'at most 1'),
+    ({'mask_token': 500}, 'not in the vocabulary'),
+    ({'text': 'file', 'text_path': ''}, 'text=file needs a file: text_path=PATH'),
+    ({'text_path': '/nowhere/at/all.txt'}, 'cannot read /nowhere/at/all.txt'),
+    ({'prompt': ['']}, 'a prompt has 0 tokens'),
+])
+def test_what_cannot_work_is_said_before_training(build, values, message):
+    with pytest.raises(UserError, match=message):
+        build(**values)
+
+
+def test_sequences_longer_than_positions(build, tmp_path):
+    path = tmp_path / 'long.txt'
+    path.write_text(TEXT * 20)
+    with pytest.raises(UserError, match='seq_len=6000 is longer than the positions of this model allow: 5000'):
+        build(text_path=str(path), seq_len=6000, batch_size=1, **{'transformer.encoder_attn': 'sdpa'})
+
+
+class OwnConfigs(MLMConfigs):
+    # How often the text is repeated
+    repeats: int = 2
+
+
+@option(OwnConfigs.text, 'repeated')
+def _repeated(c: OwnConfigs):
+    return TEXT * c.repeats
+
+
+def test_a_subclass_with_an_item_and_an_option():
+    conf = OwnConfigs()
+    conf._set_values({**SMALL, **parse_overrides(conf, ['text=repeated', 'repeats=3'])})
+    assert conf.text == TEXT * 3
+    with pytest.raises(UserError, match='tiny_shakespeare, python_topics, file, repeated'):
+        parse_overrides(conf, ['text=repeatd'])
+    with pytest.raises(UserError, match='`repeats=x`: it has to be an integer'):
+        parse_overrides(conf, ['repeats=x', 'text=repeated'])
