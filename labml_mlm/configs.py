@@ -156,7 +156,7 @@ class MLMConfigs(TrainValidConfigs):
         """Trains. Raises `KeyboardInterrupt` after the step in which a signal came."""
         with self.interrupt:
             tracker.set_global_step(0)
-            for _ in monit.loop(range(self.epochs)):
+            for _ in monit.loop(range(self.epochs), is_track=False):
                 self.run_step()
 
     def run_step(self):

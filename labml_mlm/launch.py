@@ -59,7 +59,7 @@ def train(conf: MLMConfigs, *, name: str, arguments: Sequence[str] | None = None
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as e:
-        _exit(1, str(e))
+        _exit(1, f'{e.strerror}: {e.filename}' if e.filename else e.strerror or str(e))
 
 
 def _build(conf: MLMConfigs):
@@ -77,9 +77,9 @@ def _run(conf: MLMConfigs, app: App):
     run = experiment_singleton().run
     try:
         watcher = experiment.start()
-    except OSError:
+    except OSError as e:
         shutil.rmtree(run.run_path, ignore_errors=True)
-        raise
+        raise OSError(f'cannot write the files of the run in {run.run_path}: {e.strerror}') from e
     writer = FileWriter(run.log_file)
     tracker_singleton().add_writer(writer)
     screen.add_writer()

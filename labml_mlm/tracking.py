@@ -5,6 +5,7 @@
   arrives, too.
 * `App` is labml's `app` writer, but an app that is away holds up neither the run nor its end.
 """
+import contextlib
 import json
 import queue
 import threading
@@ -87,8 +88,8 @@ class _FileThread(file.FileWriterThread):
                 while written < len(data):
                     written += f.write(data[written:])
             except OSError:
-                # No half line
-                f.truncate(size)
+                with contextlib.suppress(OSError):
+                    f.truncate(size)  # no half line
                 raise
 
 

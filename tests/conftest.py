@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -57,6 +58,12 @@ class Project:
     def runs(self) -> list[Path]:
         """Run folders."""
         return [path for path in self.path.glob('logs/*/*') if path.is_dir()]
+
+
+    def status(self) -> str:
+        """How labml says that the only run ended."""
+        [run] = self.runs
+        return json.loads((run / 'run_log.jsonl').read_text().splitlines()[-1])['status']
 
 
 @pytest.fixture

@@ -1,0 +1,190 @@
+import http.server
+import json
+import socket
+import threading
+import time
+
+import pytest
+from labml.internal.tracker.indicators.numeric import Scalar
+from labml.internal.tracker.writers import file
+
+from labml_mlm.tracking import FileWriter
+
+
+def write(writer, step, **values):
+    indicators = {}
+    for name, value in values.items():
+        indicators[name] = Scalar(name, is_print=True)
+        indicators[name].collect_value(value)
+    writer.write(global_step=step, indicators=indicators)
+
+
+def values_of(path):
+    """`{name: [(step, value)]}` of a file of tracked metrics."""
+    values = {}
+    for line in path.read_text().splitlines():
+        for name, pairs in json.loads(line)['track'].items():
+            values.setdefault(name, []).extend((step, value) for step, [value] in pairs)
+    return values
+
+
+def test_format_is_that_of_labmls_writer(tmp_path):
+    ours, labmls = FileWriter(tmp_path / 'ours'), file.Writer(tmp_path / 'labmls')
+    for step in range(5):
+        for writer in (ours, labmls):
+            write(writer, step, loss=step / 2, lr=0.1)
+    for writer in (ours, labmls):
+        writer.finish()
+    labmls.thread.join()
+    lines = [[json.loads(line) for line in (tmp_path / name).read_text().splitlines()] for name in ('ours', 'labmls')]
+    assert [line['track'] for line in lines[0]] == [line['track'] for line in lines[1]]
+    assert lines[0][0].keys() == lines[1][0].keys()
+
+
+def test_what_comes_after_the_loop_arrives(tmp_path):
+    writer = FileWriter(tmp_path / 'log')
+    write(writer, 1, loss=1.)
+    writer.finish()
+    assert values_of(tmp_path / 'log') == {'loss': [(1, 1.)]}
+    write(writer, 2, loss=2.)
+    writer.finish()
+    writer.finish()
+    assert values_of(tmp_path / 'log') == {'loss': [(1, 1.), (2, 2.)]}
+    assert len((tmp_path / 'log').read_text().splitlines()) == 2
+    assert writer.lost is None
+
+
+def test_a_full_disk_loses_nothing_once_there_is_space(tmp_path, capsys, monkeypatch):
+    path = tmp_path / 'log'
+    writer = FileWriter(path)
+    write(writer, 1, loss=1.)
+    writer.finish()
+    before = path.read_bytes()
+
+    class FullDisk:
+        """Takes ten bytes of a line."""
+
+        def __init__(self, f):
+            self.f = f
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.f.close()
+
+        def __getattr__(self, name):
+            return getattr(self.f, name)
+
+        def write(self, data):
+            if self.f.tell() >= len(before) + 10:
+                raise OSError(28, 'No space left on device')
+            return self.f.write(data[:10])
+
+    monkeypatch.setattr('labml_mlm.tracking.open', lambda *args, **kw: FullDisk(open(*args, **kw)), raising=False)
+    write(writer, 2, loss=2.)
+    writer.finish()
+    write(writer, 3, loss=3.)
+    writer.finish()
+    assert path.read_bytes() == before
+    assert writer.lost.errno == 28
+    assert capsys.readouterr().out.count('No space left on device') == 1
+
+    monkeypatch.undo()
+    writer.finish()
+    assert values_of(path) == {'loss': [(1, 1.), (2, 2.), (3, 3.)]}
+    assert writer.lost is None
+
+
+class AppHandler(http.server.BaseHTTPRequestHandler):
+    """A labml app: takes updates and answers with the run's page."""
+
+    def do_GET(self):
+        self.send_error(405)
+
+    def do_POST(self):
+        data = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
+        self.server.updates += data
+        self.server.paths.append(self.path)
+        answer = b'{"errors": [], "url": "http://the.app/run"}'
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+        self.server.on_update(len(self.server.updates))
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def app():
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), AppHandler)
+    server.updates, server.paths, server.on_update = [], [], lambda n: None
+    server.url = f'http://127.0.0.1:{server.server_address[1]}/api/v1/default'
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_run_reaches_the_app(app, project):
+    project.configure(app.url)
+    result = project.train()
+    assert result.returncode == 0, result.stderr
+    assert 'Monitor experiment at http://the.app/run' in result.stdout
+    [run] = project.runs
+    assert app.paths and all(f'run_uuid={run.name}' in path for path in app.paths)
+    merged = {}
+    for update in app.updates:
+        merged.update(update)
+    assert merged['name'] == 'test'
+    assert merged['status']['status'] == 'completed'
+    assert merged['configs']['seq_len']['computed'] == 16
+    assert merged['configs']['seq_len']['is_explicitly_specified']
+    values = {}
+    for update in app.updates:
+        for name, track in update.get('track', {}).items():
+            values.setdefault(name, []).extend(zip(track['step'], track['value'], strict=True))
+    local = values_of(run / 'log.jsonl')
+    assert set(values) >= {'loss.train', 'accuracy.train', 'lr', 'tokens_per_second', 'loss.valid', 'accuracy.valid'}
+    assert values['loss.valid'] == local['loss.valid']
+    assert len(local['loss.train']) > 10
+
+
+def test_an_app_that_is_away_costs_one_line(project):
+    result = project.train()
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count('labml app') == 1
+    assert 'No labml app answers at http://localhost:1' in result.stdout
+
+
+def test_an_app_that_never_answers_costs_two_seconds(project):
+    with socket.create_server(('127.0.0.1', 0)) as silent:
+        project.configure(f'http://127.0.0.1:{silent.getsockname()[1]}/api/v1/default')
+        result = project.train()
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count('No labml app answers') == 1
+
+
+def test_an_app_that_goes_away_does_not_hold_up_the_end(app, project):
+    def go(n):
+        threading.Thread(target=lambda: (app.shutdown(), app.server_close())).start()
+
+    app.on_update = go
+    project.configure(app.url)
+    began = time.monotonic()
+    result = project.train()
+    assert result.returncode == 0, result.stderr
+    assert 'The run is in' in result.stdout
+    # labml's own thread would try for ever
+    assert time.monotonic() - began < 60
+    assert project.status() == 'completed'
+
+
+def test_no_app_url(project):
+    (project.path / '.labml.yaml').write_text('app_open_browser: false\n')
+    result = project.train()
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count('No labml app: set app_url') == 1
