@@ -51,8 +51,8 @@ def test_a_run_into_a_pipe(project):
     lines = result.stdout.splitlines()
     assert sum('loss.valid' in line for line in lines) == 2
     assert any(re.fullmatch(r'Prepare model\.\.\.\[DONE\]\t[\d.,]+ms', line) for line in lines)
-    assert any(re.fullmatch(r'Validation loss \d\.\d{4}, masked accuracy \d\.\d{4} after [\d,]+ tokens in 0\.\d minutes '
-                            r'\([\d,]+ tokens/s in training\)', line) for line in lines)
+    assert re.fullmatch(r'Validation loss \d\.\d{4}, masked accuracy \d\.\d{4} after [\d,]+ tokens in 0\.\d minutes '
+                        r'\([\d,]+ tokens/s in training\)', lines[-2])
     [run] = project.runs
     assert lines[-1] == f'The run is in {run}'
 

@@ -81,7 +81,10 @@ def test_a_full_disk_loses_nothing_once_there_is_space(tmp_path, capsys, monkeyp
                 raise OSError(28, 'No space left on device')
             return self.f.write(data[:10])
 
-    monkeypatch.setattr('labml_mlm.tracking.open', lambda *args, **kw: FullDisk(open(*args, **kw)), raising=False)
+    def open_full(*args, **kwargs):
+        return FullDisk(open(*args, **kwargs))  # noqa: SIM115  it closes it
+
+    monkeypatch.setattr('labml_mlm.tracking.open', open_full, raising=False)
     write(writer, 2, loss=2.)
     writer.finish()
     write(writer, 3, loss=3.)
