@@ -7,14 +7,12 @@ to choose from. The options are the small functions below, next to what they nee
 from collections.abc import Callable
 
 import torch
-from labml import lab, logger, monit, tracker
+from labml import monit, tracker
 from labml.configs import option
 from labml_helpers.device import DeviceConfigs
-from labml_helpers.train_valid import BatchIndex, Trainer, TrainValidConfigs
+from labml_helpers.train_valid import BatchIndex, Trainer
 from torch import Tensor, nn
 
-from labml_mlm import text as texts
-from labml_mlm.data import TrainLoader, ValidLoader, split
 from labml_mlm.errors import ABOVE_ZERO, SHARE, UserError, at_least
 from labml_mlm.interrupt import Interrupt
 from labml_mlm.masking import MLM
@@ -23,7 +21,8 @@ from labml_mlm.model import MLMTransformerConfigs, TransformerMLM
 from labml_mlm.optimizer import MLMOptimizerConfigs, has_own_schedule, learning_rate
 from labml_mlm.samples import Sampler
 from labml_mlm.schedule import warmup_cosine
-from labml_mlm.tokenizer import CLS, MASK, PAD, SEP, UNK, CharacterTokenizer
+from labml_mlm.text_configs import TextConfigs
+from labml_mlm.tokenizer import CLS, MASK, PAD, SEP, UNK
 
 # What labml's trainer has and this one does without
 _OWN_LOOP = dict.fromkeys(
@@ -32,42 +31,15 @@ _OWN_LOOP = dict.fromkeys(
 _NO_CHECKPOINTS = dict.fromkeys(['is_save_models', 'save_models_interval'], 'labml 0.5 has no checkpoints any more')
 
 
-class MLMConfigs(TrainValidConfigs):
+class MLMConfigs(TextConfigs):
     """
     ## Configurations of an MLM run
 
     labml_nn's MLM items keep their names. Subclass it to add items and options of your own.
     """
-    # Seed of weights, masks, order of windows and dropout
-    seed: int = 1
     # Where to train: `available` is a CUDA device if there is one
     device: torch.device = 'available'
 
-    # The text to train on, and to validate on its last 10%
-    text: str = 'auto'
-    # Path of a text in UTF-8, for text=file
-    text_path: str = ''
-    # Where text=tiny_shakespeare is fetched
-    tiny_shakespeare_url: str = texts.TINY_SHAKESPEARE_URL
-    # How text becomes tokens
-    tokenizer: CharacterTokenizer = 'character'
-    # Size of the vocabulary, special tokens included
-    n_tokens: int = 'from_tokenizer'
-    # Token ids of the training text, `[n]`
-    train_tokens: Tensor = 'encoded'
-    # Token ids of the validation text
-    valid_tokens: Tensor = 'encoded'
-
-    # Tokens in a sequence
-    seq_len: int = 32
-    # Sequences in a training batch
-    batch_size: int = 64
-    # Sequences in a validation batch
-    valid_batch_size: int = 64
-    # Training batches of token ids, `[seq_len, batch_size]`
-    train_loader: TrainLoader = 'shuffled_windows'
-    # Validation batches of token ids
-    valid_loader: ValidLoader = 'all_windows'
     # Do the batches of a loader of your own hold padding, not to be attended to?
     is_padded: bool = False
 
@@ -131,12 +103,11 @@ class MLMConfigs(TrainValidConfigs):
     throughput: Throughput
 
     _ranges = {
-        'seed': at_least(0), 'n_tokens': at_least(1), 'seq_len': at_least(1), 'batch_size': at_least(1),
-        'valid_batch_size': at_least(1), 'padding_token': at_least(0), 'mask_token': at_least(0),
-        'no_mask_tokens': at_least(0), 'masking_prob': SHARE, 'valid_masking_prob': SHARE, 'randomize_prob': SHARE,
-        'no_change_prob': SHARE, 'd_model': at_least(2), 'lr_warmup_steps': at_least(0), 'lr_min_share': SHARE,
-        'grad_norm_clip': ABOVE_ZERO, 'epochs': at_least(1), 'inner_iterations': at_least(1),
-        'n_prompts': at_least(0), 'device.cuda_device': at_least(0),
+        **TextConfigs._ranges, 'device.cuda_device': at_least(0), 'padding_token': at_least(0),
+        'mask_token': at_least(0), 'no_mask_tokens': at_least(0), 'masking_prob': SHARE, 'valid_masking_prob': SHARE,
+        'randomize_prob': SHARE, 'no_change_prob': SHARE, 'd_model': at_least(2), 'lr_warmup_steps': at_least(0),
+        'lr_min_share': SHARE, 'grad_norm_clip': ABOVE_ZERO, 'epochs': at_least(1), 'inner_iterations': at_least(1),
+        'n_prompts': at_least(0),
     }
     _follows = {'transformer.d_model': 'd_model', 'transformer.seed': 'seed',
                 'optimizer.d_model': 'transformer.d_model'}
@@ -214,66 +185,6 @@ def _device() -> DeviceConfigs:
 @option(MLMConfigs.device, 'cpu')
 def _cpu():
     return torch.device('cpu')
-
-
-@option(MLMConfigs.text, 'auto')
-def _auto(c: MLMConfigs):
-    """The file at `text_path` if it is given, else Tiny Shakespeare or, where that cannot be had, `python_topics`."""
-    if c.text_path:
-        return texts.read_file(c.text_path)
-    try:
-        return _tiny_shakespeare(c)
-    except OSError as e:
-        logger.log(f"Tiny Shakespeare cannot be had ({e}); training on Python's own help topics instead")
-        return texts.python_topics()
-
-
-@option(MLMConfigs.text, 'tiny_shakespeare')
-def _tiny_shakespeare(c: MLMConfigs):
-    """1.1 million characters of Shakespeare, fetched once and cached in labml's data path."""
-    text = texts.cached_tiny_shakespeare(lab.get_data_path())
-    if text is None:
-        with monit.section('Download Tiny Shakespeare', is_not_in_loop=True):
-            text = texts.fetch_tiny_shakespeare(lab.get_data_path(), c.tiny_shakespeare_url, monit.progress)
-    return text
-
-
-@option(MLMConfigs.text, 'python_topics')
-def _python_topics():
-    return texts.python_topics()
-
-
-@option(MLMConfigs.text, 'file')
-def _file(c: MLMConfigs):
-    if not c.text_path:
-        raise UserError('text=file needs a file: text_path=PATH')
-    return texts.read_file(c.text_path)
-
-
-@option(MLMConfigs.tokenizer, 'character')
-def _character(c: MLMConfigs):
-    return CharacterTokenizer.from_text(c.text)
-
-
-@option(MLMConfigs.n_tokens, 'from_tokenizer')
-def _n_tokens(c: MLMConfigs):
-    return c.tokenizer.n_tokens
-
-
-@option([MLMConfigs.train_tokens, MLMConfigs.valid_tokens], 'encoded')
-def _encoded(c: MLMConfigs):
-    return split(c.tokenizer.encode(c.text))
-
-
-@option(MLMConfigs.train_loader, 'shuffled_windows')
-def _train_loader(c: MLMConfigs):
-    return TrainLoader(c.train_tokens, seq_len=c.seq_len, batch_size=c.batch_size,
-                       generator=torch.Generator().manual_seed(c.seed))
-
-
-@option(MLMConfigs.valid_loader, 'all_windows')
-def _valid_loader(c: MLMConfigs):
-    return ValidLoader(c.valid_tokens, seq_len=c.seq_len, batch_size=c.valid_batch_size)
 
 
 @option(MLMConfigs.mlm, 'mlm')

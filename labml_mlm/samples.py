@@ -45,7 +45,8 @@ class Sampler:
         model.eval()
         logger.log('')
         for masked, labels in self.masked:
-            predicted = model.predict(masked.to(device)).argmax(dim=-1)
+            # A model may have more tokens than the tokenizer
+            predicted = model.predict(masked.to(device))[..., :len(self.tokens)].argmax(dim=-1)
             log_sample(self.tokens, masked=masked[:, 0].tolist(), labels=labels[:, 0].tolist(),
                        predicted=predicted[:, 0].tolist(), padding_token=self.padding_token)
 

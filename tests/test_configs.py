@@ -210,6 +210,12 @@ def test_prompts(build, capsys):
     assert out.count('_') == len('zebra' + 'the fox')
 
 
+def test_a_vocabulary_larger_than_the_tokenizers(build, tracked, capsys):
+    conf = build(n_tokens=5000)
+    train_steps(conf, 1)
+    assert shown(conf, capsys).count('filled') == 3
+
+
 def test_sample_leaves_training_as_it_is(build, tracked, capsys):
     conf, twin = build(**{'transformer.dropout': 0.1}), build(**{'transformer.dropout': 0.1})
     assert shown(conf, capsys) == shown(conf, capsys)

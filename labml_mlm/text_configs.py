@@ -1,0 +1,111 @@
+"""
+# From a text to batches, as configs
+
+The first half of `MLMConfigs`: which text, how it becomes tokens, and how those become batches.
+"""
+import torch
+from labml import lab, logger, monit
+from labml.configs import option
+from labml_helpers.train_valid import TrainValidConfigs
+from torch import Tensor
+
+from labml_mlm import text as texts
+from labml_mlm.data import TrainLoader, ValidLoader, split
+from labml_mlm.errors import UserError, at_least
+from labml_mlm.tokenizer import CharacterTokenizer
+
+
+class TextConfigs(TrainValidConfigs):
+    """
+    ## Configurations of text, tokens and batches
+    """
+    # Seed of weights, masks, order of windows and dropout
+    seed: int = 1
+    # The text to train on, and to validate on its last 10%
+    text: str = 'auto'
+    # Path of a text in UTF-8, for text=file
+    text_path: str = ''
+    # Where text=tiny_shakespeare is fetched
+    tiny_shakespeare_url: str = texts.TINY_SHAKESPEARE_URL
+    # How text becomes tokens
+    tokenizer: CharacterTokenizer = 'character'
+    # Size of the vocabulary, special tokens included
+    n_tokens: int = 'from_tokenizer'
+    # Token ids of the training text, `[n]`
+    train_tokens: Tensor = 'encoded'
+    # Token ids of the validation text
+    valid_tokens: Tensor = 'encoded'
+
+    # Tokens in a sequence
+    seq_len: int = 32
+    # Sequences in a training batch
+    batch_size: int = 64
+    # Sequences in a validation batch
+    valid_batch_size: int = 64
+    # Training batches of token ids, `[seq_len, batch_size]`
+    train_loader: TrainLoader = 'shuffled_windows'
+    # Validation batches of token ids
+    valid_loader: ValidLoader = 'all_windows'
+
+    _ranges = {'seed': at_least(0), 'n_tokens': at_least(1), 'seq_len': at_least(1), 'batch_size': at_least(1),
+               'valid_batch_size': at_least(1)}
+
+
+@option(TextConfigs.text, 'auto')
+def _auto(c: TextConfigs):
+    """The file at `text_path` if it is given, else Tiny Shakespeare or, where that cannot be had, `python_topics`."""
+    if c.text_path:
+        return texts.read_file(c.text_path)
+    try:
+        return _tiny_shakespeare(c)
+    except OSError as e:
+        logger.log(f"Tiny Shakespeare cannot be had ({e}); training on Python's own help topics instead")
+        return texts.python_topics()
+
+
+@option(TextConfigs.text, 'tiny_shakespeare')
+def _tiny_shakespeare(c: TextConfigs):
+    """1.1 million characters of Shakespeare, fetched once and cached in labml's data path."""
+    text = texts.cached_tiny_shakespeare(lab.get_data_path())
+    if text is None:
+        with monit.section('Download Tiny Shakespeare', is_not_in_loop=True):
+            text = texts.fetch_tiny_shakespeare(lab.get_data_path(), c.tiny_shakespeare_url, monit.progress)
+    return text
+
+
+@option(TextConfigs.text, 'python_topics')
+def _python_topics():
+    return texts.python_topics()
+
+
+@option(TextConfigs.text, 'file')
+def _file(c: TextConfigs):
+    if not c.text_path:
+        raise UserError('text=file needs a file: text_path=PATH')
+    return texts.read_file(c.text_path)
+
+
+@option(TextConfigs.tokenizer, 'character')
+def _character(c: TextConfigs):
+    return CharacterTokenizer.from_text(c.text)
+
+
+@option(TextConfigs.n_tokens, 'from_tokenizer')
+def _n_tokens(c: TextConfigs):
+    return c.tokenizer.n_tokens
+
+
+@option([TextConfigs.train_tokens, TextConfigs.valid_tokens], 'encoded')
+def _encoded(c: TextConfigs):
+    return split(c.tokenizer.encode(c.text))
+
+
+@option(TextConfigs.train_loader, 'shuffled_windows')
+def _train_loader(c: TextConfigs):
+    return TrainLoader(c.train_tokens, seq_len=c.seq_len, batch_size=c.batch_size,
+                       generator=torch.Generator().manual_seed(c.seed))
+
+
+@option(TextConfigs.valid_loader, 'all_windows')
+def _valid_loader(c: TextConfigs):
+    return ValidLoader(c.valid_tokens, seq_len=c.seq_len, batch_size=c.valid_batch_size)
