@@ -7,13 +7,29 @@
 * labml takes the first file outside its own packages for the experiment, and so finds the project: its
   `.labml.yaml`, `data/` and `logs/`. That would be one of our files, wherever they are installed. `set_project` names
   the file that called us instead.
+* When configs are made, labml merges the defaults of a subclass into the items of its base class, for the rest of the
+  process: after the first `MLMTransformerConfigs()`, labml_nn's `TransformerConfigs()` would ask for options that
+  it does not have. Configs that subclass `OwnDefaults` leave their base classes as they are.
 """
 from pathlib import Path
 from typing import Any
 
 import labml.internal.lab
 from labml import tracker
+from labml.configs import BaseConfigs
+from labml.internal.configs.config_item import ConfigItem
 from labml.utils import get_caller_file
+
+
+class OwnDefaults(BaseConfigs):
+    """Configs whose defaults do not become those of their base classes; to be named before them."""
+
+    def _Configs__collect_config_items(self, classes: list[type]):
+        items = [item for c in classes for item in vars(c).values() if isinstance(item, ConfigItem)]
+        before = [dict(vars(item)) for item in items]
+        super()._Configs__collect_config_items(classes)
+        for item, attributes in zip(items, before, strict=True):
+            vars(item).update(attributes)
 
 
 def _debug(name: str, value: Any):

@@ -23,12 +23,17 @@ import torch
 from labml.configs import option
 from labml_nn.transformers import TransformerConfigs
 from labml_nn.transformers.configs import FeedForwardConfigs
-from labml_nn.transformers.models import Encoder
+from labml_nn.transformers.models import (
+    EmbeddingsWithLearnedPositionalEncoding,
+    EmbeddingsWithPositionalEncoding,
+    Encoder,
+)
 from labml_nn.transformers.xl.relative_mha import RelativeMultiHeadAttention
 from torch import Tensor, nn
 from torch.nn import functional
 
 import labml_mlm.attention  # noqa: F401  its options
+from labml_mlm.compat import OwnDefaults
 from labml_mlm.errors import SHARE, UserError, at_least
 
 
@@ -105,8 +110,11 @@ def initialise(model: nn.Module, generator: torch.Generator):
     Draws the weights of every linear layer and embedding anew, each on its own, in the order of `model.modules()`.
 
     * Linear: uniform in ±`fan_in`^-½, which keeps the scale of gradients from layer to layer; biases are 0.
-    * Embedding: normal with standard deviation `d_model`^-½, for labml_nn's embeddings multiply by `d_model`^½.
+    * Embedding: normal, so that features have unit variance in the beginning. labml_nn's embeddings with positions
+      multiply by `d_model`^½: there the standard deviation is `d_model`^-½, and 1 otherwise.
     """
+    multiplied = [m.linear for m in model.modules()
+                  if isinstance(m, EmbeddingsWithPositionalEncoding | EmbeddingsWithLearnedPositionalEncoding)]
     for module in model.modules():
         if isinstance(module, nn.Linear):
             bound = module.in_features ** -0.5
@@ -114,10 +122,11 @@ def initialise(model: nn.Module, generator: torch.Generator):
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=module.embedding_dim ** -0.5, generator=generator)
+            std = module.embedding_dim ** -0.5 if module in multiplied else 1.
+            nn.init.normal_(module.weight, std=std, generator=generator)
 
 
-class MLMFeedForwardConfigs(FeedForwardConfigs):
+class MLMFeedForwardConfigs(OwnDefaults, FeedForwardConfigs):
     """
     ## Configurable feed-forward layer
 
@@ -129,7 +138,7 @@ class MLMFeedForwardConfigs(FeedForwardConfigs):
     _ranges = {'d_ff': at_least(1), 'dropout': SHARE}
 
 
-class MLMTransformerConfigs(TransformerConfigs):
+class MLMTransformerConfigs(OwnDefaults, TransformerConfigs):
     """
     ## Configurable transformer for MLM
 
@@ -171,7 +180,6 @@ def _ffn(c: MLMTransformerConfigs) -> MLMFeedForwardConfigs:
 
 @option(MLMTransformerConfigs.src_embed, 'by_attention')
 def _src_embed(c: MLMTransformerConfigs):
-    from labml_nn.transformers.models import EmbeddingsWithPositionalEncoding
     attention = c.encoder_layer.self_attn
     if isinstance(attention, RelativeMultiHeadAttention) or getattr(attention, 'is_rotary', False):
         return nn.Embedding(c.n_src_vocab, c.d_model)

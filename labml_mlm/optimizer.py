@@ -8,10 +8,11 @@ from labml.configs import option
 from labml_nn.optimizers import GenericAdaptiveOptimizer
 from labml_nn.optimizers.configs import OptimizerConfigs
 
+from labml_mlm.compat import OwnDefaults
 from labml_mlm.errors import ABOVE_ZERO, SHARE, Range, at_least
 
 
-class MLMOptimizerConfigs(OptimizerConfigs):
+class MLMOptimizerConfigs(OwnDefaults, OptimizerConfigs):
     """
     ## Configurable optimizer
 
@@ -20,7 +21,7 @@ class MLMOptimizerConfigs(OptimizerConfigs):
     # Optimizer, by name
     optimizer: torch.optim.Optimizer = 'FusedAdamW'
     # Peak learning rate; of `Noam`, the factor of its formula
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
 
     _ranges = {'learning_rate': ABOVE_ZERO, 'eps': ABOVE_ZERO, 'weight_decay': at_least(0), 'momentum': SHARE,
                'betas': Range(0, 0.999999), 'warmup': at_least(1), 'total_steps': at_least(1), 'd_model': at_least(1)}

@@ -10,12 +10,13 @@ from labml_helpers.train_valid import TrainValidConfigs
 from torch import Tensor
 
 from labml_mlm import text as texts
+from labml_mlm.compat import OwnDefaults
 from labml_mlm.data import TrainLoader, ValidLoader, split
 from labml_mlm.errors import UserError, at_least
 from labml_mlm.tokenizer import CharacterTokenizer
 
 
-class TextConfigs(TrainValidConfigs):
+class TextConfigs(OwnDefaults, TrainValidConfigs):
     """
     ## Configurations of text, tokens and batches
     """

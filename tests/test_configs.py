@@ -4,6 +4,8 @@ import pytest
 import torch
 from labml import monit, tracker
 from labml.configs import option
+from labml_nn.optimizers.configs import OptimizerConfigs
+from labml_nn.transformers import MultiHeadAttention, TransformerConfigs
 from torch.nn import functional
 
 from labml_mlm import MLMConfigs
@@ -104,7 +106,7 @@ def test_a_step_tracks_its_own_numbers(build, tracked):
     output = twin.model(*twin.mlm(x))
     assert tracked['loss.'] == [output.loss.item()]
     assert tracked['accuracy.'] == [pytest.approx((output.n_correct / output.n_masked).item())]
-    assert tracked['lr'] == [pytest.approx(3e-3 / 100)]
+    assert tracked['lr'] == [pytest.approx(2e-3 / 100)]
     assert tracked['tokens_per_second'][0] > 0
     assert set(tracked) == {'loss.', 'accuracy.', 'lr', 'tokens_per_second'}
 
@@ -123,7 +125,7 @@ def test_learning_rate_of_torchs_optimizer_follows_the_schedule(build, tracked):
     conf = build(lr_warmup_steps=4, lr_min_share=0.1, epochs=1)
     n_steps = len(conf.train_loader)
     train_steps(conf, n_steps)
-    rates = [rate / 3e-3 for rate in tracked['lr']]
+    rates = [rate / 2e-3 for rate in tracked['lr']]
     assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
     assert rates[4:] == sorted(rates[4:], reverse=True)
     assert 0.1 < rates[-1] < 0.2
@@ -137,7 +139,7 @@ def test_learning_rate_of_labml_nns_optimizer_is_its_own(build, tracked):
 
 def test_constant_schedule(build, tracked):
     train_steps(build(lr_schedule='constant'), 3)
-    assert tracked['lr'] == pytest.approx([3e-3] * 3)
+    assert tracked['lr'] == pytest.approx([2e-3] * 3)
 
 
 def test_gradients_are_clipped(build, tracked):
@@ -185,6 +187,22 @@ def test_every_attention_trains(build, tracked, name, glu_variant):
     train_steps(conf, 2)
     assert all(p.grad is None or p.grad.isfinite().all() for p in conf.model.parameters())
     assert len(tracked['loss.']) == 2
+
+
+def test_defaults_do_not_leak_into_base_classes(build):
+    class Longer(MLMConfigs):
+        seq_len: int = 99
+
+    assert Longer().seq_len == 99
+    build()
+    assert MLMConfigs().seq_len == 32
+    transformer, optimizer = TransformerConfigs(), OptimizerConfigs()
+    assert (transformer.dropout, transformer.ffn.d_model) == (0.1, 512)
+    assert type(transformer.encoder_attn) is MultiHeadAttention
+    optimizer.parameters = list(transformer.encoder_attn.parameters())
+    assert type(optimizer.optimizer) is torch.optim.SGD
+    assert optimizer.learning_rate == 0.01
+    assert isinstance(TransformerConfigs().ffn.activation, torch.nn.ReLU)
 
 
 def test_overriding_warns_of_nothing():

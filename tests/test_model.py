@@ -130,6 +130,14 @@ def test_layers_start_differently_and_a_seed_repeats_them():
     assert not torch.equal(first, other.encoder.layers[0].feed_forward.layer1.weight)
 
 
+@pytest.mark.parametrize('src_embed', ['fixed_pos', 'learned_pos', 'no_pos'])
+def test_embeddings_start_with_unit_variance(src_embed):
+    embed = make(src_embed=src_embed, d_model=256).src_embed
+    x = torch.arange(N_TOKENS)[None]
+    positions = getattr(embed, 'positional_encodings', torch.zeros(1, 1, 256))[:1]
+    assert (embed(x) - positions).std().item() == pytest.approx(1, abs=0.05)
+
+
 def test_dropout_reaches_every_attention():
     for attention in ATTENTIONS:
         assert make(encoder_attn=attention).encoder.layers[1].self_attn.dropout.p == 0

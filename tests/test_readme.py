@@ -1,0 +1,111 @@
+"""README's commands, run as they stand there."""
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from labml_mlm import MLMConfigs
+from labml_mlm.overrides import items_of
+
+README = (ROOT / 'README.md').read_text(encoding='utf-8')
+COMMANDS = [line for block in re.findall(r'```sh\n(.*?)```', README, re.DOTALL) for line in block.splitlines()]
+SET_UP = [command for command in COMMANDS if command.startswith('python3 -m venv')]
+PYTHON_BLOCKS = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
+
+
+@pytest.fixture
+def checkout(tmp_path, project):
+    """A copy of what git tracks, with texts that train in a second."""
+    path = tmp_path / 'checkout'
+    files = subprocess.run(['git', 'ls-files', '--cached', '--others', '--exclude-standard'], cwd=ROOT, check=True,
+                           capture_output=True, text=True).stdout.splitlines()
+    for file in files:
+        if (ROOT / file).exists():
+            (path / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / file, path / file)
+    (path / 'my_text.txt').write_text('the quick brown fox jumps over the lazy dog\n' * 500)
+    (path / 'my_mlm.py').write_text(PYTHON_BLOCKS[0])
+    (path / 'poems').mkdir()
+    (path / 'poems/one.txt').write_text((path / 'my_text.txt').read_text())
+    # `python` is the one that runs the tests
+    (tmp_path / 'bin').mkdir()
+    (tmp_path / 'bin/python').write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (tmp_path / 'bin/python').chmod(0o755)
+
+    def run(command):
+        env = project.environment()
+        env['PATH'] = f'{tmp_path / "bin"}:{env["PATH"]}'
+        return subprocess.run(['bash', '-c', command], cwd=path, env=env, capture_output=True, text=True)
+
+    return run
+
+
+def test_all_kinds_of_commands_are_found():
+    assert len(SET_UP) == 2
+    assert len(COMMANDS) == 8
+    assert len(PYTHON_BLOCKS) == 2
+
+
+@pytest.mark.parametrize('command', [c for c in COMMANDS if c not in SET_UP])
+def test_command(checkout, command):
+    if command.startswith('python experiments/') and 'text_path' not in command and '--help' not in command:
+        # The same on a text that takes seconds
+        command += ' text_path=my_text.txt'
+    if 'benchmarks/' in command:
+        command += ' --rounds 1 --steps 1'
+    result = checkout(command)
+    assert result.returncode == 0, result.stderr
+    expected = {'--help': 'usage', 'benchmarks/': 'The tracker takes'}
+    assert next((text for part, text in expected.items() if part in command), 'The run is in') in result.stdout
+
+
+@pytest.mark.long
+def test_first_command_on_a_fresh_machine(checkout):
+    """Installs into a new virtual environment and trains to the end on what it can get."""
+    main, tests = SET_UP
+    assert tests == main.replace('.[app]', '.[app,test]').replace('python experiments/char_mlm.py', 'python -m pytest')
+    result = checkout(main)
+    assert result.returncode == 0, result.stderr
+    accuracy = float(re.search(r'masked accuracy ([\d.]+) after', result.stdout)[1])
+    assert accuracy > 0.5
+
+
+def test_refusal_is_what_readme_shows(checkout):
+    command, message = re.search(r'```\n\$ (.*)\n(.*)\n```', README).groups()
+    result = checkout(command)
+    assert result.returncode == 2
+    assert result.stderr.strip() == message
+
+
+def test_table_of_items_is_true():
+    items = items_of(MLMConfigs())
+    rows = re.findall(r'^\| (`.*?) \| (.*?) \| (.*?) \|$', README, re.MULTILINE)
+    assert len(rows) > 15
+    for names, defaults, meaning in rows:
+        names = re.findall(r'`(.*?)`', names)
+        assert set(names) <= set(items), names
+        for name, default in zip(names, defaults.split(', '), strict=True):
+            shown = default.strip('`').replace('`', '')
+            actual = items[name].default
+            if isinstance(actual, int | float):
+                assert float(shown) == actual, name
+            elif shown:
+                assert shown in (actual, actual.replace('transformer.', '')), name
+            else:
+                assert not actual, name
+        # Whatever is in code style in the meaning of an item with options is one of them
+        if items[names[0]].options:
+            allowed = {*items[names[0]].allowed, *items}
+            mentioned = set(re.findall(r'`(\w+)`', meaning)) - {'none'}
+            assert mentioned <= allowed, mentioned - allowed
+
+
+def test_masking_example():
+    namespace = {}
+    exec(PYTHON_BLOCKS[1], namespace)
+    x, masked, labels = (namespace[name] for name in ('x', 'masked', 'labels'))
+    assert masked.shape == labels.shape == x.shape == (32, 64)
+    assert (labels != 0).any()
