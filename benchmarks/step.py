@@ -12,7 +12,6 @@ labml_nn's experiment does not run on today's labml, so its step is put together
 `labml_mlm.compat`, and without the tracker.
 """
 import argparse
-import contextlib
 import os
 import platform
 import statistics
@@ -20,7 +19,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
 import labml
 import labml_nn.transformers.mlm
@@ -45,7 +43,7 @@ def labml_nn_step(conf: MLMConfigs) -> Callable[[Tensor], None]:
     embed, encoder, generator = model
     mlm = labml_nn.transformers.mlm.MLM(padding_token=conf.padding_token, mask_token=conf.mask_token,
                                         no_mask_tokens=[], n_tokens=conf.n_tokens)
-    optimizer = Noam(model.parameters(), lr=1., d_model=128)
+    optimizer = Noam(model.parameters(), lr=1., warmup=2000, d_model=128)
     loss_func = nn.CrossEntropyLoss(ignore_index=conf.padding_token)
 
     def step(batch: Tensor):
@@ -59,14 +57,27 @@ def labml_nn_step(conf: MLMConfigs) -> Callable[[Tensor], None]:
     return step
 
 
-def our_step(conf: MLMConfigs, *, is_tracked: bool) -> Callable[[Tensor], None]:
-    """The step of `conf`, with or without labml's tracker and its writers."""
+def our_step(conf: MLMConfigs) -> Callable[[Tensor], None]:
+    """The step of `conf`, tracked."""
     def step(batch: Tensor):
-        with conf.mode.update(is_train=True), tracker.namespace('train'), contextlib.ExitStack() as stack:
-            if not is_tracked:
-                for name in ('add', 'save'):
-                    stack.enter_context(mock.patch.object(tracker, name, lambda *args: None))
+        with conf.mode.update(is_train=True), tracker.namespace('train'):
             conf.step(batch, None)
+
+    return step
+
+
+def tracking_of_a_step() -> Callable[[Tensor], None]:
+    """What a step of ours tracks, and nothing else."""
+    loss, accuracy = torch.tensor(1., requires_grad=True), torch.tensor(0.5)
+
+    def step(batch: Tensor):
+        with tracker.namespace('train'):
+            tracker.add_global_step(batch.numel())
+            tracker.add('loss.', loss)
+            tracker.add('accuracy.', accuracy)
+            tracker.add('lr', 1e-3)
+            tracker.add('tokens_per_second', 1e4)
+            tracker.save()
 
     return step
 
@@ -93,22 +104,22 @@ def main():
         tracker_singleton().reset_writers()
         tracker_singleton().add_writer(writer)
         tracker_singleton().add_writer(PlainWriter(interval=float('inf')))
-        seconds = measure({'labml_nn': labml_nn_step(conf), 'ours, tracked': our_step(conf, is_tracked=True),
-                           'ours, not tracked': our_step(conf, is_tracked=False)}, conf, arguments)
+        seconds = measure({'labml_nn': labml_nn_step(conf), 'ours': our_step(conf),
+                           'tracker alone': tracking_of_a_step()}, conf, arguments)
         writer.finish()
 
     n_tokens = conf.batch_size * conf.seq_len
     print(f'\nPython {platform.python_version()}, torch {torch.__version__}, labml {labml.__version__}, '
           f'{os.cpu_count()} CPUs, {torch.get_num_threads()} threads, {conf.device}')
     print(f'{arguments.rounds} rounds of {arguments.steps} steps of {n_tokens} tokens, medians\n')
-    print(f'{"":20}{"ms/step":>10}{"tokens/s":>12}{"ratio":>8}')
-    for name, times in seconds.items():
+    print(f'{"":12}{"ms/step":>10}{"tokens/s":>12}{"ratio":>8}')
+    for name in ('labml_nn', 'ours'):
+        times = seconds[name]
         ratio = statistics.median(a / b for a, b in zip(seconds['labml_nn'], times, strict=True))
         median = statistics.median(times)
-        print(f'{name:20}{1000 * median:10.1f}{n_tokens / median:12,.0f}{ratio:8.2f}')
-    share = statistics.median(1 - b / a for a, b in zip(seconds['ours, tracked'], seconds['ours, not tracked'],
-                                                        strict=True))
-    print(f'\nThe tracker takes {share:.1%} of a step')
+        print(f'{name:12}{1000 * median:10.1f}{n_tokens / median:12,.0f}{ratio:8.2f}')
+    share = statistics.median(a / b for a, b in zip(seconds['tracker alone'], seconds['ours'], strict=True))
+    print(f'\nThe tracker takes {share:.2%} of our step')
 
 
 def measure(sides: dict[str, Callable], conf: MLMConfigs, arguments: argparse.Namespace) -> dict[str, list[float]]:
