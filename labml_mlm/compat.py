@@ -20,6 +20,8 @@ from labml.configs import BaseConfigs
 from labml.internal.configs.config_item import ConfigItem
 from labml.utils import get_caller_file
 
+from labml_mlm.errors import UserError
+
 
 class OwnDefaults(BaseConfigs):
     """Configs whose defaults do not become those of their base classes; to be named before them."""
@@ -41,11 +43,18 @@ if not hasattr(tracker, 'debug'):
 
 
 def set_project() -> str:
-    """Makes the project of the file that called into this package labml's project; returns that file's path."""
+    """
+    Makes the project of the file that called into this package labml's project; returns that file's path.
+
+    Raises `UserError` if its `.labml.yaml` has something that labml does not take.
+    """
     ours = {str(path) for path in Path(__file__).parent.rglob('*.py')}
     script = str(Path(get_caller_file(ours)).resolve())
-    if labml.internal.lab._internal is None:
-        labml.internal.lab._internal = labml.internal.lab.Lab(Path(script))
-    else:
-        labml.internal.lab.lab_singleton().set_path(script)
+    try:
+        if labml.internal.lab._internal is None:
+            labml.internal.lab._internal = labml.internal.lab.Lab(Path(script))
+        else:
+            labml.internal.lab.lab_singleton().set_path(script)
+    except RuntimeError as e:
+        raise UserError(f'.labml.yaml: {e}') from None
     return script

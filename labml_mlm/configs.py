@@ -13,7 +13,7 @@ from labml_helpers.device import DeviceConfigs
 from labml_helpers.train_valid import BatchIndex, Trainer
 from torch import Tensor, nn
 
-from labml_mlm.errors import ABOVE_ZERO, SHARE, UserError, at_least
+from labml_mlm.errors import ABOVE_ZERO, SHARE, Range, UserError, at_least
 from labml_mlm.interrupt import Interrupt
 from labml_mlm.masking import MLM
 from labml_mlm.metrics import Throughput, ValidMetrics
@@ -59,8 +59,8 @@ class MLMConfigs(TextConfigs):
     no_change_prob: float = 0.1
     # Masks a batch in training
     mlm: MLM = 'mlm'
-    # Masks a batch in validation
-    valid_mlm: MLM = 'mlm'
+    # Masks a batch in validation, always in the same way
+    valid_mlm: MLM = 'bert'
 
     # Features of a token
     d_model: int = 128
@@ -83,7 +83,7 @@ class MLMConfigs(TextConfigs):
     grad_norm_clip: float | None = 1.0
 
     # Rounds of the training text
-    epochs: int = 5
+    epochs: int = 4
     # Validations in each epoch
     inner_iterations: int = 1
     # Metrics of labml_helpers to run along
@@ -106,8 +106,8 @@ class MLMConfigs(TextConfigs):
         **TextConfigs._ranges, 'device.cuda_device': at_least(0), 'padding_token': at_least(0),
         'mask_token': at_least(0), 'no_mask_tokens': at_least(0), 'masking_prob': SHARE, 'valid_masking_prob': SHARE,
         'randomize_prob': SHARE, 'no_change_prob': SHARE, 'd_model': at_least(2), 'lr_warmup_steps': at_least(0),
-        'lr_min_share': SHARE, 'grad_norm_clip': ABOVE_ZERO, 'epochs': at_least(1), 'inner_iterations': at_least(1),
-        'n_prompts': at_least(0),
+        'lr_min_share': SHARE, 'grad_norm_clip': ABOVE_ZERO, 'epochs': Range(1, 10 ** 9),
+        'inner_iterations': at_least(1), 'n_prompts': at_least(0),
     }
     _follows = {'transformer.d_model': 'd_model', 'transformer.seed': 'seed',
                 'optimizer.d_model': 'transformer.d_model'}
@@ -125,6 +125,7 @@ class MLMConfigs(TextConfigs):
 
     def run(self):
         """Trains. Raises `KeyboardInterrupt` after the step in which a signal came."""
+        self.init()
         with self.interrupt:
             tracker.set_global_step(0)
             for _ in monit.loop(range(self.epochs), is_track=False):
@@ -142,6 +143,7 @@ class MLMConfigs(TextConfigs):
                 self.validator()
             tracker.save()
             self.sample()
+            self.interrupt.check()
 
     def step(self, batch: Tensor, batch_idx: BatchIndex):
         """
@@ -189,20 +191,21 @@ def _cpu():
 
 @option(MLMConfigs.mlm, 'mlm')
 def _mlm(c: MLMConfigs):
-    return _masking(c, c.masking_prob)
+    return _masking(c, masking_prob=c.masking_prob, randomize_prob=c.randomize_prob, no_change_prob=c.no_change_prob)
 
 
-@option(MLMConfigs.valid_mlm, 'mlm')
+@option(MLMConfigs.valid_mlm, 'bert')
 def _valid_mlm(c: MLMConfigs):
-    return _masking(c, c.valid_masking_prob)
+    """BERT's shares, whatever training does."""
+    return _masking(c, masking_prob=c.valid_masking_prob, randomize_prob=0.1, no_change_prob=0.1)
 
 
-def _masking(c: MLMConfigs, masking_prob: float) -> MLM:
+def _masking(c: MLMConfigs, *, masking_prob: float, randomize_prob: float, no_change_prob: float) -> MLM:
     if c.n_tokens < c.tokenizer.n_tokens:
         raise UserError(f'n_tokens={c.n_tokens} is fewer than the {c.tokenizer.n_tokens} of the tokenizer')
     return MLM(padding_token=c.padding_token, mask_token=c.mask_token, no_mask_tokens=c.no_mask_tokens,
-               n_tokens=c.n_tokens, masking_prob=masking_prob, randomize_prob=c.randomize_prob,
-               no_change_prob=c.no_change_prob, generator=torch.Generator(c.device).manual_seed(c.seed))
+               n_tokens=c.n_tokens, masking_prob=masking_prob, randomize_prob=randomize_prob,
+               no_change_prob=no_change_prob, generator=torch.Generator(c.device).manual_seed(c.seed))
 
 
 @option(MLMConfigs.transformer, 'mlm')
@@ -257,6 +260,17 @@ def _validator(c: MLMConfigs):
 
 @option(MLMConfigs.sampler, 'prompts')
 def _sampler(c: MLMConfigs):
-    prompts = c.prompt or [c.tokenizer.decode(window) for window in c.valid_loader.spaced(c.n_prompts)]
-    return Sampler(prompts, tokenizer=c.tokenizer, padding_token=c.padding_token, mask_token=c.mask_token,
-                   no_mask_tokens=c.no_mask_tokens, masking_prob=c.valid_masking_prob, max_seq_len=c.model.max_seq_len)
+    prompts = [torch.from_numpy(c.tokenizer.encode(prompt)).long() for prompt in c.prompt]
+    if not all(0 < len(prompt) <= c.model.max_seq_len for prompt in prompts):
+        raise UserError(f'the prompts have {", ".join(str(len(prompt)) for prompt in prompts)} tokens: '
+                        f'each has to have at least 1, and at most what the model takes, {c.model.max_seq_len}')
+    if not prompts and c.n_prompts:
+        # Columns of the first batch, without their padding; `[seq_len, batch_size]`
+        windows = next(iter(c.valid_loader)).cpu()
+        spaced = range(0, windows.shape[1], -(-windows.shape[1] // c.n_prompts))
+        prompts = [windows[:, i][windows[:, i] != c.padding_token] for i in spaced]
+        prompts = [prompt for prompt in prompts if len(prompt)]
+    mlm = MLM(padding_token=c.padding_token, mask_token=c.mask_token, no_mask_tokens=c.no_mask_tokens,
+              n_tokens=c.n_tokens, masking_prob=c.valid_masking_prob, randomize_prob=0., no_change_prob=0.,
+              generator=torch.Generator().manual_seed(0))
+    return Sampler(prompts, tokens=c.tokenizer.tokens, mlm=mlm)

@@ -85,8 +85,3 @@ class ValidLoader:
         for windows in self.windows.split(self.batch_size):
             # `[seq_len, batch_size]`
             yield windows.T.long()
-
-    def spaced(self, n: int) -> list[list[int]]:
-        """The token ids of `n` windows, evenly spaced; of all, if there are fewer."""
-        n = min(n, len(self.windows))
-        return [self.windows[i * len(self.windows) // n].tolist() for i in range(n)]

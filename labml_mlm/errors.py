@@ -21,8 +21,8 @@ class Range(NamedTuple):
 
     def __str__(self) -> str:
         if self.high < math.inf:
-            return f'{"above" if self.is_open else "from"} {self.low:g}{"," if self.is_open else ""} to {self.high:g}'
-        return f'above {self.low:g}' if self.is_open else f'at least {self.low:g}'
+            return f'{"above" if self.is_open else "from"} {self.low:.12g} to {self.high:.12g}'
+        return f'above {self.low:.12g}' if self.is_open else f'at least {self.low:.12g}'
 
 
 SHARE = Range(0, 1)

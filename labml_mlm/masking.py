@@ -55,7 +55,7 @@ class MLM:
       global one for the device of `x`
 
     Raises `UserError` (a `ValueError`) if a probability is outside [0, 1], if `randomize_prob + no_change_prob > 1`,
-    or if a token id is not in `range(n_tokens)`.
+    if a token id is not in `range(n_tokens)`, or if `[MASK]` and `[PAD]` are the same.
     """
 
     def __init__(self, *,
@@ -74,6 +74,9 @@ class MLM:
         outside = [token for token in special_tokens if not 0 <= token < n_tokens]
         if outside:
             raise UserError(f'special tokens {outside} are not in the vocabulary of n_tokens={n_tokens}')
+
+        if mask_token == padding_token:
+            raise UserError(f'mask_token and padding_token are both {mask_token}: they have to differ')
 
         self.padding_token = padding_token
         self.mask_token = mask_token

@@ -34,7 +34,7 @@ from torch.nn import functional
 
 import labml_mlm.attention  # noqa: F401  its options
 from labml_mlm.compat import OwnDefaults
-from labml_mlm.errors import SHARE, UserError, at_least
+from labml_mlm.errors import SHARE, Range, UserError, at_least
 
 
 class MLMOutput(NamedTuple):
@@ -160,7 +160,7 @@ class MLMTransformerConfigs(OwnDefaults, TransformerConfigs):
     transformer_mlm: TransformerMLM = 'default'
 
     _ranges = {'n_heads': at_least(1), 'd_model': at_least(2), 'n_layers': at_least(1), 'dropout': SHARE,
-               'seed': at_least(0)}
+               'seed': Range(0, 2 ** 32 - 1)}
     _follows = {'ffn.d_model': 'transformer.d_model', 'ffn.d_ff': '2 × transformer.d_model',
                 'ffn.dropout': 'transformer.dropout'}
     _refused = dict.fromkeys(['n_src_vocab', 'n_tgt_vocab', 'padding_token'], 'it follows from the tokenizer')

@@ -8,6 +8,7 @@ import inspect
 import json
 import math
 import re
+import sys
 import textwrap
 import types
 import typing
@@ -47,7 +48,13 @@ class Item:
         names = [name for name in self.options if name not in self.refused_options]
         if isinstance(self.default, str) and self.default not in names and self.options:
             names.append(self.default)
-        return names
+        # What labml calls an option without a name
+        return [name for name in names if not name.startswith('_')]
+
+    @property
+    def is_given(self) -> bool:
+        """Can it be given on the command line?"""
+        return self.refused is None and bool(self.allowed or _scalar_type(self.type)[0])
 
 
 def items_of(conf: BaseConfigs, prefix: str = '', outer: dict[str, dict] | None = None) -> dict[str, Item]:
@@ -65,6 +72,7 @@ def items_of(conf: BaseConfigs, prefix: str = '', outer: dict[str, dict] | None 
     items = {}
     for key, annotation in conf._Configs__types.items():
         name = prefix + key
+        annotation = _resolved(annotation, conf, key)
         functions = conf._Configs__options.get(key, {})
         options = [*functions, *sorted(conf._Configs__aggregates_options.get(key, ()))]
         default = conf._Configs__values.get(key, conf._Configs__defaults.get(key, _NO_DEFAULT))
@@ -106,12 +114,13 @@ def parse_overrides(conf: BaseConfigs, arguments: Sequence[str]) -> dict[str, An
 def find(items: dict[str, Item], name: str) -> Item:
     """The item of that name. Raises `UserError` if there is none, or if it is not to be given."""
     item = items.get(name)
+    known = [item.name for item in items.values() if item.is_given]
     if item is None:
         parent = name.rpartition('.')[0]
         if parent in items and not items[parent].is_nested:
             raise UserError(f'`{name}`: there is no such item, for `{parent}` has no items below it.'
-                            f'{did_you_mean(name, items)}')
-        raise UserError(f'`{name}`: there is no such item.{did_you_mean(name, items)} '
+                            f'{did_you_mean(name, known)}')
+        raise UserError(f'`{name}`: there is no such item.{did_you_mean(name, known)} '
                         f'`--help` lists them all')
     if item.refused is not None:
         raise UserError(f'`{name}` cannot be given: {item.refused}')
@@ -130,7 +139,7 @@ def parse(item: Item, text: str) -> Any:
     if scalar is str and item.options:
         scalar = None
     if scalar is None:
-        if not item.options:
+        if not item.allowed:
             raise UserError(f'`{item.name}` cannot be given on the command line: it is an object, to be set in Python')
         raise UserError(f'`{item.name}={text}`: it is one of {", ".join(item.allowed)}.'
                         f'{did_you_mean(text, item.allowed)}')
@@ -151,7 +160,7 @@ def help_text(conf: BaseConfigs) -> str:
     """Every item that can be given, with its default and what is allowed."""
     lines = []
     for item in items_of(conf).values():
-        if item.refused is None and (item.allowed or _scalar_type(item.type)[0]):
+        if item.is_given:
             lines.append(f'  {item.name}' + ('' if item.default is _NO_DEFAULT else f' = {_show(item.default)}'))
             about = ' '.join(filter(None, [item.comment, f'({_allowed_text(item)})']))
             lines += textwrap.wrap(about, 100, initial_indent=' ' * 8, subsequent_indent=' ' * 8)
@@ -160,22 +169,38 @@ def help_text(conf: BaseConfigs) -> str:
 
 def _allowed_text(item: Item) -> str:
     scalar, is_optional = _scalar_type(item.type)
-    allowed = [name for name in item.allowed if not name.startswith('_')]
+    allowed = list(item.allowed)
     if scalar is not None and not (scalar is str and item.options):
         allowed.append(_describe(scalar) + (f' {item.range}' if item.range else ''))
     if is_optional:
         allowed.append('none')
-    return ' or '.join(filter(None, [', '.join(allowed[:-1]), *allowed[-1:]])) or 'an object'
+    return ' or '.join(filter(None, [', '.join(allowed[:-1]), *allowed[-1:]]))
 
 
 def _nested_class(annotation: Any, default: Any, functions: dict) -> type[BaseConfigs] | None:
     """The class of nested configs: from the annotation, the default, or what an option says that it returns."""
     candidates = [annotation, type(default)]
-    candidates += [typing.get_type_hints(function.func).get('return') for function in functions.values()
-                   if inspect.isfunction(function.func)]
+    candidates += [_evaluated(function.func.__annotations__.get('return'), function.func.__globals__)
+                   for function in functions.values() if inspect.isfunction(function.func)]
     # The last is the most special one
     nested = [c for c in candidates if inspect.isclass(c) and issubclass(c, BaseConfigs)]
     return nested[-1] if nested else None
+
+
+def _resolved(annotation: Any, conf: BaseConfigs, key: str) -> Any:
+    """The annotation of an item; one that is a string, in the module of its class."""
+    for class_ in type(conf).__mro__:
+        if key in vars(class_).get('__annotations__', {}):
+            return _evaluated(annotation, vars(sys.modules[class_.__module__]))
+    return annotation
+
+
+def _evaluated(annotation: Any, names: dict[str, Any]) -> Any:
+    """An annotation that is a string, evaluated; as it is, if that does not work."""
+    try:
+        return eval(annotation, dict(names)) if isinstance(annotation, str) else annotation
+    except Exception:  # a name for type checkers only, for example
+        return annotation
 
 
 def _scalar_type(annotation: Any) -> tuple[Any, bool]:

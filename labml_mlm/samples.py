@@ -4,12 +4,11 @@ from collections.abc import Sequence
 import torch
 from labml import logger
 from labml.logger import Text
+from torch import Tensor
 
-from labml_mlm.errors import UserError
 from labml_mlm.masking import MLM
 from labml_mlm.model import TransformerMLM
-from labml_mlm.screen import is_plain
-from labml_mlm.tokenizer import CharacterTokenizer
+from labml_mlm.screen import has_colours
 
 _BLANK = '_'
 
@@ -18,26 +17,16 @@ class Sampler:
     """
     ## Masks prompts and has the model fill them in
 
-    * `prompts` are texts; the same tokens of them are masked each time
-    * `max_seq_len` is how many tokens of a prompt the model takes
-
-    Raises `UserError` if a prompt is empty or too long.
+    * `prompts` are token ids, `[seq_len]` each; the same ones are masked each time
+    * `tokens` is the vocabulary
+    * `mlm` masks them, all of it with `[MASK]`
     """
 
-    def __init__(self, prompts: Sequence[str], *, tokenizer: CharacterTokenizer, padding_token: int, mask_token: int,
-                 no_mask_tokens: Sequence[int], masking_prob: float, max_seq_len: float):
-        mlm = MLM(padding_token=padding_token, mask_token=mask_token, no_mask_tokens=no_mask_tokens,
-                  n_tokens=tokenizer.n_tokens, masking_prob=masking_prob, randomize_prob=0., no_change_prob=0.,
-                  generator=torch.Generator().manual_seed(0))
-        self.tokens = tokenizer.tokens
-        self.padding_token = padding_token
+    def __init__(self, prompts: Sequence[Tensor], *, tokens: Sequence[str], mlm: MLM):
+        self.tokens = tokens
+        self.padding_token = mlm.padding_token
         # Masked prompts and labels, `[seq_len, 1]` each
-        self.masked = []
-        for prompt in prompts:
-            x = torch.from_numpy(tokenizer.encode(prompt)).long()[:, None]
-            if not 0 < len(x) <= max_seq_len:
-                raise UserError(f'a prompt has {len(x)} tokens; it has to have from 1 to {max_seq_len}')
-            self.masked.append(mlm(x))
+        self.masked = [mlm(prompt[:, None]) for prompt in prompts]
 
     @torch.no_grad()
     def log(self, model: TransformerMLM, device: torch.device):
@@ -74,7 +63,7 @@ def log_sample(tokens: Sequence[str], *, masked: Sequence[int], labels: Sequence
             marks.append(('+' if is_right else 'x') * len(word))
     logger.log([('masked  ', Text.meta), *question])
     logger.log([('filled  ', Text.meta), *answer])
-    if is_plain():
+    if not has_colours():
         logger.log('        ' + ''.join(marks).rstrip())
 
 

@@ -75,6 +75,11 @@ def is_plain() -> bool:
     return not is_ipynb() and not sys.stdout.isatty()
 
 
+def has_colours() -> bool:
+    """Does the output go where colours are seen, and wanted?"""
+    return not is_plain() and not os.environ.get('NO_COLOR')
+
+
 def set_up():
     """Gives labml's logger the destination that suits `sys.stdout`."""
     if is_ipynb():
@@ -84,7 +89,7 @@ def set_up():
         sys.stdout.reconfigure(errors='replace')
     if is_plain():
         logger_singleton()._Logger__destinations = [PlainDestination()]
-    elif os.environ.get('NO_COLOR'):
+    elif not has_colours():
         logger_singleton()._Logger__destinations = [ColourlessDestination(True)]
 
 

@@ -29,7 +29,10 @@ def read_file(path: str | Path) -> str:
 
     Raises `UserError` if it is missing, unreadable, a folder, empty, or not UTF-8.
     """
-    path = Path(path).expanduser()
+    try:
+        path = Path(path).expanduser()
+    except RuntimeError as e:
+        raise UserError(f'cannot read {path}: {e}') from None
     try:
         data = path.read_bytes()
     except IsADirectoryError:
@@ -90,7 +93,7 @@ def download(url: str, *, size: int, progress: Callable[[float], None] = lambda 
                 while chunk := response.read1(_CHUNK):
                     chunks.put(chunk)
             chunks.put(b'')
-        except (OSError, ValueError) as e:  # `ValueError` for what is no address at all
+        except Exception as e:  # not `OSError` alone: no address at all, or no HTTP
             chunks.put(e)
 
     threading.Thread(target=read, daemon=True).start()
@@ -101,7 +104,7 @@ def download(url: str, *, size: int, progress: Callable[[float], None] = lambda 
         except queue.Empty:
             raise TimeoutError(f'{url}: no answer for {TIMEOUT:g} seconds') from None
         if isinstance(chunk, Exception):
-            raise OSError(f'{url}: {getattr(chunk, "reason", None) or chunk}') from None
+            raise OSError(f'{url}: {getattr(chunk, "reason", None) or chunk or type(chunk).__name__}') from None
         data += chunk
         if len(data) > size or (not chunk and len(data) < size):
             raise OSError(f'{url}: got {len(data):,} bytes{"" if chunk else " only"}, not {size:,}')

@@ -12,7 +12,7 @@ from torch import Tensor
 from labml_mlm import text as texts
 from labml_mlm.compat import OwnDefaults
 from labml_mlm.data import TrainLoader, ValidLoader, split
-from labml_mlm.errors import UserError, at_least
+from labml_mlm.errors import Range, UserError, at_least
 from labml_mlm.tokenizer import CharacterTokenizer
 
 
@@ -48,8 +48,8 @@ class TextConfigs(OwnDefaults, TrainValidConfigs):
     # Validation batches of token ids
     valid_loader: ValidLoader = 'all_windows'
 
-    _ranges = {'seed': at_least(0), 'n_tokens': at_least(1), 'seq_len': at_least(1), 'batch_size': at_least(1),
-               'valid_batch_size': at_least(1)}
+    _ranges = {'seed': Range(0, 2 ** 32 - 1), 'n_tokens': at_least(1), 'seq_len': at_least(1),
+               'batch_size': at_least(1), 'valid_batch_size': at_least(1)}
 
 
 @option(TextConfigs.text, 'auto')

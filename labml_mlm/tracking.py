@@ -44,10 +44,19 @@ class FileWriter(file.Writer):
         super().__init__(path)
         self.thread = _FileThread(path)
 
+        self._is_warned = False
+
     @property
-    def lost(self) -> OSError | None:
+    def lost(self) -> Exception | None:
         """Why some values are not in the file."""
         return self.thread.error if self.thread.waiting else None
+
+    def write(self, *, global_step: int, indicators: dict):
+        """Called by `tracker.save()`."""
+        super().write(global_step=global_step, indicators=indicators)
+        if self.lost and not self._is_warned:
+            self._is_warned = True
+            logger.log(f'Cannot write {self.file_path}: {self.lost}. The run goes on, and tries again', Text.warning)
 
     def finish(self):
         """Returns when all values so far are in the file, or could not be written."""
@@ -62,23 +71,23 @@ class _FileThread(file.FileWriterThread):
         # `FileWriter.finish` waits for what is in the queue
         self.daemon = True
         self.waiting: list[str] = []
-        self.error: OSError | None = None
+        self.error: Exception | None = None
 
     def run(self):
         while True:
-            self._process(self.queue.get())
-            self.queue.task_done()
+            data = self.queue.get()
+            try:
+                self._process(data)
+            except Exception as e:
+                self.error = e
+            finally:
+                self.queue.task_done()
 
     def _send(self, data: dict):
         if data['track']:
             self.waiting.append(json.dumps(data) + '\n')
-        try:
-            self._append(''.join(self.waiting).encode())
-            self.waiting = []
-        except OSError as e:
-            if self.error is None:
-                logger.log(f'Cannot write {self.file_path}: {e.strerror}. The run goes on', Text.warning)
-            self.error = e
+        self._append(''.join(self.waiting).encode())
+        self.waiting = []
 
     def _append(self, data: bytes):
         with open(self.file_path, 'ab', buffering=0) as f:
@@ -147,7 +156,7 @@ def _answers(url: str) -> bool:
         except urllib.error.HTTPError:
             # It takes posts only; what matters is that somebody is there
             answer.put(True)
-        except (OSError, ValueError):
+        except Exception:  # not `OSError` alone: what listens may not speak HTTP
             answer.put(False)
 
     # In a thread, as the time-out does not hold for name look-up
@@ -173,11 +182,15 @@ class _Tracker(AppTracker):
         self.thread = _AppThread(self.app_track_url, timeout_seconds=_SEND_TIMEOUT, daemon=True)
         self.thread.start()
 
+    def _check(self) -> bool:
+        # labml's raises in whatever thread comes next when the app has refused an update
+        return not self.stopped
+
     def has_data(self, source):
-        if self.thread.is_alive():
-            super().has_data(source)
-        else:
+        if self.stopped or not self.thread.is_alive():
             source.get_data_packet()
+        else:
+            self.thread.push_data_source(source)
 
 
 class _AppThread(_AppTrackThread):
@@ -193,21 +206,19 @@ class _AppThread(_AppTrackThread):
             while not self.queue.empty():
                 sources.add(self.queue.get())
             if not self._deliver([source.get_data_packet().data for source in sources]):
-                logger.log('The labml app does not answer any more: the run goes on without it', Text.warning)
+                logger.log('The labml app does not take updates any more: the run goes on without it', Text.warning)
                 return
 
     def _deliver(self, data: list[dict]) -> bool:
-        """Sends until it succeeds; `False` after too long a time."""
+        """Sends until it succeeds; `False` if that is refused, or after too long a time."""
         began = time.monotonic()
         while True:
             try:
                 response = self._send(data)
-            except (OSError, ValueError, RuntimeError):
-                # Unreachable, no JSON, or refused
-                if self.is_stopped or time.monotonic() - began > _GIVE_UP_AFTER:
+                for handler in self.handlers:
+                    handler.handle(response)
+                return True
+            except Exception:  # unreachable, refused, or an answer that no labml app gives
+                if self.errored or self.is_stopped or time.monotonic() - began > _GIVE_UP_AFTER:
                     return False
                 time.sleep(_RETRY_INTERVAL)
-                continue
-            for handler in self.handlers:
-                handler.handle(response)
-            return True

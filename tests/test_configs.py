@@ -72,7 +72,8 @@ def test_two_validations_of_the_same_weights_are_equal(build, tracked):
     assert not conf.model.training
 
 
-@pytest.mark.parametrize('values', [{'masking_prob': 0.4}, {'batch_size': 5}, {'seed': 7}])
+@pytest.mark.parametrize('values', [{'masking_prob': 0.4}, {'batch_size': 5}, {'seed': 7},
+                                    {'randomize_prob': 0., 'no_change_prob': 0.}])
 def test_validation_masks_do_not_depend_on_training(build, values):
     conf, other = build(), build(**values)
     for c in (conf, other):
@@ -222,7 +223,8 @@ def shown(conf, capsys):
 def test_prompts(build, capsys):
     assert shown(build(), capsys).count('masked') == 3
     assert shown(build(n_prompts=0), capsys).count('masked') == 0
-    assert len(build(n_prompts=10_000).sampler.masked) == len(TEXT) // 10 // 16
+    # The first batch of validation
+    assert len(build(n_prompts=10_000).sampler.masked) == min(64, len(TEXT) // 10 // 16)
     conf = build(prompt=['zebra', 'the fox'], valid_masking_prob=1.)
     assert shown(conf, capsys).count('masked') == 2
     assert [(labels != 0).sum() for _, labels in conf.sampler.masked] == [5, 7]
@@ -255,7 +257,9 @@ def test_sample_leaves_training_as_it_is(build, tracked, capsys):
     ({'mask_token': 500}, 'not in the vocabulary'),
     ({'text': 'file', 'text_path': ''}, 'text=file needs a file: text_path=PATH'),
     ({'text_path': '/nowhere/at/all.txt'}, 'cannot read /nowhere/at/all.txt'),
-    ({'prompt': ['']}, 'a prompt has 0 tokens'),
+    ({'prompt': ['a', '']}, 'the prompts have 1, 0 tokens'),
+    ({'mask_token': 0}, 'they have to differ'),
+    ({'text_path': '~nobody_of_that_name/x'}, 'cannot read ~nobody_of_that_name/x'),
 ])
 def test_what_cannot_work_is_said_before_training(build, values, message):
     with pytest.raises(UserError, match=message):
@@ -287,3 +291,58 @@ def test_a_subclass_with_an_item_and_an_option():
         parse_overrides(conf, ['text=repeatd'])
     with pytest.raises(UserError, match='`repeats=x`: it has to be an integer'):
         parse_overrides(conf, ['repeats=x', 'text=repeated'])
+
+
+class OwnLoader:
+    """Sentences of different lengths, padded."""
+
+    def __init__(self, tokenizer):
+        sentences = ['the quick brown fox', 'jumps over', 'the lazy dog', 'o'] * 4
+        # `[16, 19]`
+        self.ids = torch.zeros(16, 19, dtype=torch.long)
+        for row, sentence in zip(self.ids, sentences, strict=True):
+            row[:len(sentence)] = torch.from_numpy(tokenizer.encode(sentence))
+
+    def __len__(self):
+        return 4
+
+    def __iter__(self):
+        return (batch.T for batch in self.ids.split(4))
+
+
+class PaddedConfigs(MLMConfigs):
+    is_padded: bool = True
+
+
+@option(PaddedConfigs.train_loader, 'sentences')
+def _train_sentences(c: PaddedConfigs):
+    return OwnLoader(c.tokenizer)
+
+
+@option(PaddedConfigs.valid_loader, 'sentences')
+def _valid_sentences(c: PaddedConfigs):
+    return OwnLoader(c.tokenizer)
+
+
+def test_loaders_of_ones_own(build, tracked, capsys):
+    conf = build(PaddedConfigs, train_loader='sentences', valid_loader='sentences', n_prompts=4)
+    train_steps(conf, 4)
+    validate(conf)
+    assert conf.valid_metrics.loss > 0
+    shown(conf, capsys)
+    # Prompts come without their padding, in the order of the batch
+    assert [len(masked) for masked, _ in conf.sampler.masked] == [19, 10, 12, 1]
+
+
+def test_running_without_the_launcher_is_seeded(build, tracked, monkeypatch):
+    losses = []
+    for _ in range(2):
+        tracked.clear()
+        conf = MLMConfigs()
+        path = build().text_path
+        conf._set_values({'text_path': path, **SMALL, 'epochs': 1, 'n_prompts': 0, 'transformer.dropout': 0.2})
+        tracked.clear()
+        conf.run()
+        losses.append(tracked['loss.'])
+    assert len(losses[0]) > 10
+    assert losses[0] == losses[1]

@@ -148,6 +148,8 @@ def test_help(project):
     assert result.stdout.startswith('usage: python train.py [name=value ...]')
     assert 'transformer.ffn.glu_variant = none' in result.stdout
     assert not (project.path / 'logs').exists()
+    # It has a `×`
+    assert project.run('--help', env={'PYTHONIOENCODING': 'ascii'}).returncode == 0
 
 
 @pytest.mark.parametrize('number, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -209,19 +211,62 @@ def test_no_space_for_metrics(project):
     folder.mkdir(parents=True)
     (folder / 'log.jsonl').symlink_to('/dev/full')
     result = project.train('epochs=3', env={'RUN_UUID': 'feed'})
-    assert_clean_failure(result, 1, 'the last metrics could not be written')
+    assert_clean_failure(result, 1, 'some of the run could not be written to ')
     assert 'No space left on device' in result.stderr
-    assert result.stdout.count('No space left on device. The run goes on') == 1
+    assert result.stdout.count('No space left on device. The run goes on, and tries again') == 1
     # It was trained to the end all the same
     assert 'Validation loss' in result.stdout
 
 
-def test_the_reader_of_the_output_goes(project):
-    result = subprocess.run(f'{sys.executable} {project.script} text_path={project.text} {" ".join(SMALL)} | head -n 1',
-                            shell=True, cwd=project.path, env=project.environment(), capture_output=True, text=True)
+def test_no_space_for_the_status(project):
+    folder = project.path / 'logs/test/feed'
+    folder.mkdir(parents=True)
+    (folder / 'run_log.jsonl').symlink_to('/dev/full')
+    result = project.train(env={'RUN_UUID': 'feed'})
+    assert_clean_failure(result, 1, f'some of the run could not be written to {folder}: [Errno 28]')
+    # The result is there all the same, and so are the metrics
+    assert 'Validation loss' in result.stdout
+    assert f'The run is in {folder}' in result.stdout
+    assert metrics(folder)['loss.valid']
+
+
+def test_a_home_that_cannot_be_written(project):
+    """labml notes its projects there."""
+    result = project.train(env={'HOME': '/proc'})
+    assert_clean_failure(result, 1, 'cannot start the run in ')
+    assert '/proc/.labml' in result.stderr
+    assert project.runs == []
+
+
+def test_a_run_of_the_same_uuid_stays_as_it_is(project):
+    assert project.train(env={'RUN_UUID': 'feed'}).returncode == 0
+    before = {path: path.read_bytes() for path in project.runs[0].iterdir()}
+    assert_clean_failure(project.train(env={'RUN_UUID': 'feed'}), 2, 'there is a run with the uuid feed already')
+    assert {path: path.read_bytes() for path in project.runs[0].iterdir()} == before
+
+
+def test_a_folder_that_was_there_stays(project):
+    folder = project.path / 'logs/test/feed'
+    folder.mkdir(parents=True)
+    (folder / 'note').write_text('mine')
+    assert project.train(env={'RUN_UUID': 'feed', 'HOME': '/proc'}).returncode == 1
+    assert (folder / 'note').read_text() == 'mine'
+
+
+def test_an_app_url_that_is_none(project):
+    project.configure('localhost:5005')
+    assert_clean_failure(project.train(), 2, '.labml.yaml: app_url should be a valid URL: localhost:5005')
+
+
+@pytest.mark.parametrize('arguments', [['--help'], SMALL])
+def test_the_reader_of_the_output_goes(project, arguments):
+    result = subprocess.run(['bash', '-c', 'set -o pipefail; "$@" | head -n 1', '-', sys.executable, project.script,
+                             f'text_path={project.text}', *arguments],
+                            cwd=project.path, env=project.environment(), capture_output=True, text=True)
     assert len(result.stdout.splitlines()) == 1
-    assert 'Traceback' not in result.stderr
-    assert 'BrokenPipe' not in result.stderr
+    assert result.stderr == ''
+    # `--help` may have been through before `head` ended
+    assert result.returncode == 1 or arguments == ['--help']
 
 
 def in_terminal(project, *arguments, **env):
@@ -253,6 +298,7 @@ def test_no_color(project):
     assert code == 0, out
     assert 'Train:' in out
     assert '\x1b' not in out
+    assert re.search(r'\n?filled .*\n[^\n]*[+x]', out.replace('\r', ''))
 
 
 def test_auto_falls_back_in_one_line(project):
@@ -347,12 +393,13 @@ def test_a_script_elsewhere_in_the_project(project):
     assert len(project.runs) == 1
 
 
-def test_an_error_of_the_users_own_has_its_traceback(project):
+@pytest.mark.parametrize('body', ['raise ValueError("mine")', 'open("/nope")'])
+def test_an_error_of_the_users_own_has_its_traceback(project, body):
     project.script.write_text(
         'from labml_mlm import MLMConfigs, train\n\n\nclass Own(MLMConfigs):\n'
-        '    def sample(self):\n        raise ValueError("mine")\n\n\ntrain(Own(), name="test")\n')
+        f'    def sample(self):\n        {body}\n\n\ntrain(Own(), name="test")\n')
     result = project.train()
     assert result.returncode == 1
     assert 'Traceback' in result.stderr
-    assert 'ValueError: mine' in result.stderr
+    assert body in result.stderr
     assert project.status() == 'crashed'

@@ -1,3 +1,5 @@
+import contextlib
+
 import pytest
 from labml.configs import BaseConfigs, option
 
@@ -109,6 +111,12 @@ def test_comments_and_defaults_are_listed():
     ('transformer.decoder_attn=mha', 'no decoder'),
     ('transformer.n_src_vocab=3', 'tokenizer'),
     ('state_modules=3', 'an object'),
+    ('state_module=3', 'there is no such item. `--help`'),
+    ('loop_cnt=3', 'there is no such item. `--help`'),
+    ('validator=_default_validator', 'one of all_windows'),
+    ('trainer=_default_trainer', 'an object'),
+    ('seed=1e30', 'from 0 to 4294967295'),
+    ('epochs=1e30', 'from 1 to 1000000000'),
 ])
 def test_mlm_configs_refuse(argument, message):
     with pytest.raises(UserError) as e:
@@ -127,13 +135,22 @@ def test_mlm_configs_accept():
     assert values['prompt'] == ['To be']
 
 
+def can_be_given(item):
+    """Is there a value that is accepted?"""
+    candidates = [*item.options, 'true', '2', '0.5', '0.5,0.5', 'some text']
+    for candidate in candidates:
+        with contextlib.suppress(UserError):
+            parse_overrides(MLMConfigs(), [f'{item.name}={candidate}'])
+            return True
+    return False
+
+
 def test_help_lists_every_item_that_can_be_given():
     conf = MLMConfigs()
     text = help_text(conf)
     listed = {line.split()[0] for line in text.splitlines() if line.startswith('  ') and line[2] != ' '}
     # What it lists can be given, and what can be given is listed
-    for name, item in items_of(conf).items():
-        assert (name in listed) == (item.refused is None and bool(item.allowed or name in listed)), name
+    assert listed == {name for name, item in items_of(conf).items() if can_be_given(item)}
     for name in ['seq_len', 'masking_prob', 'n_tokens', 'no_mask_tokens', 'mlm', 'prompt', 'text', 'tokenizer',
                  'grad_norm_clip', 'transformer.ffn.d_ff', 'optimizer.optimizer', 'device.use_cuda', 'epochs']:
         assert name in listed, name
@@ -145,10 +162,9 @@ def test_help_lists_every_item_that_can_be_given():
 
 def test_every_own_item_has_a_comment():
     nested = ('device.', 'transformer.', 'optimizer.')
-    inherited = {'trainer', 'is_track_time'}
-    for name, item in items_of(MLMConfigs()).items():
-        if item.refused is None and item.allowed and not name.startswith(nested) and name not in inherited:
-            assert item.comment, name
+    names = [name for name, item in items_of(MLMConfigs()).items() if item.is_given and not name.startswith(nested)]
+    assert {'epochs', 'seq_len', 'masking_prob', 'mlm'} <= set(names)
+    assert [name for name in names if not items_of(MLMConfigs())[name].comment] == ['is_track_time']
 
 
 @pytest.mark.parametrize('name, known, expected', [
@@ -157,3 +173,37 @@ def test_every_own_item_has_a_comment():
 ])
 def test_did_you_mean(name, known, expected):
     assert did_you_mean(name, known) == expected
+
+
+def test_annotations_that_are_strings(tmp_path, monkeypatch):
+    (tmp_path / 'own_configs.py').write_text('''
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from labml.configs import option
+
+from labml_mlm import MLMConfigs
+
+if TYPE_CHECKING:
+    from somewhere import Thing
+
+
+class Own(MLMConfigs):
+    # How often
+    repeats: int = 2
+    sizes: list[int] = []
+    thing: Thing = 'large'
+
+
+@option(Own.thing, 'large')
+def _large(c: Own) -> Thing:
+    return 3
+''')
+    monkeypatch.syspath_prepend(tmp_path)
+    from own_configs import Own
+    values = parse_overrides(Own(), ['repeats=3', 'sizes=1,2', 'thing=large', 'seq_len=3'])
+    assert values == {'repeats': 3, 'sizes': [1, 2], 'thing': 'large', 'seq_len': 3}
+    with pytest.raises(UserError, match='it has to be an integer'):
+        parse_overrides(Own(), ['repeats=x'])
+    assert items_of(Own())['repeats'].comment == 'How often'

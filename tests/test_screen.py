@@ -61,7 +61,7 @@ def test_sample_in_a_pipe(capsys, sample, monkeypatch):
 
 
 def test_sample_in_colour(capsys, sample, monkeypatch):
-    monkeypatch.setattr('labml_mlm.samples.is_plain', lambda: False)
+    monkeypatch.setattr('labml_mlm.samples.has_colours', lambda: True)
     sample()
     out = capsys.readouterr().out
     assert f'{Text.success.ansi()}b' in out

@@ -14,12 +14,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
     # Bytes to send before the connection ends, and seconds to wait before each
     cut = None
     wait = 0.
+    is_chunked = False
     status = 200
     n_requests = 0
 
     def do_GET(self):
         type(self).n_requests += 1
+        self.protocol_version = 'HTTP/1.1'
         self.send_response(self.status)
+        if self.is_chunked:
+            self.send_header('Transfer-Encoding', 'chunked')
+            self.end_headers()
+            # The size of a chunk that does not come
+            self.wfile.write(b'50\r\n' + self.body)
+            self.close_connection = True
+            return
+        self.close_connection = True
         self.send_header('Content-Length', str(len(self.body)))
         self.end_headers()
         time.sleep(self.wait)
@@ -55,6 +65,7 @@ def test_download(server):
     ({'body': b'x' * 100, 'cut': 40}, 'got 40 bytes only, not 100'),
     ({'body': b'x' * 500_000}, 'not 100'),
     ({'body': b'x' * 100, 'status': 404}, 'Not Found'),
+    ({'body': b'x' * 10, 'is_chunked': True}, 'IncompleteRead'),
 ])
 def test_wrong_downloads(server, attributes, message):
     for name, value in attributes.items():
@@ -70,7 +81,7 @@ def test_silence_ends_a_download(server, monkeypatch):
         text.download(server.url, size=100)
 
 
-@pytest.mark.parametrize('url', ['http://127.0.0.1:1/', 'no address', 'http://name.invalid/'])
+@pytest.mark.parametrize('url', ['http://127.0.0.1:1/', 'no address', 'http://name.invalid/', 'http://na me/'])
 def test_unreachable(url):
     with pytest.raises(OSError) as e:
         text.download(url, size=100)

@@ -1,10 +1,12 @@
 import http.server
 import json
+import signal
 import socket
 import threading
 import time
 
 import pytest
+from conftest import SMALL
 from labml.internal.tracker.indicators.numeric import Scalar
 from labml.internal.tracker.writers import file
 
@@ -54,6 +56,18 @@ def test_what_comes_after_the_loop_arrives(tmp_path):
     assert writer.lost is None
 
 
+def test_an_unforeseen_error_does_not_hang(tmp_path, monkeypatch):
+    writer = FileWriter(tmp_path / 'log')
+
+    def fail(_):
+        raise RuntimeError('no idea')
+
+    monkeypatch.setattr(writer.thread, '_append', fail)
+    write(writer, 1, loss=1.)
+    writer.finish()
+    assert str(writer.lost) == 'no idea'
+
+
 def test_a_full_disk_loses_nothing_once_there_is_space(tmp_path, capsys, monkeypatch):
     path = tmp_path / 'log'
     writer = FileWriter(path)
@@ -88,6 +102,7 @@ def test_a_full_disk_loses_nothing_once_there_is_space(tmp_path, capsys, monkeyp
     write(writer, 2, loss=2.)
     writer.finish()
     write(writer, 3, loss=3.)
+    write(writer, 3, lr=3.)
     writer.finish()
     assert path.read_bytes() == before
     assert writer.lost.errno == 28
@@ -95,7 +110,7 @@ def test_a_full_disk_loses_nothing_once_there_is_space(tmp_path, capsys, monkeyp
 
     monkeypatch.undo()
     writer.finish()
-    assert values_of(path) == {'loss': [(1, 1.), (2, 2.), (3, 3.)]}
+    assert values_of(path) == {'loss': [(1, 1.), (2, 2.), (3, 3.)], 'lr': [(3, 3.)]}
     assert writer.lost is None
 
 
@@ -109,7 +124,8 @@ class AppHandler(http.server.BaseHTTPRequestHandler):
         data = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
         self.server.updates += data
         self.server.paths.append(self.path)
-        answer = b'{"errors": [], "url": "http://the.app/run"}'
+        time.sleep(self.server.seconds)
+        answer = self.server.answer
         self.send_response(200)
         self.send_header('Content-Length', str(len(answer)))
         self.end_headers()
@@ -123,7 +139,8 @@ class AppHandler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def app():
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), AppHandler)
-    server.updates, server.paths, server.on_update = [], [], lambda n: None
+    server.updates, server.paths, server.on_update, server.seconds = [], [], lambda n: None, 0.
+    server.answer = b'{"errors": [], "url": "http://the.app/run"}'
     server.url = f'http://127.0.0.1:{server.server_address[1]}/api/v1/default'
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -184,6 +201,53 @@ def test_an_app_that_goes_away_does_not_hold_up_the_end(app, project):
     # labml's own thread would try for ever
     assert time.monotonic() - began < 60
     assert project.status() == 'completed'
+
+
+@pytest.mark.parametrize('answer', [
+    b'{"errors": [{"error": "invalid_run", "message": "no such run"}]}', b'{"errors": [{"other": 1}]}', b'[]',
+    b'no JSON',
+])
+def test_an_app_that_refuses_updates_does_not_end_the_run(app, project, answer):
+    app.answer = answer
+    project.configure(app.url)
+    result = project.train()
+    assert result.returncode == 0, result.stderr
+    assert 'Traceback' not in result.stderr
+    assert 'Validation loss' in result.stdout
+    assert result.stdout.count('The labml app does not take updates any more: the run goes on without it') == 1
+
+
+def test_ctrl_c_while_a_finished_run_waits_for_a_slow_app(app, project):
+    app.seconds = 5.
+    project.configure(app.url)
+    process = project.start(f'text_path={project.text}', *SMALL)
+    out = ''
+    while 'The run is in' not in out:
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+        out += line
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, '')
+    assert time.monotonic() - began < 4
+    assert project.status() == 'completed'
+
+
+def test_what_is_no_app(project):
+    """Something else listens there: it greets like an SSH server."""
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        def greet():
+            while True:
+                connection, _ = server.accept()
+                connection.sendall(b'SSH-2.0-OpenSSH_9.2\r\n')
+                connection.close()
+
+        threading.Thread(target=greet, daemon=True).start()
+        project.configure(f'http://127.0.0.1:{server.getsockname()[1]}/api/v1/default')
+        result = project.train()
+    assert (result.returncode, result.stderr) == (0, '')
+    assert result.stdout.count('No labml app answers') == 1
 
 
 def test_no_app_url(project):
