@@ -201,7 +201,7 @@ def no_space():
 
 def test_no_space_at_the_start(project):
     result = project.train(preexec_fn=no_space)
-    assert_clean_failure(result, 1, f'cannot write the files of the run in {project.path}/logs/test/')
+    assert_clean_failure(result, 1, f'cannot start the run in {project.path}/logs/test/')
     assert 'File too large' in result.stderr
     assert project.runs == []
 
@@ -210,7 +210,8 @@ def test_no_space_for_metrics(project):
     folder = project.path / 'logs/test/feed'
     folder.mkdir(parents=True)
     (folder / 'log.jsonl').symlink_to('/dev/full')
-    result = project.train('epochs=3', env={'RUN_UUID': 'feed'})
+    # Long enough for a first attempt before the end
+    result = project.train('epochs=40', 'n_prompts=0', env={'RUN_UUID': 'feed'})
     assert_clean_failure(result, 1, 'some of the run could not be written to ')
     assert 'No space left on device' in result.stderr
     assert result.stdout.count('No space left on device. The run goes on, and tries again') == 1
