@@ -103,7 +103,7 @@ class MLMConfigs(TextConfigs):
     throughput: Throughput
 
     _ranges = {
-        **TextConfigs._ranges, 'device.cuda_device': at_least(0), 'padding_token': at_least(0),
+        'device.cuda_device': at_least(0), 'padding_token': at_least(0),
         'mask_token': at_least(0), 'no_mask_tokens': at_least(0), 'masking_prob': SHARE, 'valid_masking_prob': SHARE,
         'randomize_prob': SHARE, 'no_change_prob': SHARE, 'd_model': at_least(2), 'lr_warmup_steps': at_least(0),
         'lr_min_share': SHARE, 'grad_norm_clip': ABOVE_ZERO, 'epochs': Range(1, 10 ** 9),

@@ -22,7 +22,8 @@ from labml_mlm import screen
 from labml_mlm.compat import set_project
 from labml_mlm.configs import MLMConfigs
 from labml_mlm.errors import UserError
-from labml_mlm.overrides import help_text, items_of, parse_overrides
+from labml_mlm.items import items_of
+from labml_mlm.overrides import help_text, parse_overrides
 from labml_mlm.tracking import App, FileWriter
 
 # What a disk says that takes nothing more

@@ -7,7 +7,8 @@ import pytest
 import labml_mlm
 
 ORDER = ['errors', 'compat', 'interrupt', 'masking', 'schedule', 'tokenizer', 'text', 'data', 'attention', 'model',
-         'optimizer', 'screen', 'samples', 'metrics', 'tracking', 'text_configs', 'configs', 'overrides', 'launch']
+         'optimizer', 'screen', 'samples', 'metrics', 'tracking', 'text_configs', 'configs', 'items', 'overrides',
+         'launch']
 PACKAGE = Path(labml_mlm.__file__).parent
 
 

@@ -5,7 +5,8 @@ from labml.configs import BaseConfigs, option
 
 from labml_mlm import MLMConfigs
 from labml_mlm.errors import UserError, did_you_mean
-from labml_mlm.overrides import help_text, items_of, parse_overrides
+from labml_mlm.items import items_of
+from labml_mlm.overrides import help_text, parse_overrides
 
 
 class InnerConfigs(BaseConfigs):

@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 
 from labml_mlm import MLMConfigs
-from labml_mlm.overrides import items_of
+from labml_mlm.items import items_of
 
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
 COMMANDS = [line for block in re.findall(r'```sh\n(.*?)```', README, re.DOTALL) for line in block.splitlines()]
