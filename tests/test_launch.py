@@ -5,6 +5,7 @@ import pty
 import re
 import resource
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -346,9 +347,13 @@ def test_python_topics(project):
 
 def test_a_project_of_ones_own_with_the_package_installed_normally(project):
     """Not editable: nothing of the package lies in a project of its own then."""
-    target = project.path / 'site'
+    target, source = project.path / 'site', project.path / 'source'
+    # From a copy, as the build leaves its files beside the source
+    shutil.copytree(ROOT / 'labml_mlm', source / 'labml_mlm')
+    for name in ('setup.py', 'README.md'):
+        shutil.copy(ROOT / name, source)
     subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--no-build-isolation', '--target',
-                    target, ROOT], check=True, capture_output=True)
+                    target, source], check=True, capture_output=True)
     project.script.write_text('''
 from labml.configs import option
 
