@@ -7,31 +7,23 @@ to choose from. The options are the small functions below, next to what they nee
 from collections.abc import Callable
 
 import torch
-from labml import monit, tracker
+from labml import tracker
 from labml.configs import option
 from labml_helpers.device import DeviceConfigs
-from labml_helpers.train_valid import BatchIndex, Trainer
+from labml_helpers.train_valid import BatchIndex
 from torch import Tensor, nn
 
-from labml_mlm.errors import ABOVE_ZERO, SHARE, Range, UserError, at_least
-from labml_mlm.interrupt import Interrupt
+from labml_mlm.errors import ABOVE_ZERO, SHARE, UserError, at_least
 from labml_mlm.masking import MLM
-from labml_mlm.metrics import Throughput, ValidMetrics
 from labml_mlm.model import MLMTransformerConfigs, TransformerMLM
 from labml_mlm.optimizer import MLMOptimizerConfigs, has_own_schedule, learning_rate
+from labml_mlm.run_configs import EXACTNESS_ENDS, RunConfigs
 from labml_mlm.samples import Sampler
 from labml_mlm.schedule import warmup_cosine
-from labml_mlm.text_configs import TextConfigs
 from labml_mlm.tokenizer import CLS, MASK, PAD, SEP, UNK
 
-# What labml's trainer has and this one does without
-_OWN_LOOP = dict.fromkeys(
-    ['training_loop', 'loop_count', 'loop_step', 'is_loop_on_interrupt', 'log_new_line_interval', 'log_write_interval'],
-    'training goes by `epochs` and `inner_iterations`, and tracks every step')
-_NO_CHECKPOINTS = dict.fromkeys(['is_save_models', 'save_models_interval'], 'labml 0.5 has no checkpoints any more')
 
-
-class MLMConfigs(TextConfigs):
+class MLMConfigs(RunConfigs):
     """
     ## Configurations of an MLM run
 
@@ -82,16 +74,6 @@ class MLMConfigs(TextConfigs):
     # Longest gradient, by its norm; none for any
     grad_norm_clip: float | None = 1.0
 
-    # Rounds of the training text
-    epochs: int = 4
-    # Validations in each epoch
-    inner_iterations: int = 1
-    # Metrics of labml_helpers to run along
-    state_modules: list = []
-    # Runs a validation
-    validator: Trainer = 'all_windows'
-    # Sums of a validation
-    valid_metrics: ValidMetrics
     # Texts to mask and fill in at each validation; windows of the validation text, unless given
     prompt: list[str] = []
     # Number of those windows
@@ -99,51 +81,30 @@ class MLMConfigs(TextConfigs):
     # Masks the prompts and prints what the model fills in
     sampler: Sampler = 'prompts'
 
-    interrupt: Interrupt
-    throughput: Throughput
-
     _ranges = {
         'device.cuda_device': at_least(0), 'padding_token': at_least(0),
         'mask_token': at_least(0), 'no_mask_tokens': at_least(0), 'masking_prob': SHARE, 'valid_masking_prob': SHARE,
         'randomize_prob': SHARE, 'no_change_prob': SHARE, 'd_model': at_least(2), 'lr_warmup_steps': at_least(0),
-        'lr_min_share': SHARE, 'grad_norm_clip': ABOVE_ZERO, 'epochs': Range(1, 10 ** 9),
-        'inner_iterations': at_least(1), 'n_prompts': at_least(0),
+        'lr_min_share': SHARE, 'grad_norm_clip': ABOVE_ZERO, 'n_prompts': at_least(0),
     }
     _follows = {'transformer.d_model': 'd_model', 'transformer.seed': 'seed',
                 'optimizer.d_model': 'transformer.d_model'}
-    _refused = {**_OWN_LOOP, **_NO_CHECKPOINTS}
+    # What may be another one when a run goes on, and what that means
+    _may_change = {
+        **dict.fromkeys(['optimizer.learning_rate', 'optimizer.weight_decay', 'grad_norm_clip', 'lr_schedule',
+                         'lr_warmup_steps', 'lr_min_share', 'masking_prob', 'randomize_prob', 'no_change_prob',
+                         'device'], EXACTNESS_ENDS),
+        'prompt': '', 'n_prompts': '',
+    }
 
     def init(self):
         """Builds all that a run needs, so that whatever is wrong is found before it starts."""
-        torch.manual_seed(self.seed)
-        _ = self.trainer, self.validator, self.scheduler, self.interrupt, self.throughput
-        _ = self.mlm, self.valid_mlm, self.grad_norm_clip, self.epochs, self.inner_iterations, self.is_padded
+        super().init()
+        _ = self.scheduler, self.mlm, self.valid_mlm, self.grad_norm_clip, self.is_padded
         if self.seq_len > self.model.max_seq_len:
             raise UserError(f'seq_len={self.seq_len} is longer than the positions of this model allow: '
                             f'{self.model.max_seq_len}. transformer.encoder_attn=sdpa_rotary takes any length')
         _ = self.sampler
-
-    def run(self):
-        """Trains. Raises `KeyboardInterrupt` after the step in which a signal came."""
-        self.init()
-        with self.interrupt:
-            tracker.set_global_step(0)
-            for _ in monit.loop(range(self.epochs), is_track=False):
-                self.run_step()
-
-    def run_step(self):
-        """An epoch: training, validation and samples, `inner_iterations` times."""
-        for _ in range(self.inner_iterations):
-            self.throughput.restart()
-            with self.mode.update(is_train=True), tracker.namespace('train'):
-                self.trainer()
-            # The same masks each time
-            self.valid_mlm.generator.manual_seed(0)
-            with self.mode.update(is_train=False), tracker.namespace('valid'):
-                self.validator()
-            tracker.save()
-            self.sample()
-            self.interrupt.check()
 
     def step(self, batch: Tensor, batch_idx: BatchIndex):
         """
@@ -151,7 +112,6 @@ class MLMConfigs(TextConfigs):
 
         * `batch` holds token ids, `[seq_len, batch_size]`
         """
-        self.interrupt.check()
         self.model.train(self.mode.is_train)
         x = batch.to(self.device)
         masked, labels = self.mlm(x) if self.mode.is_train else self.valid_mlm(x)
@@ -235,7 +195,8 @@ def _optimizer(c: MLMConfigs) -> MLMOptimizerConfigs:
 @option(MLMConfigs.lr_schedule, 'warmup_cosine')
 def _warmup_cosine(c: MLMConfigs):
     def schedule(step: int) -> float:
-        return warmup_cosine(step, warmup_steps=c.lr_warmup_steps, total_steps=c.epochs * len(c.train_loader),
+        total_steps = c.progress.steps + c.progress.steps_left(c.train_loader, epochs=c.epochs)
+        return warmup_cosine(step, warmup_steps=c.lr_warmup_steps, total_steps=total_steps,
                              min_share=c.lr_min_share)
     return schedule
 
@@ -249,13 +210,6 @@ def _constant():
 def _scheduler(c: MLMConfigs):
     schedule = (lambda step: 1.) if has_own_schedule(c.optimizer) else c.lr_schedule
     return torch.optim.lr_scheduler.LambdaLR(c.optimizer, schedule)
-
-
-@option(MLMConfigs.validator, 'all_windows')
-def _validator(c: MLMConfigs):
-    # One inner iteration: each validation covers the whole validation set
-    return Trainer(name='Valid', mode=c.mode, data_loader=c.valid_loader, inner_iterations=1,
-                   state_modules=[*c.state_modules, c.valid_metrics], is_track_time=c.is_track_time, step=c.step)
 
 
 @option(MLMConfigs.sampler, 'prompts')

@@ -1,16 +1,20 @@
-"""Ctrl-C and SIGTERM end a run between two steps, where everything is in order."""
+"""Ctrl-C, SIGTERM and a closed terminal end a run between two steps, where everything is in order."""
 import signal
 import threading
+
+
+class Stopped(KeyboardInterrupt):
+    """Raised between two steps: everything is in order, and can be saved."""
 
 
 class Interrupt:
     """
     Within `with Interrupt() as interrupt`, a first signal is kept until `interrupt.check()`, which raises
-    `KeyboardInterrupt`; a second one raises it at once. `interrupt.signal` is the signal's number.
+    `Stopped`; a second one raises `KeyboardInterrupt` at once. `interrupt.signal` is the signal's number.
 
     A signal that the parent process ignores (SIGINT under `nohup … &`) stays ignored.
     """
-    signals = signal.SIGINT, signal.SIGTERM
+    signals = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
     def __init__(self):
         self.signal: int | None = None
@@ -29,9 +33,9 @@ class Interrupt:
             signal.signal(number, handler)
 
     def check(self):
-        """Raises `KeyboardInterrupt` if a signal has come."""
+        """Raises `Stopped` if a signal has come."""
         if self.signal is not None:
-            raise KeyboardInterrupt
+            raise Stopped
 
     def _handle(self, number: int, _frame):
         if self.signal is not None:

@@ -88,6 +88,24 @@ def items_of(conf: BaseConfigs, prefix: str = '', outer: dict[str, dict] | None 
     return items
 
 
+def given_values(conf: BaseConfigs, prefix: str = '') -> dict[str, Any]:
+    """What `conf` and the configs nested in it were given in place of their defaults, by dotted name."""
+    values = {prefix + key: value for key, value in conf._Configs__values_override.items()}
+    for key, rest in conf._Configs__secondary_values.items():
+        values |= {f'{prefix}{key}.{name}': value for name, value in rest.items()}
+    for key, nested in conf._Configs__cached_configs.items():
+        values |= given_values(nested, f'{prefix}{key}.')
+    return values
+
+
+def computed_values(conf: BaseConfigs, prefix: str = '') -> dict[str, Any]:
+    """What was computed so far of `conf` and the configs nested in it, by dotted name."""
+    values = {prefix + key: value for key, value in conf._Configs__cached.items()}
+    for key, nested in conf._Configs__cached_configs.items():
+        values |= computed_values(nested, f'{prefix}{key}.')
+    return values
+
+
 def _nested_class(annotation: Any, default: Any, functions: dict) -> type[BaseConfigs] | None:
     """The class of nested configs: from the annotation, the default, or what an option says that it returns."""
     candidates = [annotation, type(default)]

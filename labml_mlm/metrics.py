@@ -35,6 +35,11 @@ class ValidMetrics(StateModule):
         tracker.add('loss.', self.loss)
         tracker.add('accuracy.', self.accuracy)
 
+    @property
+    def values(self) -> dict[str, float] | None:
+        """Of the last validation, by name."""
+        return None if self.loss is None else {'loss': self.loss, 'accuracy': self.accuracy}
+
     def create_state(self) -> None:
         """None: a validation always covers the whole validation set."""
 
@@ -61,6 +66,14 @@ class Throughput:
         self.n_tokens += n_tokens
         self.seconds += seconds
         return n_tokens / seconds
+
+    def state_dict(self) -> dict[str, int | float]:
+        """What the mean is made of."""
+        return {'n_tokens': self.n_tokens, 'seconds': self.seconds}
+
+    def load_state_dict(self, state: dict[str, int | float]):
+        """What `state_dict` gave."""
+        self.n_tokens, self.seconds = state['n_tokens'], state['seconds']
 
     @property
     def mean(self) -> float:

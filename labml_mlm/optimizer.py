@@ -3,6 +3,8 @@
 
 All of labml_nn's, by the names that they have there, and torch's fused AdamW.
 """
+from typing import Any
+
 import torch
 from labml.configs import option
 from labml_nn.optimizers import GenericAdaptiveOptimizer
@@ -60,3 +62,25 @@ def learning_rate(optimizer: torch.optim.Optimizer) -> float:
         return group['lr']
     state = next((optimizer.state[p] for p in group['params'] if optimizer.state.get(p)), None)
     return optimizer.get_lr(state, group) if state else group['lr']
+
+
+def resume_optimizer(optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler,
+                     saved: dict[str, Any], saved_schedule: dict[str, Any]):
+    """
+    Puts back what an optimizer keeps for each parameter, and how many steps its schedule has seen.
+
+    A rate that is a function of the step is computed from the configs as they are now, and so are all other
+    hyper-parameters; a schedule of another kind has the rate as its state, and gets it back.
+
+    Raises `ValueError` if the parameters are not the same.
+    """
+    if not isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR):
+        optimizer.load_state_dict(saved)
+        scheduler.load_state_dict(saved_schedule)
+        return
+    optimizer.load_state_dict({'state': saved['state'], 'param_groups': optimizer.state_dict()['param_groups']})
+    scheduler.last_epoch = saved_schedule['last_epoch']
+    rates = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+    scheduler._last_lr = [base * schedule(scheduler.last_epoch) for base, schedule in rates]
+    for group, rate in zip(optimizer.param_groups, scheduler._last_lr, strict=True):
+        group['lr'] = rate

@@ -4,15 +4,14 @@
 Each function here gives a whole text as one string, or raises `OSError` or `UserError` with one clear message.
 """
 import hashlib
-import os
 import queue
-import tempfile
 import threading
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 from labml_mlm.errors import UserError
+from labml_mlm.files import write_atomically
 
 TINY_SHAKESPEARE_URL = 'https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt'
 TINY_SHAKESPEARE_BYTES = 1_115_394
@@ -111,21 +110,6 @@ def download(url: str, *, size: int, progress: Callable[[float], None] = lambda 
         progress(len(data) / size)
         if not chunk:
             return bytes(data)
-
-
-def write_atomically(path: Path, data: bytes):
-    """Writes a file as a whole or, if that fails (`OSError`), not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    try:
-        with os.fdopen(handle, 'wb') as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def _tiny_shakespeare_path(data_path: Path) -> Path:

@@ -3,7 +3,6 @@
 
 The first half of `MLMConfigs`: which text, how it becomes tokens, and how those become batches.
 """
-import torch
 from labml import lab, logger, monit
 from labml.configs import option
 from labml_helpers.train_valid import TrainValidConfigs
@@ -28,6 +27,8 @@ class TextConfigs(OwnDefaults, TrainValidConfigs):
     text_path: str = ''
     # Where text=tiny_shakespeare is fetched
     tiny_shakespeare_url: str = texts.TINY_SHAKESPEARE_URL
+    # Which text text=auto is
+    auto_text: str = 'found'
     # How text becomes tokens
     tokenizer: CharacterTokenizer = 'character'
     # Size of the vocabulary, special tokens included
@@ -50,18 +51,27 @@ class TextConfigs(OwnDefaults, TrainValidConfigs):
 
     _ranges = {'seed': Range(0, 2 ** 32 - 1), 'n_tokens': at_least(1), 'seq_len': at_least(1),
                'batch_size': at_least(1), 'valid_batch_size': at_least(1)}
+    _refused = {'auto_text': 'give `text`'}
+
+
+@option(TextConfigs.auto_text, 'found')
+def _auto_text(c: TextConfigs):
+    """`file` if `text_path` is given, else `tiny_shakespeare` or, where that cannot be had, `python_topics`."""
+    if c.text_path:
+        return 'file'
+    try:
+        _tiny_shakespeare(c)
+    except OSError as e:
+        logger.log(f"Tiny Shakespeare cannot be had ({e}); training on Python's own help topics instead")
+        return 'python_topics'
+    return 'tiny_shakespeare'
 
 
 @option(TextConfigs.text, 'auto')
 def _auto(c: TextConfigs):
-    """The file at `text_path` if it is given, else Tiny Shakespeare or, where that cannot be had, `python_topics`."""
-    if c.text_path:
-        return texts.read_file(c.text_path)
-    try:
-        return _tiny_shakespeare(c)
-    except OSError as e:
-        logger.log(f"Tiny Shakespeare cannot be had ({e}); training on Python's own help topics instead")
-        return texts.python_topics()
+    if c.auto_text == 'file':
+        return _file(c)
+    return _tiny_shakespeare(c) if c.auto_text == 'tiny_shakespeare' else _python_topics()
 
 
 @option(TextConfigs.text, 'tiny_shakespeare')
@@ -103,8 +113,7 @@ def _encoded(c: TextConfigs):
 
 @option(TextConfigs.train_loader, 'shuffled_windows')
 def _train_loader(c: TextConfigs):
-    return TrainLoader(c.train_tokens, seq_len=c.seq_len, batch_size=c.batch_size,
-                       generator=torch.Generator().manual_seed(c.seed))
+    return TrainLoader(c.train_tokens, seq_len=c.seq_len, batch_size=c.batch_size, seed=c.seed)
 
 
 @option(TextConfigs.valid_loader, 'all_windows')

@@ -38,6 +38,17 @@ class CharacterTokenizer:
                             f'it takes 2 at least')
         return cls(characters)
 
+    @classmethod
+    def from_dict(cls, saved: dict) -> 'CharacterTokenizer':
+        """The tokenizer that gave `to_dict`. Raises `UserError` if it is of another kind."""
+        if saved.get('kind') != 'character':
+            raise UserError(f'a tokenizer of the kind {saved.get("kind")} is none that is known here')
+        return cls(saved['characters'])
+
+    def to_dict(self) -> dict:
+        """All that it takes to build it again, for JSON."""
+        return {'kind': 'character', 'characters': ''.join(self.tokens[len(SPECIAL_TOKENS):])}
+
     @property
     def n_tokens(self) -> int:
         """Size of the vocabulary, special tokens included."""
@@ -46,6 +57,11 @@ class CharacterTokenizer:
     def encode(self, text: str) -> np.ndarray:
         """Token ids, `int32` of shape `[len(text)]`; `[UNK]` for characters out of the vocabulary."""
         return self._ids[_code_points(text)]
+
+    def unknown(self, text: str) -> list[str]:
+        """The characters of `text` that are not in the vocabulary, sorted, each once."""
+        code_points = _code_points(text)
+        return [chr(c) for c in np.unique(code_points[self._ids[code_points] == UNK])]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids; special tokens by their names."""

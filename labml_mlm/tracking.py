@@ -1,19 +1,14 @@
 """
-# Writers that labml's tracker lacks
+# The run on the labml app
 
-* `FileWriter` is labml's `file` writer, but a full disk does not end it, and what is tracked after the training loop
-  arrives, too.
-* `App` is labml's `app` writer, but an app that is away holds up neither the run nor its end.
+`App` is labml's `app` writer, but an app that is away holds up neither the run nor its end.
 """
-import contextlib
-import json
 import queue
 import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from pathlib import Path
 
 from labml import logger
 from labml.internal.app import AppTracker, _AppTrackThread
@@ -22,7 +17,7 @@ from labml.internal.app.logs import APP_CONSOLE_LOGS
 from labml.internal.experiment import experiment_singleton
 from labml.internal.lab import lab_singleton
 from labml.internal.tracker import tracker_singleton
-from labml.internal.tracker.writers import app, file
+from labml.internal.tracker.writers import app
 from labml.logger import Text
 
 # Seconds
@@ -30,76 +25,6 @@ _PROBE_TIMEOUT = 2.
 _SEND_TIMEOUT = 10.
 _GIVE_UP_AFTER = 60.
 _RETRY_INTERVAL = 5.
-
-
-class FileWriter(file.Writer):
-    """
-    The metrics of all steps as JSON lines, in the format of labml's own `file` writer.
-
-    Lines that cannot be written are kept, and tried again with the next ones; `lost` tells the error
-    if some are still waiting.
-    """
-
-    def __init__(self, path: Path):
-        super().__init__(path)
-        self.thread = _FileThread(path)
-
-        self._is_warned = False
-
-    @property
-    def lost(self) -> Exception | None:
-        """Why some values are not in the file."""
-        return self.thread.error if self.thread.waiting else None
-
-    def write(self, *, global_step: int, indicators: dict):
-        """Called by `tracker.save()`."""
-        super().write(global_step=global_step, indicators=indicators)
-        if self.lost and not self._is_warned:
-            self._is_warned = True
-            logger.log(f'Cannot write {self.file_path}: {self.lost}. The run goes on, and tries again', Text.warning)
-
-    def finish(self):
-        """Returns when all values so far are in the file, or could not be written."""
-        if self.indicators or self.thread.waiting:
-            self.flush()
-        self.thread.queue.join()
-
-
-class _FileThread(file.FileWriterThread):
-    def __init__(self, path: Path):
-        super().__init__(path)
-        # `FileWriter.finish` waits for what is in the queue
-        self.daemon = True
-        self.waiting: list[str] = []
-        self.error: Exception | None = None
-
-    def run(self):
-        while True:
-            data = self.queue.get()
-            try:
-                self._process(data)
-            except Exception as e:
-                self.error = e
-            finally:
-                self.queue.task_done()
-
-    def _send(self, data: dict):
-        if data['track']:
-            self.waiting.append(json.dumps(data) + '\n')
-        self._append(''.join(self.waiting).encode())
-        self.waiting = []
-
-    def _append(self, data: bytes):
-        with open(self.file_path, 'ab', buffering=0) as f:
-            size = f.tell()
-            try:
-                written = f.write(data)
-                while written < len(data):
-                    written += f.write(data[written:])
-            except OSError:
-                with contextlib.suppress(OSError):
-                    f.truncate(size)  # no half line
-                raise
 
 
 class App:

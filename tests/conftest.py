@@ -5,13 +5,29 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from labml import tracker
+
+from labml_mlm import MLMConfigs
 
 ROOT = Path(__file__).parent.parent
 SHAKESPEARE = ROOT.parent / 'shared/data/tiny_shakespeare.txt'
 
 # A run of a second: small model, small text
 SMALL = ['transformer.n_layers=1', 'd_model=16', 'transformer.n_heads=2', 'epochs=1', 'batch_size=16', 'seq_len=16']
+# The same in Python
+SMALL_VALUES = {'transformer.n_layers': 1, 'd_model': 16, 'transformer.n_heads': 2, 'batch_size': 8, 'seq_len': 16}
+TEXT = 'the quick brown fox jumps over the lazy dog\n' * 100
 TRAIN = 'from labml_mlm import MLMConfigs, train\n\ntrain(MLMConfigs(), name="test")\n'
+
+
+def values_of(path: Path) -> dict[str, list[tuple[int, float]]]:
+    """`{name: [(step, value)]}` of a file of tracked metrics."""
+    values = {}
+    for line in path.read_text().splitlines():
+        for name, pairs in json.loads(line)['track'].items():
+            values.setdefault(name, []).extend((step, value) for step, [value] in pairs)
+    return values
 
 
 @pytest.fixture(scope='session')
@@ -59,7 +75,6 @@ class Project:
         """Run folders."""
         return [path for path in self.path.glob('logs/*/*') if path.is_dir()]
 
-
     def status(self) -> str:
         """How labml says that the only run ended."""
         [run] = self.runs
@@ -69,3 +84,33 @@ class Project:
 @pytest.fixture
 def project(tmp_path) -> Project:
     return Project(tmp_path)
+
+
+@pytest.fixture
+def text_path(tmp_path):
+    path = tmp_path / 'text.txt'
+    path.write_text(TEXT)
+    return str(path)
+
+
+@pytest.fixture
+def build(text_path):
+    def build(class_=MLMConfigs, **values):
+        conf = class_()
+        conf._set_values({'text_path': text_path, **SMALL_VALUES, **values})
+        conf.init()
+        return conf
+    return build
+
+
+@pytest.fixture
+def tracked(monkeypatch):
+    """What is tracked, by name with the namespace in place of the dot."""
+    values = {}
+
+    def add(name, value):
+        values.setdefault(name, []).append(value.item() if isinstance(value, torch.Tensor) else value)
+
+    monkeypatch.setattr(tracker, 'add', add)
+    monkeypatch.setattr(tracker, 'save', lambda: None)
+    return values

@@ -2,7 +2,8 @@ import warnings
 
 import pytest
 import torch
-from labml import monit, tracker
+from conftest import SMALL_VALUES, TEXT
+from labml import monit
 from labml.configs import option
 from labml_nn.optimizers.configs import OptimizerConfigs
 from labml_nn.transformers import MultiHeadAttention, TransformerConfigs
@@ -11,39 +12,6 @@ from torch.nn import functional
 from labml_mlm import MLMConfigs
 from labml_mlm.errors import UserError
 from labml_mlm.overrides import parse_overrides
-
-SMALL = {'transformer.n_layers': 1, 'd_model': 16, 'transformer.n_heads': 2, 'batch_size': 8, 'seq_len': 16}
-TEXT = 'the quick brown fox jumps over the lazy dog\n' * 100
-
-
-@pytest.fixture
-def text_path(tmp_path):
-    path = tmp_path / 'text.txt'
-    path.write_text(TEXT)
-    return str(path)
-
-
-@pytest.fixture
-def build(text_path):
-    def build(class_=MLMConfigs, **values):
-        conf = class_()
-        conf._set_values({'text_path': text_path, **SMALL, **values})
-        conf.init()
-        return conf
-    return build
-
-
-@pytest.fixture
-def tracked(monkeypatch):
-    """What is tracked, by name with the namespace in place of the dot."""
-    values = {}
-
-    def add(name, value):
-        values.setdefault(name, []).append(value.item() if isinstance(value, torch.Tensor) else value)
-
-    monkeypatch.setattr(tracker, 'add', add)
-    monkeypatch.setattr(tracker, 'save', lambda: None)
-    return values
 
 
 def train_steps(conf, n):
@@ -285,7 +253,7 @@ def _repeated(c: OwnConfigs):
 
 def test_a_subclass_with_an_item_and_an_option():
     conf = OwnConfigs()
-    conf._set_values({**SMALL, **parse_overrides(conf, ['text=repeated', 'repeats=3'])})
+    conf._set_values({**SMALL_VALUES, **parse_overrides(conf, ['text=repeated', 'repeats=3'])})
     assert conf.text == TEXT * 3
     with pytest.raises(UserError, match='tiny_shakespeare, python_topics, file, repeated'):
         parse_overrides(conf, ['text=repeatd'])
@@ -340,7 +308,7 @@ def test_running_without_the_launcher_is_seeded(build, tracked, monkeypatch):
         tracked.clear()
         conf = MLMConfigs()
         path = build().text_path
-        conf._set_values({'text_path': path, **SMALL, 'epochs': 1, 'n_prompts': 0, 'transformer.dropout': 0.2})
+        conf._set_values({'text_path': path, **SMALL_VALUES, 'epochs': 1, 'n_prompts': 0, 'transformer.dropout': 0.2})
         tracked.clear()
         conf.run()
         losses.append(tracked['loss.'])

@@ -9,8 +9,7 @@ from labml_mlm.errors import UserError
 
 
 def train_loader(n, seq_len, batch_size, seed=0):
-    return TrainLoader(torch.arange(n, dtype=torch.int32), seq_len=seq_len, batch_size=batch_size,
-                       generator=torch.Generator().manual_seed(seed))
+    return TrainLoader(torch.arange(n, dtype=torch.int32), seq_len=seq_len, batch_size=batch_size, seed=seed)
 
 
 @given(seq_len=st.integers(1, 12), batch_size=st.integers(1, 6), extra=st.integers(0, 200), seed=st.integers(0, 999))
@@ -28,13 +27,30 @@ def test_an_epoch_covers_the_text_once(seq_len, batch_size, extra, seed):
 
 
 def test_epochs_differ_and_a_seed_repeats_them():
-    loader, twin = train_loader(1000, 8, 4), train_loader(1000, 8, 4)
-    first, second = list(loader), list(loader)
-    assert not all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    loader, twin, other = train_loader(1000, 8, 4), train_loader(1000, 8, 4), train_loader(1000, 8, 4, seed=1)
+    epochs = [torch.cat(list(loader), 1) for _ in range(4)]
+    assert len({tuple(epoch[0].tolist()) for epoch in epochs}) == 4
     # Not the order alone: the cuts, too
-    assert not torch.equal(torch.cat(first, 1)[0].sort()[0], torch.cat(second, 1)[0].sort()[0])
-    for epoch in (first, second):
-        assert all(torch.equal(a, b) for a, b in zip(epoch, twin, strict=True))
+    assert len({tuple(epoch[0].sort()[0].tolist()) for epoch in epochs}) > 1
+    for epoch in epochs:
+        assert torch.equal(epoch, torch.cat(list(twin), 1))
+    # Another seed is not the same one epoch later
+    assert not any(torch.equal(epoch, torch.cat(list(other), 1)) for epoch in epochs[1:])
+
+
+@given(seq_len=st.integers(1, 9), batch_size=st.integers(1, 6), extra=st.integers(0, 99), data=st.data())
+def test_any_place_in_an_epoch_can_be_gone_to(seq_len, batch_size, extra, data):
+    n = seq_len * batch_size + extra
+    loader = train_loader(n, seq_len, batch_size)
+    epoch = data.draw(st.integers(0, 5))
+    whole = torch.cat(list(loader.batches(epoch)), 1)
+    place = data.draw(st.integers(0, n // seq_len))
+    # With another batch size, too
+    other = train_loader(n, seq_len, data.draw(st.integers(1, n // seq_len)))
+    for resumed in (loader, other):
+        rest = list(resumed.batches(epoch, place))
+        assert len(rest) == resumed.batches_after(place)
+        assert torch.equal(torch.cat([whole[:, :place], *rest], 1), whole)
 
 
 def test_every_token_comes_at_every_position():

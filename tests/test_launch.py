@@ -1,5 +1,4 @@
 """Whole runs, as a user starts them: other processes, real files and signals."""
-import json
 import os
 import pty
 import re
@@ -13,18 +12,9 @@ import time
 
 import pytest
 import yaml
-from conftest import ROOT, SMALL, TRAIN
+from conftest import ROOT, SMALL, TRAIN, values_of
 
 LONG = ['epochs=100000', 'n_prompts=0']
-
-
-def metrics(run):
-    """`{name: [(step, value)]}`"""
-    values = {}
-    for line in (run / 'log.jsonl').read_text().splitlines():
-        for name, pairs in json.loads(line)['track'].items():
-            values.setdefault(name, []).extend((step, value) for step, [value] in pairs)
-    return values
 
 
 def assert_clean_failure(result, code, message):
@@ -57,7 +47,7 @@ def test_a_run_into_a_pipe(project):
     [run] = project.runs
     assert lines[-1] == f'The run is in {run}'
 
-    values = metrics(run)
+    values = values_of(run / 'log.jsonl')
     assert set(values) == {'loss.train', 'accuracy.train', 'lr', 'tokens_per_second', 'loss.valid', 'accuracy.valid'}
     n_windows = 8800 * 9 // 10 // 16
     steps = [step for step, _ in values['loss.train']]
@@ -73,7 +63,7 @@ def test_a_run_into_a_pipe(project):
 
 def test_validations_within_an_epoch(project):
     assert project.train('inner_iterations=3').returncode == 0
-    assert len(metrics(project.runs[0])['loss.valid']) == 3
+    assert len(values_of(project.runs[0] / 'log.jsonl')['loss.valid']) == 3
 
 
 def test_overrides_are_in_labmls_configs(project):
@@ -89,7 +79,8 @@ def test_overrides_are_in_labmls_configs(project):
 def test_the_same_seed_gives_the_same_losses(project):
     for seed in (1, 1, 2):
         assert project.train(f'seed={seed}', 'transformer.dropout=0.1').returncode == 0
-    first, second, other = (metrics(run) for run in sorted(project.runs, key=lambda run: run.stat().st_ctime))
+    runs = sorted(project.runs, key=lambda run: run.stat().st_ctime)
+    first, second, other = (values_of(run / 'log.jsonl') for run in runs)
     for name in ('loss.train', 'accuracy.train', 'loss.valid', 'lr'):
         assert first[name] == second[name]
     assert first['loss.train'] != other['loss.train']
@@ -160,12 +151,12 @@ def test_interrupt(project, number, code):
     process.send_signal(number)
     out, err = process.communicate(timeout=20)
     assert process.returncode == code
-    assert re.fullmatch(r'Interrupted after [\d,]+ tokens\. The run is in .*\n', err)
-    assert str(project.runs[0]) in err
+    assert re.fullmatch(r'Interrupted after [\d,]+ tokens\. To go on: python train\.py --resume \w+\n', err)
+    assert project.runs[0].name in err
     assert project.status() == 'interrupted'
     # All steps up to the last are in the file, each once
     tokens = int(re.search(r'after ([\d,]+)', err)[1].replace(',', ''))
-    steps = [step for step, _ in metrics(project.runs[0])['loss.train']]
+    steps = [step for step, _ in values_of(project.runs[0] / 'log.jsonl')['loss.train']]
     assert steps[-1] == tokens
     assert steps == sorted(set(steps))
 
@@ -229,7 +220,7 @@ def test_no_space_for_the_status(project):
     # The result is there all the same, and so are the metrics
     assert 'Validation loss' in result.stdout
     assert f'The run is in {folder}' in result.stdout
-    assert metrics(folder)['loss.valid']
+    assert values_of(folder / 'log.jsonl')['loss.valid']
 
 
 def test_a_home_that_cannot_be_written(project):
@@ -335,7 +326,7 @@ def test_tiny_shakespeare_is_fetched_and_cached(project, shakespeare):
     second = project.run(*arguments)
     assert second.returncode == 0, second.stderr
     assert 'Download' not in second.stdout
-    first, second = (metrics(run)['loss.valid'] for run in project.runs)
+    first, second = (values_of(run / 'log.jsonl')['loss.valid'] for run in project.runs)
     assert first == second
 
 

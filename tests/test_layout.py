@@ -6,8 +6,9 @@ import pytest
 
 import labml_mlm
 
-ORDER = ['errors', 'compat', 'interrupt', 'masking', 'schedule', 'tokenizer', 'text', 'data', 'attention', 'model',
-         'optimizer', 'screen', 'samples', 'metrics', 'tracking', 'text_configs', 'configs', 'items', 'overrides',
+ORDER = ['errors', 'exits', 'files', 'compat', 'interrupt', 'masking', 'schedule', 'tokenizer', 'text', 'data',
+         'attention', 'model', 'optimizer', 'checkpoint', 'log_file', 'runs', 'state', 'saver', 'trainer', 'screen',
+         'samples', 'metrics', 'tracking', 'text_configs', 'run_configs', 'configs', 'items', 'overrides', 'resume',
          'launch']
 PACKAGE = Path(labml_mlm.__file__).parent
 

@@ -108,20 +108,6 @@ def test_another_text_of_the_same_size_is_refused(server, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
-    path = tmp_path / 'file'
-    path.write_bytes(b'before')
-
-    def no_space(_):
-        raise OSError(28, 'No space left on device')
-
-    monkeypatch.setattr(text.os, 'fsync', no_space)
-    with pytest.raises(OSError, match='No space left'):
-        text.write_atomically(path, b'after')
-    assert path.read_bytes() == b'before'
-    assert [p.name for p in tmp_path.iterdir()] == ['file']
-
-
 def test_python_topics():
     topics = text.python_topics()
     assert len(topics) > 300_000

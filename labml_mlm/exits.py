@@ -1,0 +1,40 @@
+"""One message and an exit code, in place of a traceback."""
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from typing import NoReturn
+
+from labml_mlm.errors import UserError
+
+# What a disk says that takes nothing more
+_DISK_ERRORS = errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG
+
+
+@contextlib.contextmanager
+def exits() -> Iterator[None]:
+    """
+    Within it, what a person can put right (`UserError`) ends the process with one message and code 2, and what the
+    machine cannot do (no space left, nobody reads the output) with code 1. All else keeps its traceback.
+    """
+    try:
+        yield
+    except UserError as e:
+        leave(2, str(e))
+    except BrokenPipeError:
+        # Whoever read the output has gone; Python's own flush at exit would fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as e:
+        # Ours have a message of their own and no number
+        if e.errno is not None and e.errno not in _DISK_ERRORS:
+            raise
+        leave(1, f'{e.strerror}: {e.filename}' if e.filename else e.strerror or str(e))
+
+
+def leave(code: int, message: str) -> NoReturn:
+    """Ends the process with a message on stderr."""
+    sys.stdout.flush()
+    print(f'\n{message}' if sys.stdout.isatty() else message, file=sys.stderr)
+    sys.exit(code)

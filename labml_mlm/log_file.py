@@ -1,0 +1,148 @@
+"""
+# The metrics of a run in its folder: `log.jsonl`, in the format of labml's `file` writer
+
+labml's writer keeps values for up to a minute, its thread stops with the training loop, and a full disk ends it.
+`FileWriter` is the same without that, and can tell when all that was tracked so far is on the disk.
+"""
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+
+from labml import logger
+from labml.internal.tracker.writers import file
+from labml.logger import Text
+
+
+class FileWriter(file.Writer):
+    """
+    The metrics of all steps as JSON lines, in the format of labml's own `file` writer.
+
+    Lines that cannot be written are kept, and tried again with the next ones; `lost` tells the error
+    if some are still waiting.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__(path)
+        self.thread = _FileThread(path)
+
+        self._is_warned = False
+
+    @property
+    def lost(self) -> Exception | None:
+        """Why some values are not in the file."""
+        return self.thread.error if self.thread.waiting else None
+
+    def write(self, *, global_step: int, indicators: dict):
+        """Called by `tracker.save()`."""
+        super().write(global_step=global_step, indicators=indicators)
+        if self.lost and not self._is_warned:
+            self._is_warned = True
+            logger.log(f'Cannot write {self.file_path}: {self.lost}. The run goes on, and tries again', Text.warning)
+
+    def mark(self) -> Future:
+        """Its result is the size of the file, in bytes, with all values so far on the disk; or why they are not."""
+        if self.indicators:
+            self.flush()
+        size = Future()
+        self.thread.push(size)
+        self._start()
+        return size
+
+    def flush(self):
+        """Hands the values so far to the thread that writes."""
+        data, self.indicators = self.indicators, {}
+        self.thread.push({'packet': {'track': data, 'time': time.time()}})
+        self._start()
+
+    def _start(self):
+        if not self.is_thread_started:
+            self.is_thread_started = True
+            self.thread.start()
+
+    def finish(self):
+        """Returns when all values so far are in the file, or could not be written."""
+        if self.indicators or self.thread.waiting:
+            self.flush()
+        self.thread.queue.join()
+
+
+class _FileThread(file.FileWriterThread):
+    def __init__(self, path: Path):
+        super().__init__(path)
+        # `FileWriter.finish` waits for what is in the queue
+        self.daemon = True
+        self.waiting: list[str] = []
+        self.error: Exception | None = None
+
+    def run(self):
+        while True:
+            data = self.queue.get()
+            try:
+                if isinstance(data, Future):
+                    data.set_result(self._sync())
+                else:
+                    self._process(data)
+            except Exception as e:
+                self.error = e
+                if isinstance(data, Future):
+                    data.set_exception(e)
+            finally:
+                self.queue.task_done()
+
+    def _sync(self) -> int:
+        self._append_waiting()
+        with open(self.file_path, 'ab') as f:
+            os.fsync(f.fileno())
+            return f.tell()
+
+    def _send(self, data: dict):
+        if data['track']:
+            self.waiting.append(json.dumps(data) + '\n')
+        self._append_waiting()
+
+    def _append_waiting(self):
+        self._append(''.join(self.waiting).encode())
+        self.waiting = []
+
+    def _append(self, data: bytes):
+        with open(self.file_path, 'ab', buffering=0) as f:
+            size = f.tell()
+            try:
+                written = f.write(data)
+                while written < len(data):
+                    written += f.write(data[written:])
+            except OSError:
+                with contextlib.suppress(OSError):
+                    f.truncate(size)  # no half line
+                raise
+
+
+def cut(path: Path, n_bytes: int) -> int:
+    """
+    Takes a file of metrics back to its first `n_bytes`, or to its last whole line if it has fewer. Returns how many
+    bytes are missing.
+    """
+    try:
+        with open(path, 'r+b') as f:
+            data = f.read(n_bytes)
+            kept = data.rfind(b'\n') + 1
+            f.truncate(kept)
+            return n_bytes - kept
+    except FileNotFoundError:
+        return n_bytes
+
+
+def read_lines(path: Path, containing: str = '') -> Iterator[dict[str, list[tuple[int, list[float]]]]]:
+    """
+    What each line of a file of metrics tracks, `{name: [(step, values)]}`, of the lines with a text in them only, which
+    is much faster. A last line that is not whole yet is left out.
+    """
+    if path.exists():
+        with open(path, encoding='utf-8', errors='replace') as f:
+            for line in f:
+                if containing in line and line.endswith('\n'):
+                    yield json.loads(line)['track']

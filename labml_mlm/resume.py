@@ -1,0 +1,145 @@
+"""
+# What a run is noted down as, and what may change when it goes on
+
+Before the first step `record_of` says which values were given, what the defaults were, what was computed, and which
+text it is. A run that goes on has all of that again, whatever the defaults are by then, but for what `overrides` lets
+through.
+"""
+import hashlib
+import os
+import platform
+import time
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from labml.configs import BaseConfigs
+
+from labml_mlm.errors import UserError
+from labml_mlm.items import Item, computed_values, given_values, items_of, scalar_type
+
+# Characters of a computed value: one may be a whole text
+_MAX_COMPUTED = 200
+
+
+def record_of(conf: BaseConfigs, *, experiment: str) -> dict:
+    """All about the configs of a run, once they are built, for JSON."""
+    items = {item.name: item for item in items_of(conf).values() if item.is_given}
+    given = _absolute({name: value for name, value in given_values(conf).items() if _is_plain(value)})
+    tokenizer = conf._get_computed('tokenizer')
+    return {
+        'experiment': experiment, 'time': time.time(), 'given': given,
+        'defaults': {name: item.default for name, item in items.items() if _is_plain(item.default)},
+        'computed': {name: _shortened(value) for name, value in computed_values(conf).items()
+                     if name in items and (_is_plain(value) or isinstance(value, torch.device))},
+        'text': _text_of(conf), 'tokenizer': tokenizer.to_dict() if hasattr(tokenizer, 'to_dict') else None,
+        'versions': _versions(conf), 'resumed': [],
+    }
+
+
+def overrides(conf: BaseConfigs, record: dict, new: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """
+    The values for a run that goes on, by dotted name: its own, then the `new` ones; and what those change, in words.
+
+    Raises `UserError` for a change that a run cannot make.
+    """
+    items = items_of(conf)
+    missing = [name for name in record['given'] if name not in items]
+    if missing:
+        raise UserError(f'the run was given `{missing[0]}`, which the configs of this script do not have')
+    values = {name: value for name, value in record['defaults'].items()
+              if name in items and value != _as_json(items[name].default) and _is_value(items[name], value)}
+    values |= record['given']
+    if record['text']['source'] is not None and values.get('text', 'auto') == 'auto':
+        # `auto` may find another text by now
+        values['text'] = record['text']['source']
+    allowed, changes = _may_change(conf), []
+    for name, value in _absolute(new).items():
+        before = _values_of(record, name)
+        if _as_json(value) in before:
+            continue
+        if name not in allowed:
+            raise UserError(f'`{name}={value}`: in this run it is {before[0]}, and a run cannot change it. '
+                            f'It can change {", ".join(allowed)}')
+        changes.append(f'{name}: {before[0]} → {value}' + (f' ({allowed[name]})' if allowed[name] else ''))
+        values[name] = value
+    return {name: _retyped(items[name], value) for name, value in values.items()}, changes
+
+
+def check_same(conf: BaseConfigs, record: dict):
+    """Raises `UserError` if configs that were built have another text or vocabulary than the run."""
+    text, saved = _text_of(conf), record['text']
+    if text['sha256'] != saved['sha256']:
+        raise UserError(f'this is another text than the run has: {text["characters"]:,} characters, and not the '
+                        f'{saved["characters"]:,} with the SHA-256 {saved["sha256"][:12]}…'
+                        if text['sha256'] and saved['sha256'] else
+                        'the run has a text and these configs have none, or the other way round')
+    tokenizer = conf._get_computed('tokenizer')
+    if hasattr(tokenizer, 'to_dict') and tokenizer.to_dict() != record['tokenizer']:
+        raise UserError('this is another tokenizer than the run has: its vocabulary differs')
+
+
+def differing_versions(conf: BaseConfigs, record: dict) -> list[str]:
+    """What is another one now than when the run was started, and may change a last bit."""
+    return [f'{name} {record["versions"].get(name)} → {now}' for name, now in _versions(conf).items()
+            if record['versions'].get(name) != now]
+
+
+def _values_of(record: dict, name: str) -> list[Any]:
+    """What an item of the run is, in all ways that it can be said: as given or by default, and computed."""
+    said = record['given'][name] if name in record['given'] else record['defaults'].get(name)
+    values = [value for value in (said, record['computed'].get(name)) if value is not None]
+    return values or [None]
+
+
+def _may_change(conf: BaseConfigs) -> dict[str, str]:
+    tables = [vars(class_).get('_may_change', {}) for class_ in reversed(type(conf).__mro__)]
+    return {name: meaning for table in tables for name, meaning in table.items()}
+
+
+def _text_of(conf: BaseConfigs) -> dict:
+    text = conf._get_computed('text')
+    if not isinstance(text, str):
+        return {'source': None, 'characters': None, 'sha256': None}
+    return {'source': conf._get_computed('auto_text'), 'characters': len(text),
+            'sha256': hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}
+
+
+def _versions(conf: BaseConfigs) -> dict[str, Any]:
+    packages = {name: version(name) for name in ('torch', 'labml', 'labml-nn', 'labml-helpers', 'numpy')}
+    return {'python': platform.python_version(), **packages, 'device': conf.device.type,
+            'threads': torch.get_num_threads()}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _is_value(item: Item, value: Any) -> bool:
+    """Is it one to set, and not what an item follows?"""
+    if item.refused is not None:
+        return False
+    return not isinstance(value, str) or value in item.allowed or scalar_type(item.type)[0] is str
+
+
+def _as_json(value: Any) -> Any:
+    return [_as_json(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _retyped(item: Item, value: Any) -> Any:
+    """JSON has no tuples."""
+    return tuple(value) if isinstance(value, list) and isinstance(item.default, tuple) else value
+
+
+def _absolute(values: dict[str, Any]) -> dict[str, Any]:
+    """A run may go on from another folder."""
+    path = values.get('text_path')
+    return {**values, 'text_path': os.path.abspath(os.path.expanduser(path))} if path else values
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > _MAX_COMPUTED:
+        return value[:_MAX_COMPUTED] + '…'
+    return value if _is_plain(value) else str(value)

@@ -1,0 +1,173 @@
+"""
+# Runs on the disk
+
+labml keeps a run in `logs/<experiment>/<uuid>`. To what it writes there (`run.yaml`, `configs.yaml`, `run_log.jsonl`,
+`run.pid`) we add `configs.json`, what it takes to go on with the run, and a lock on `run.pid`. The system takes the
+lock away when the process ends, however it ends, so that it says for sure whether a run still lives; a number of a
+process may be another's by then.
+"""
+import contextlib
+import difflib
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from labml_mlm.checkpoint import DOCUMENT
+from labml_mlm.errors import UserError
+from labml_mlm.files import write_atomically
+
+# Seconds that a lock may be held by somebody who only looks
+_GLANCE = 1.
+
+
+class Run:
+    """A run, in its folder `path`."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.uuid = path.name
+        self.experiment = path.parent.name
+        self.checkpoints = path / 'checkpoints'
+        self.log = path / 'log.jsonl'
+        self._lock: Any = None
+
+    @property
+    def record(self) -> dict | None:
+        """What it takes to go on with it; `None` if it is a run of something else."""
+        try:
+            return json.loads((self.path / 'configs.json').read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    @record.setter
+    def record(self, record: dict):
+        write_atomically(self.path / 'configs.json', json.dumps(record, indent=1).encode())
+
+    @property
+    def began(self) -> float:
+        """When it was started first, in seconds since 1970."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            info = yaml.safe_load((self.path / 'run.yaml').read_bytes())
+            # labml pads its numbers with blanks
+            return time.mktime(time.strptime(f'{info["trial_date"]} {info["trial_time"]}'.replace(' ', ''),
+                                             '%Y-%m-%d%H:%M:%S'))
+        with contextlib.suppress(OSError):
+            return self.path.stat().st_mtime
+        return 0.
+
+    @property
+    def status(self) -> str:
+        """`running`, how labml says that it ended, or `killed` if it could not say."""
+        if self.owner() is not None:
+            return 'running'
+        with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
+            status = json.loads((self.path / 'run_log.jsonl').read_text().splitlines()[-1])['status']
+            return 'killed' if status == 'resumed' else status
+        # A run of something else has no lock: its process may still be there
+        return 'killed' if self.record or not _lives(self._pid()) else 'running'
+
+    def note_resumed(self, changes: list[str]):
+        """Adds to labml's log of the run that it goes on, and what has changed."""
+        with open(self.path / 'run_log.jsonl', 'a') as f:
+            f.write(json.dumps({'status': 'resumed', 'rank': 0, 'details': changes, 'time': time.time()}) + '\n')
+
+    def owner(self) -> int | None:
+        """The process that trains it now, if any."""
+        with contextlib.suppress(OSError), open(self.path / 'run.pid') as f:
+            try:
+                fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return self._pid()
+        return None
+
+    def lock(self):
+        """
+        Makes this the process that trains it, until `unlock` or the end of the process.
+
+        Raises `UserError` if another one does.
+        """
+        self._lock = open(self.path / 'run.pid', 'a')  # noqa: SIM115  held open
+        deadline = time.monotonic() + _GLANCE
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    self._lock.close()
+                    raise UserError(f'the run {self.uuid} is running, in process {self._pid()}') from None
+                time.sleep(0.05)
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
+
+    def unlock(self):
+        """Lets others go on with it."""
+        if self._lock is not None:
+            self._lock.close()
+
+    def _pid(self) -> int:
+        return int((self.path / 'run.pid').read_text() or 0)
+
+
+def runs_in(logs: Path) -> list[Run]:
+    """All runs in labml's folder of experiments, the newest first."""
+    runs = [Run(path.parent) for path in logs.glob('*/*/run.pid')]
+    return sorted(runs, key=lambda run: (run.began, run.path.stat().st_mtime), reverse=True)
+
+
+def find(logs: Path, name: str, *, experiment: str = '*') -> tuple[Run, Path | None]:
+    """
+    The run of that name: its uuid or the beginning of it, its folder, or `last` for the newest one; and the folder of
+    the checkpoint, if `name` is that.
+
+    * `logs` is labml's folder of experiments
+    * `experiment` is the experiment that `last` is looked for in
+
+    Raises `UserError` if there is none.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        path = path.resolve()
+        if (path / DOCUMENT).exists():
+            return Run(path.parent.parent), path
+        if not (path / 'run.pid').exists():
+            raise UserError(f'{path} is no run and no checkpoint')
+        return Run(path), None
+    if os.sep in name:
+        raise UserError(f'{name}: there is no such folder')
+    runs = runs_in(logs)
+    if name == 'last':
+        runs = [run for run in runs if experiment in ('*', run.experiment)]
+        if not runs:
+            raise UserError(f'there is no run in {logs / experiment if experiment != "*" else logs} yet')
+        return runs[0], None
+    found = [run for run in runs if run.uuid == name] or [run for run in runs if run.uuid.startswith(name)]
+    if len(found) == 1 and name:
+        return found[0], None
+    if found:
+        raise UserError(f'{len(found)} runs begin with `{name}`: {_listed(found[:3])}')
+    if not runs:
+        raise UserError(f'there is no run {name}: {logs} has none')
+    nearest = difflib.get_close_matches(name, [run.uuid for run in runs], n=1)
+    nearest = f' Did you mean {nearest[0]}?' if nearest else ''
+    raise UserError(f'there is no run {name} in {logs}.{nearest} The newest: {_listed(runs[:3])}')
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it is another user's
+    return pid > 0
+
+
+def _listed(runs: list[Run]) -> str:
+    return ', '.join(f'{run.uuid} ({run.experiment})' for run in runs)

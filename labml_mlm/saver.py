@@ -1,0 +1,114 @@
+"""
+# When checkpoints are written, and that training does not wait for it
+
+A save copies the tensors to memory; a thread does the rest. While a slow disk still takes the last one, one that is due
+by the number of steps waits for the disk, and one of a validation waits in memory, where a later one takes its place. A
+save that fails is said once and tried again at the next occasion.
+"""
+import contextlib
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from labml import logger
+from labml.logger import Text
+
+from labml_mlm import checkpoint
+from labml_mlm.log_file import FileWriter
+from labml_mlm.state import capture
+
+
+class Saver:
+    """
+    ## Saves a run at every `interval` steps and at each validation
+
+    * `folder` is `checkpoints` in labml's run folder; without one nothing is saved
+    * `interval` is in optimizer steps; `None` for validations only
+    * `keep` is how many of the last checkpoints stay, beside the best
+
+    Set `log` to the run's `FileWriter` to have its values on the disk before a checkpoint is complete, and `about` to
+    what else each checkpoint tells.
+    """
+
+    def __init__(self, folder: Path | None, *, interval: int | None, keep: int):
+        self.folder = folder
+        self.interval = interval
+        self.keep = keep
+        self.log: FileWriter | None = None
+        self.about: dict = {}
+        # Why the last save failed, if it did
+        self.error: Exception | None = None
+        # Steps, epochs and rounds of the last state that was handed over
+        self._last: tuple | None = None
+        self._waiting: dict | None = None
+        self._is_writing = False
+        self._is_warned = False
+        self._is_due = False
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def step(self, c: Any):
+        """After each training step of `c`, configs of a run."""
+        self._is_due |= bool(self.interval and c.progress.steps % self.interval == 0)
+        # A state to go on from is not urgent: it waits until the disk is free
+        if self._is_due and not self._is_writing and not self._waiting:
+            self.save(c)
+        self._warn()
+
+    def save(self, c: Any, *, valid: dict | None = None):
+        """
+        Saves the state of `c` as it is now; `valid` is `loss` and `accuracy` of the validation at this state.
+        """
+        self._is_due = False
+        at = c.progress.steps, c.progress.epoch, c.progress.round
+        if self.folder is None or at == self._last:
+            return
+        try:
+            tensors, document = capture(c)
+        except Exception as e:  # whatever it is, the run is worth more
+            self.error = e
+            return
+        self._last = at
+        save = {'step': c.progress.tokens, 'tensors': tensors,
+                'document': {**self.about, **document, 'valid': valid, 'time': time.time()},
+                'log': self.log.mark() if self.log else None}
+        with self._changed:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, daemon=True)
+                self._thread.start()
+            self._waiting = save
+            self._changed.notify_all()
+
+    def finish(self):
+        """Returns when all that was to be saved is on the disk, or has failed."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting and not self._is_writing)
+        self._warn()
+
+    def _run(self):
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting)
+                save, self._waiting, self._is_writing = self._waiting, None, True
+            try:
+                self._write(**save)
+                self.error, self._is_warned = None, False
+            except Exception as e:
+                self.error, self._last = e, None
+            with self._changed:
+                self._is_writing = False
+                self._changed.notify_all()
+
+    def _write(self, *, step: int, tensors: dict, document: dict, log: Any):
+        if log is not None:
+            document['log_bytes'] = log.result()
+        checkpoint.write(self.folder, step, tensors=tensors, document=document)
+        # What cannot be removed now will be the next time
+        with contextlib.suppress(OSError):
+            checkpoint.prune(self.folder, keep=self.keep)
+
+    def _warn(self):
+        if self.error is not None and not self._is_warned:
+            self._is_warned = True
+            logger.log(f'Cannot save a checkpoint: {self.error}. The run goes on, and tries again', Text.warning)

@@ -1,0 +1,203 @@
+"""
+# What a run is at an instant
+
+`capture` copies all that decides how a run goes on, and `restore` puts it into freshly built configs, so that each
+step after that is, on the CPU and bit for bit, the step of a run that never stopped:
+
+* weights and buffers; what the optimizer keeps for each parameter
+* how many steps the learning rate's schedule has seen. The rate itself is a function of that, and so are the order
+  of windows (of seed, epoch and the number of windows) and the validation masks (of the seed)
+* the state of every generator of random numbers: torch's, CUDA's, Python's, numpy's and that of the masks
+
+Tensors go to one table a file, everything else becomes JSON. `pack` and `unpack` do that for nested values.
+"""
+import base64
+import random
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from labml import tracker
+from torch import Tensor
+
+from labml_mlm.checkpoint import Checkpoint
+from labml_mlm.errors import UserError
+from labml_mlm.optimizer import resume_optimizer
+
+
+class Progress:
+    """How far a run is. An epoch has `inner_iterations` rounds, each with a validation at its end."""
+
+    def __init__(self):
+        # Epochs that are over
+        self.epoch = 0
+        # Rounds that are over in this epoch
+        self.round = 0
+        # Training batches of this epoch so far
+        self.batches = 0
+        # Sequences in them
+        self.windows = 0
+        # Optimizer steps
+        self.steps = 0
+        # Training tokens: labml's global step
+        self.tokens = 0
+        # In training, validation and samples
+        self.seconds = 0.
+        self._now = 0.
+
+    def state_dict(self) -> dict[str, int | float]:
+        """All of it."""
+        return {name: value for name, value in vars(self).items() if not name.startswith('_')}
+
+    def load_state_dict(self, state: dict[str, int | float]):
+        """What `state_dict` gave."""
+        vars(self).update(state)
+
+    def start(self):
+        """Training begins, or goes on."""
+        self._now = time.monotonic()
+
+    def end_step(self, batch: Any):
+        """A training step is over. `batch` is `[seq_len, batch_size]`, or whatever a loader of the user's own gives."""
+        self.batches += 1
+        self.windows += batch.shape[1] if isinstance(batch, Tensor) and batch.ndim > 1 else 0
+        self.steps += 1
+        self.tokens = tracker.get_global_step()
+        self._tick()
+
+    def end_round(self, inner_iterations: int):
+        """A round is over; the last one is the end of the epoch."""
+        self.round += 1
+        if self.round >= inner_iterations:
+            self.end_epoch()
+        self._tick()
+
+    def end_epoch(self):
+        """An epoch is over."""
+        self.epoch += 1
+        self.round = self.batches = self.windows = 0
+
+    def steps_left(self, loader: Any, *, epochs: int) -> int:
+        """Optimizer steps until `epochs` of a training loader are over."""
+        of_epoch = len(loader) - self.batches
+        if hasattr(loader, 'batches_after'):
+            # The batch size may be another one now
+            of_epoch = loader.batches_after(self.windows)
+        return of_epoch + (epochs - self.epoch - 1) * len(loader)
+
+    def _tick(self):
+        before, self._now = self._now, time.monotonic()
+        self.seconds += self._now - before
+
+
+def capture(c: Any) -> tuple[dict[str, dict[str, Tensor]], dict]:
+    """
+    The state of `MLMConfigs`: copies of the tensors, on the CPU, by file and name; and the rest, for JSON.
+
+    Raises `TypeError` if something in it is neither.
+    """
+    tensors = {'model': {}, 'optimizer': {}}
+    generator = getattr(c.mlm, 'generator', None)
+    return tensors, {
+        'progress': c.progress.state_dict(),
+        'model': pack(c.model.state_dict(), tensors['model']),
+        'optimizer': pack(c.optimizer.state_dict(), tensors['optimizer']),
+        'schedule': pack(c.scheduler.state_dict(), {}),
+        'data': pack(c.train_loader.state_dict(), {}) if hasattr(c.train_loader, 'state_dict') else None,
+        'rng': _rng_state() | {'mlm': generator and _to_text(generator.get_state())},
+        'throughput': c.throughput.state_dict(),
+    }
+
+
+def restore(c: Any, checkpoint: Checkpoint):
+    """
+    Puts the state in a checkpoint into configs that were built.
+
+    Raises `UserError` if it does not fit.
+    """
+    # The first, as the learning rate depends on it
+    c.progress.load_state_dict(checkpoint.document['progress'])
+    saved, tensors = checkpoint.document, {name: checkpoint.tensors(name) for name in ('model', 'optimizer')}
+    try:
+        c.model.load_state_dict(unpack(saved['model'], tensors['model']))
+    except RuntimeError as e:
+        raise UserError(f'the model of {checkpoint.path} is another one: {" ".join(str(e).split())}') from None
+    try:
+        resume_optimizer(c.optimizer, c.scheduler, unpack(saved['optimizer'], tensors['optimizer']),
+                         unpack(saved['schedule'], {}))
+    except (ValueError, KeyError) as e:
+        raise UserError(f'the optimizer of {checkpoint.path} is another one: {e}') from None
+    if saved['data'] is not None:
+        c.train_loader.load_state_dict(unpack(saved['data'], {}))
+    c.throughput.load_state_dict(saved['throughput'])
+    if saved.get('valid'):
+        c.valid_metrics.loss, c.valid_metrics.accuracy = saved['valid']['loss'], saved['valid']['accuracy']
+    if saved['rng']['mlm'] is not None and getattr(c.mlm, 'generator', None) is not None:
+        c.mlm.generator.set_state(_to_state(saved['rng']['mlm']))
+    # The last, as all that was built may have drawn
+    _set_rng_state(saved['rng'])
+
+
+def pack(value: Any, tensors: dict[str, Tensor], name: str = '') -> Any:
+    """
+    `value` for JSON, with copies of its tensors, on the CPU and contiguous, in `tensors`.
+
+    Raises `TypeError` if there is anything in it but tensors, dicts, lists, tuples, numbers, texts, truth values and
+    `None`.
+    """
+    if isinstance(value, Tensor):
+        tensors[name] = torch.empty(value.shape, dtype=value.dtype).copy_(value.detach())
+        return {'$tensor': name}
+    prefix = f'{name}.' if name else ''
+    if isinstance(value, dict):
+        if all(isinstance(key, str) and not key.startswith('$') for key in value):
+            return {key: pack(inner, tensors, f'{prefix}{key}') for key, inner in value.items()}
+        return {'$items': [[pack(key, tensors), pack(inner, tensors, f'{prefix}{key}')]
+                           for key, inner in value.items()]}
+    if isinstance(value, list | tuple):
+        items = [pack(inner, tensors, f'{prefix}{i}') for i, inner in enumerate(value)]
+        return items if isinstance(value, list) else {'$tuple': items}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f'a checkpoint cannot hold {name or "a value"}, which is a {type(value).__name__}')
+
+
+def unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """What `pack` was given; the tensors are copies."""
+    if isinstance(value, list):
+        return [unpack(inner, tensors) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    if '$tensor' in value:
+        # Not the memory of the file: it is not aligned as torch's own
+        return tensors[value['$tensor']].clone()
+    if '$items' in value:
+        return {unpack(key, tensors): unpack(inner, tensors) for key, inner in value['$items']}
+    if '$tuple' in value:
+        return tuple(unpack(value['$tuple'], tensors))
+    return {key: unpack(inner, tensors) for key, inner in value.items()}
+
+
+def _rng_state() -> dict:
+    kind, keys, *rest = np.random.get_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return {'torch': _to_text(torch.get_rng_state()), 'cuda': [_to_text(state) for state in cuda],
+            'python': pack(random.getstate(), {}), 'numpy': [kind, keys.tolist(), *rest]}
+
+
+def _set_rng_state(saved: dict):
+    torch.set_rng_state(_to_state(saved['torch']))
+    for device, state in enumerate(saved['cuda'][:torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(_to_state(state), device)
+    random.setstate(unpack(saved['python'], {}))
+    kind, keys, *rest = saved['numpy']
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+
+
+def _to_text(state: Tensor) -> str:
+    return base64.b64encode(state.numpy().tobytes()).decode()
+
+
+def _to_state(text: str) -> Tensor:
+    return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
