@@ -1,0 +1,29 @@
+"""
+Runs scripts in processes of their own, as `python script.py …` would, but with torch and labml imported already: that is
+most of the time that a short run takes. A line of JSON on stdin starts one; its process id and, once it has ended, its
+exit code are lines on stdout.
+"""
+import json
+import os
+import runpy
+import sys
+
+import torch._dynamo  # noqa: F401  torch's optimizers import it
+
+import labml_mlm.launch  # noqa: F401
+
+for line in sys.stdin:
+    request = json.loads(line)
+    pid = os.fork()
+    if pid == 0:
+        os.chdir(request['cwd'])
+        out = os.open(request['out'], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        for stream in (1, 2):
+            os.dup2(out, stream)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.environ.update(request['env'])
+        sys.argv = request['argv']
+        runpy.run_path(sys.argv[0], run_name='__main__')
+        sys.exit()
+    print(pid, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
