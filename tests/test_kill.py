@@ -1,28 +1,25 @@
 """A run that is killed again and again is, step by step, the run that never stopped."""
 import os
 import random
+import re
 import signal
 import time
 
 from conftest import SMALL, values_of
 
 # Some seconds of training: 62 steps and four validations an epoch, and hardly a moment without a save
-RUN = [*SMALL, 'epochs=20', 'batch_size=8', 'inner_iterations=4', 'checkpoint_interval=3', 'n_prompts=0',
+RUN = [*SMALL, 'epochs=6', 'batch_size=8', 'inner_iterations=4', 'checkpoint_interval=3', 'n_prompts=0',
        'transformer.dropout=0.1']
 
 
-def life(fork_server, project, arguments, condition):
-    """Starts the run, or goes on with it, and kills it when the condition holds. Returns whether that came too late."""
+def life(fork_server, project, arguments, is_over):
+    """Starts the run, or goes on with it, and kills it when `is_over()`."""
     pid = fork_server.start(project, *arguments, env={'RUN_UUID': 'killed'})
-    while not condition():
+    while not is_over():
         time.sleep(0.001)
-        if not os.path.exists(f'/proc/{pid}/stat') or open(f'/proc/{pid}/stat').read().split()[2] == 'Z':
-            break
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    return fork_server.wait() != -signal.SIGKILL
+    # It is still the server's child, so the number is its own
+    os.kill(pid, signal.SIGKILL)
+    assert fork_server.wait() == -signal.SIGKILL, (project.path / 'out.txt').read_text()[-3000:]
 
 
 def test_losses_of_killed_and_resumed_are_those_of_never_stopped(fork_server, project):
@@ -32,33 +29,59 @@ def test_losses_of_killed_and_resumed_are_those_of_never_stopped(fork_server, pr
 
     rng = random.Random(0)
     folder = project.path / 'logs/test/killed'
-    lives, while_saving = 0, 0
-    while lives < 24:
-        if lives % 3 == 2:
-            # Between the first file of a checkpoint and its last rename
-            def condition():
-                return any(folder.glob('checkpoints/.*.tmp/*'))
-        else:
-            deadline = time.monotonic() + rng.uniform(0.1, 0.7)
 
-            def condition(deadline=deadline):
-                return time.monotonic() > deadline
-        is_new = not (folder / 'run.pid').exists()
-        assert not life(fork_server, project, [text, *RUN] if is_new else ['--resume', 'killed'], condition), \
-            (project.path / 'out.txt').read_text()[-3000:]
-        while_saving += any(folder.glob('checkpoints/.*.tmp'))
-        lives += 1
-    assert while_saving > 2
+    def tracked():
+        """Bytes of tracked metrics: they grow with each checkpoint."""
+        return (folder / 'log.jsonl').stat().st_size if (folder / 'log.jsonl').exists() else 0
+
+    def after(seconds):
+        """At a moment in its first second: often before training begins."""
+        end = time.monotonic() + seconds
+        return lambda: time.monotonic() > end
+
+    def in_training(seconds):
+        """At a moment after training has begun."""
+        before, end = tracked(), []
+
+        def is_over():
+            if not end and tracked() != before:
+                end.append(time.monotonic() + seconds)
+            return end and time.monotonic() > end[0]
+        return is_over
+
+    def while_saving(n):
+        """Within the n-th save, between its first file and its last rename."""
+        seen = set()
+
+        def is_over():
+            seen.update(path.parent for path in folder.glob('checkpoints/.*.tmp/*'))
+            return len(seen) >= n
+        return is_over
+
+    n_saving = 0
+    for i in range(24):
+        is_over = [in_training(rng.uniform(0, 0.3)), while_saving(rng.randint(1, 9)), in_training(rng.uniform(0, 0.3)),
+                   after(rng.uniform(0, 0.6))][i % 4]
+        # Killed before there is anything to go on with, it starts again
+        is_begun = (folder / 'run.pid').exists()
+        life(fork_server, project, ['--resume', 'killed'] if is_begun else [text, *RUN], is_over)
+        n_saving += any(folder.glob('checkpoints/.*.tmp'))
+    assert n_saving > 2
+    out = (project.path / 'out.txt').read_text()
+    # It was stopped all over the place, and training has not waited for the last of its lives
+    places = [int(step) for step in re.findall(r'Going on with killed from .*/(\d+)$', out, re.MULTILINE)]
+    assert len(set(places)) > 8
     fork_server.start(project, '--resume', 'killed')
     assert fork_server.wait() == 0, (project.path / 'out.txt').read_text()[-3000:]
-    assert 'Traceback' not in (project.path / 'out.txt').read_text()
+    assert 'Traceback' not in out
 
     whole, killed = values_of(project.path / 'logs/test/whole/log.jsonl'), values_of(folder / 'log.jsonl')
+    assert max(places) > whole['loss.train'][-1][0] / 4
     assert set(whole) == set(killed)
     for name in set(whole) - {'tokens_per_second'}:
         assert whole[name] == killed[name], name
     # Each step once, also of what differs
     assert [step for step, _ in whole['tokens_per_second']] == [step for step, _ in killed['tokens_per_second']]
-    assert len(whole['loss.train']) > 1000 and len(whole['loss.valid']) == 80
+    assert len(whole['loss.train']) > 300 and len(whole['loss.valid']) == 24
     # No leftovers
     assert all(path.name.isdecimal() for path in (folder / 'checkpoints').iterdir())
