@@ -1,7 +1,10 @@
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,50 +40,6 @@ def shakespeare() -> Path:
     return SHAKESPEARE
 
 
-class Project:
-    """A labml project of its own, with a script that trains, in a folder for the test."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.script = path / 'train.py'
-        self.script.write_text(TRAIN)
-        # Nothing listens on port 1
-        self.configure('http://localhost:1/api/v1/default')
-        self.text = path / 'text.txt'
-        self.text.write_text('the quick brown fox jumps over the lazy dog\n' * 200)
-
-    def configure(self, app_url: str):
-        (self.path / '.labml.yaml').write_text(f'app_url: {app_url}\napp_open_browser: false\n')
-
-    def environment(self, **env) -> dict:
-        kept = {k: v for k, v in os.environ.items() if k not in ('NO_COLOR', 'RUN_UUID')}
-        # labml notes its projects at home
-        return {**kept, 'HOME': str(self.path), 'OMP_NUM_THREADS': '1', **env}
-
-    def start(self, *arguments: str, env: dict | None = None, **kwargs) -> subprocess.Popen:
-        return subprocess.Popen([sys.executable, self.script, *arguments], cwd=self.path, text=True,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                env=self.environment(**(env or {})), **kwargs)
-
-    def run(self, *arguments: str, env: dict | None = None, **kwargs) -> subprocess.CompletedProcess:
-        process = self.start(*arguments, env=env, **kwargs)
-        out, err = process.communicate(timeout=120)
-        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
-
-    def train(self, *arguments: str, **kwargs) -> subprocess.CompletedProcess:
-        return self.run(f'text_path={self.text}', *SMALL, *arguments, **kwargs)
-
-    @property
-    def runs(self) -> list[Path]:
-        """Run folders."""
-        return [path for path in self.path.glob('logs/*/*') if path.is_dir()]
-
-    def status(self) -> str:
-        """How labml says that the only run ended."""
-        [run] = self.runs
-        return json.loads((run / 'run_log.jsonl').read_text().splitlines()[-1])['status']
-
-
 class ForkServer:
     """Starts scripts much faster than `python script.py`, one at a time; see `fork_server.py`."""
 
@@ -89,10 +48,9 @@ class ForkServer:
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         env={**os.environ, 'OMP_NUM_THREADS': '1'})
 
-    def start(self, project: Project, *arguments: str, env: dict | None = None) -> int:
-        """The process id. What it prints is added to `out.txt` of the project."""
-        request = {'cwd': str(project.path), 'out': str(project.path / 'out.txt'),
-                   'argv': [str(project.script), *arguments], 'env': project.environment(**(env or {}))}
+    def start(self, argv: list[str], *, cwd: Path, env: dict[str, str], out: Path, err: Path) -> int:
+        """The process id. What it prints is added to `out` and `err`."""
+        request = {'argv': argv, 'cwd': str(cwd), 'env': env, 'outputs': [str(out), str(err)]}
         self.process.stdin.write(json.dumps(request) + '\n')
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
@@ -110,9 +68,77 @@ def fork_server():
     server.process.wait()
 
 
+class Project:
+    """A labml project of its own, with a script that trains, in a folder for the test."""
+
+    def __init__(self, path: Path, server: ForkServer):
+        self.path = path
+        self.server = server
+        self.is_forked = False
+        self.script = path / 'train.py'
+        self.script.write_text(TRAIN)
+        # Nothing listens on port 1
+        self.configure('http://localhost:1/api/v1/default')
+        self.text = path / 'text.txt'
+        self.text.write_text('the quick brown fox jumps over the lazy dog\n' * 200)
+
+    def configure(self, app_url: str):
+        (self.path / '.labml.yaml').write_text(f'app_url: {app_url}\napp_open_browser: false\n')
+
+    def environment(self, **env) -> dict:
+        kept = {k: v for k, v in os.environ.items() if k not in ('NO_COLOR', 'RUN_UUID')}
+        # labml notes its projects at home
+        return {**kept, 'HOME': str(self.path), 'OMP_NUM_THREADS': '1', **env}
+
+    def start(self, *arguments: str, env: dict | None = None, **kwargs) -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, self.script.name, *arguments], cwd=self.path, text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                env=self.environment(**(env or {})), **kwargs)
+
+    def run(self, *arguments: str, env: dict | None = None, **kwargs) -> subprocess.CompletedProcess:
+        """A run to its end; with `kwargs` for `Popen`, or what Python reads at its start, by a new Python."""
+        if not kwargs and not any(name.startswith('PYTHON') for name in env or {}):
+            self.fork(*arguments, env=env)
+            return self.wait()
+        process = self.start(*arguments, env=env, **kwargs)
+        out, err = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def fork(self, *arguments: str, env: dict | None = None) -> int:
+        """Starts a run by the fork server, and returns its process id; `wait` waits for its end."""
+        self.is_forked = True
+        self.outputs = [self.path / f'{stream}-{time.monotonic_ns()}' for stream in ('out', 'err')]
+        self.pid = self.server.start([self.script.name, *arguments], cwd=self.path, out=self.outputs[0],
+                                     env=self.environment(**(env or {})), err=self.outputs[1])
+        return self.pid
+
+    def wait(self) -> subprocess.CompletedProcess:
+        """The end of what was forked."""
+        code, self.is_forked = self.server.wait(), False
+        return subprocess.CompletedProcess([], code, *(path.read_text() for path in self.outputs))
+
+    def train(self, *arguments: str, **kwargs) -> subprocess.CompletedProcess:
+        return self.run(f'text_path={self.text}', *SMALL, *arguments, **kwargs)
+
+    @property
+    def runs(self) -> list[Path]:
+        """Run folders."""
+        return [path for path in self.path.glob('logs/*/*') if path.is_dir()]
+
+    def status(self) -> str:
+        """How labml says that the only run ended."""
+        [run] = self.runs
+        return json.loads((run / 'run_log.jsonl').read_text().splitlines()[-1])['status']
+
+
 @pytest.fixture
-def project(tmp_path) -> Project:
-    return Project(tmp_path)
+def project(tmp_path, fork_server) -> Iterator[Project]:
+    project = Project(tmp_path, fork_server)
+    yield project
+    if project.is_forked:
+        # The test has failed meanwhile
+        os.kill(project.pid, signal.SIGKILL)
+        project.wait()
 
 
 @pytest.fixture

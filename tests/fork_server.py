@@ -1,7 +1,7 @@
 """
-Runs scripts in processes of their own, as `python script.py …` would, but with torch and labml imported already: that is
-most of the time that a short run takes. A line of JSON on stdin starts one; its process id and, once it has ended, its
-exit code are lines on stdout.
+Runs scripts in processes of their own, as `python script.py …` would, but with torch and labml imported already: that
+is most of the time that a short run takes. A line of JSON on stdin starts one; its process id and, once it has ended,
+its exit code are lines on stdout.
 """
 import json
 import os
@@ -17,10 +17,10 @@ for line in sys.stdin:
     pid = os.fork()
     if pid == 0:
         os.chdir(request['cwd'])
-        out = os.open(request['out'], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-        for stream in (1, 2):
-            os.dup2(out, stream)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for stream, path in enumerate(request['outputs'], start=1):
+            os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND), stream)
+        os.environ.clear()
         os.environ.update(request['env'])
         sys.argv = request['argv']
         runpy.run_path(sys.argv[0], run_name='__main__')

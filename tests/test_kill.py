@@ -12,20 +12,22 @@ RUN = [*SMALL, 'epochs=6', 'batch_size=8', 'inner_iterations=4', 'checkpoint_int
        'transformer.dropout=0.1']
 
 
-def life(fork_server, project, arguments, is_over):
-    """Starts the run, or goes on with it, and kills it when `is_over()`."""
-    pid = fork_server.start(project, *arguments, env={'RUN_UUID': 'killed'})
+def life(project, arguments, is_over):
+    """Starts the run, or goes on with it, and kills it when `is_over()`. Returns what it has printed."""
+    pid = project.fork(*arguments, env={'RUN_UUID': 'killed'})
     while not is_over():
         time.sleep(0.001)
     # It is still the server's child, so the number is its own
     os.kill(pid, signal.SIGKILL)
-    assert fork_server.wait() == -signal.SIGKILL, (project.path / 'out.txt').read_text()[-3000:]
+    result = project.wait()
+    assert (result.returncode, result.stderr) == (-signal.SIGKILL, '')
+    return result.stdout
 
 
-def test_losses_of_killed_and_resumed_are_those_of_never_stopped(fork_server, project):
+def test_losses_of_killed_and_resumed_are_those_of_never_stopped(project):
     text = f'text_path={project.text}'
-    fork_server.start(project, text, *RUN, env={'RUN_UUID': 'whole'})
-    assert fork_server.wait() == 0, (project.path / 'out.txt').read_text()
+    result = project.run(text, *RUN, env={'RUN_UUID': 'whole'})
+    assert result.returncode == 0, result.stderr
 
     rng = random.Random(0)
     folder = project.path / 'logs/test/killed'
@@ -58,22 +60,20 @@ def test_losses_of_killed_and_resumed_are_those_of_never_stopped(fork_server, pr
             return len(seen) >= n
         return is_over
 
-    n_saving = 0
+    n_saving, out = 0, ''
     for i in range(24):
         is_over = [in_training(rng.uniform(0, 0.3)), while_saving(rng.randint(1, 9)), in_training(rng.uniform(0, 0.3)),
                    after(rng.uniform(0, 0.6))][i % 4]
         # Killed before there is anything to go on with, it starts again
         is_begun = (folder / 'run.pid').exists()
-        life(fork_server, project, ['--resume', 'killed'] if is_begun else [text, *RUN], is_over)
+        out += life(project, ['--resume', 'killed'] if is_begun else [text, *RUN], is_over)
         n_saving += any(folder.glob('checkpoints/.*.tmp'))
     assert n_saving > 2
-    out = (project.path / 'out.txt').read_text()
     # It was stopped all over the place, and training has not waited for the last of its lives
     places = [int(step) for step in re.findall(r'Going on with killed from .*/(\d+)$', out, re.MULTILINE)]
     assert len(set(places)) > 8
-    fork_server.start(project, '--resume', 'killed')
-    assert fork_server.wait() == 0, (project.path / 'out.txt').read_text()[-3000:]
-    assert 'Traceback' not in out
+    result = project.run('--resume', 'killed')
+    assert result.returncode == 0, result.stderr
 
     whole, killed = values_of(project.path / 'logs/test/whole/log.jsonl'), values_of(folder / 'log.jsonl')
     assert max(places) > whole['loss.train'][-1][0] / 4

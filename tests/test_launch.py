@@ -206,7 +206,10 @@ def test_no_space_for_metrics(project):
     result = project.train('epochs=40', 'n_prompts=0', env={'RUN_UUID': 'feed'})
     assert_clean_failure(result, 1, 'some of the run could not be written to ')
     assert 'No space left on device' in result.stderr
-    assert result.stdout.count('No space left on device. The run goes on, and tries again') == 1
+    assert result.stdout.count(f'Cannot write {folder / "log.jsonl"}: [Errno 28] No space left on device') == 1
+    # A checkpoint is not complete without the metrics up to it
+    assert result.stdout.count('Cannot save a checkpoint: [Errno 28] No space left on device') == 1
+    assert not list(folder.glob('checkpoints/*'))
     # It was trained to the end all the same
     assert 'Validation loss' in result.stdout
 
@@ -233,9 +236,9 @@ def test_a_home_that_cannot_be_written(project):
 
 def test_a_run_of_the_same_uuid_stays_as_it_is(project):
     assert project.train(env={'RUN_UUID': 'feed'}).returncode == 0
-    before = {path: path.read_bytes() for path in project.runs[0].iterdir()}
+    before = {path: path.read_bytes() for path in project.runs[0].rglob('*') if path.is_file()}
     assert_clean_failure(project.train(env={'RUN_UUID': 'feed'}), 2, 'there is a run with the uuid feed already')
-    assert {path: path.read_bytes() for path in project.runs[0].iterdir()} == before
+    assert {path: path.read_bytes() for path in project.runs[0].rglob('*') if path.is_file()} == before
 
 
 def test_a_folder_that_was_there_stays(project):
