@@ -4,6 +4,7 @@
 labml knows the items of a class of configs, but not what a person needs to know to set one: what it does, what it is
 by default, what it can be. All of that stands in the class; here it is read from there.
 """
+import functools
 import inspect
 import re
 import sys
@@ -147,6 +148,7 @@ def scalar_type(annotation: Any) -> tuple[Any, bool]:
     return (annotation if annotation in (int, float, str, bool) else None), is_optional
 
 
+@functools.cache
 def _comments(class_: type) -> dict[str, str]:
     """The comment above each item, from the source of the class and its bases."""
     comments = {}

@@ -96,6 +96,8 @@ class _Launch:
         return resume.overrides(self.conf, run.record, values)
 
     def _build(self):
+        # labml shows all configs anew at each item that is computed: to nobody, so far
+        self.conf._set_update_callback(None)
         try:
             self.conf.init()
         except AttributeError as e:
@@ -105,6 +107,7 @@ class _Launch:
                 raise
             full = next(item for item in items_of(self.conf) if item.rpartition('.')[2] == missing[1])
             raise UserError(f'`{full}` has no value: give {full}=VALUE') from None
+        self.conf._set_update_callback(experiment_singleton().configs_processor._on_configs_updated)
 
     def _restore(self, path: Path | None):
         """Puts the run's state into the configs: that of a checkpoint, or of the last one that is whole."""

@@ -169,3 +169,14 @@ def tracked(monkeypatch):
     monkeypatch.setattr(tracker, 'add', add)
     monkeypatch.setattr(tracker, 'save', lambda: None)
     return values
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of half a megabyte."""
+    disk = tmp_path / 'disk'
+    disk.mkdir()
+    if os.geteuid() or os.system(f'mount -t tmpfs -o size=512k tmpfs {disk} 2>/dev/null'):
+        pytest.skip('a file system cannot be mounted here: it takes root')
+    yield disk
+    os.system(f'umount {disk}')

@@ -203,17 +203,6 @@ def test_a_kill_while_old_ones_are_removed(folder, monkeypatch, n):
     assert '4' in visible(folder)
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of half a megabyte."""
-    disk = tmp_path / 'disk'
-    disk.mkdir()
-    if os.geteuid() or os.system(f'mount -t tmpfs -o size=512k tmpfs {disk} 2>/dev/null'):
-        pytest.skip('a file system cannot be mounted here: it takes root')
-    yield disk
-    os.system(f'umount {disk}')
-
-
 def test_a_full_disk_leaves_older_checkpoints_as_they_are(small_disk):
     folder = small_disk / 'checkpoints'
     write(folder, 1)
