@@ -19,7 +19,11 @@ setuptools.setup(
         'labml-nn>=0.5.1,<0.6',
         'labml-helpers>=0.4.89,<0.5',
         'numpy>=1.26',
+        # The first whose `save_file` lets other threads go on
+        'safetensors>=0.8',
+        'PyYAML>=6',
     ],
+    entry_points={'console_scripts': ['labml-mlm = labml_mlm.__main__:main']},
     extras_require={
         'app': ['labml-app>=0.5.14,<0.6', 'uvicorn>=0.30', 'mpld3>=0.5.10'],
         'plot': ['matplotlib>=3.8'],

@@ -14,13 +14,14 @@ classifiers and taggers learn with few examples.
 * `MLM` hides the tokens
 * `TransformerMLM` predicts them, and computes the loss; `MLMTransformerConfigs` says how it is built
 * `MLMConfigs` is a whole run, and `train` runs it from the command line, watched on labml
+* `load` brings a trained model back, and `FillMask` has it fill in blanks
 """
 import importlib
 
 _MODULES = {'MLM': 'masking', 'MLMConfigs': 'configs', 'TransformerMLM': 'model', 'MLMTransformerConfigs': 'model',
-            'train': 'launch'}
+            'train': 'launch', 'FillMask': 'fill_mask', 'load': 'pretrained'}
 
-__all__ = ['MLM', 'MLMConfigs', 'MLMTransformerConfigs', 'TransformerMLM', 'train']
+__all__ = ['FillMask', 'MLM', 'MLMConfigs', 'MLMTransformerConfigs', 'TransformerMLM', 'load', 'train']
 
 
 def __getattr__(name: str):

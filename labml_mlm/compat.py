@@ -6,7 +6,7 @@
   discards its value.
 * labml takes the first file outside its own packages for the experiment, and so finds the project: its
   `.labml.yaml`, `data/` and `logs/`. That would be one of our files, wherever they are installed. `set_project` names
-  the file that called us instead.
+  the file that called us instead, and `logs_of` finds the project of a folder.
 * When configs are made, labml merges the defaults of a subclass into the items of its base class, for the rest of the
   process: after the first `MLMTransformerConfigs()`, labml_nn's `TransformerConfigs()` would ask for options that
   it does not have. Configs that subclass `OwnDefaults` leave their base classes as they are.
@@ -58,3 +58,18 @@ def set_project() -> str:
     except RuntimeError as e:
         raise UserError(f'.labml.yaml: {e}') from None
     return script
+
+
+def logs_of(folder: Path) -> Path:
+    """
+    labml's folder of experiments in the project that `folder` is in.
+
+    Raises `UserError` if it is in none, or if its `.labml.yaml` has something that labml does not take.
+    """
+    folder = folder.expanduser().resolve()
+    if not any((parent / '.labml.yaml').is_file() for parent in (folder, *folder.parents)):
+        raise UserError(f'{folder} is in no labml project: there is no .labml.yaml in it or above it')
+    try:
+        return labml.internal.lab.Lab(folder).experiments
+    except RuntimeError as e:
+        raise UserError(f'.labml.yaml: {e}') from None

@@ -48,6 +48,13 @@ class Item:
         # What labml calls an option without a name
         return [name for name in names if not name.startswith('_')]
 
+    def is_possible(self, value: Any) -> bool:
+        """Is it a value to set here, and not the name of what is not there, or of what the item follows?"""
+        if self.refused is not None:
+            return False
+        return not isinstance(value, str) or value in self.allowed or (not self.options and
+                                                                       scalar_type(self.type)[0] is str)
+
     @property
     def is_given(self) -> bool:
         """Can it be given on the command line?"""

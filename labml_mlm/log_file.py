@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from typing import NamedTuple
 
 from labml import logger
 from labml.internal.tracker.writers import file
@@ -136,13 +137,33 @@ def cut(path: Path, n_bytes: int) -> int:
         return n_bytes
 
 
-def read_lines(path: Path, containing: str = '') -> Iterator[dict[str, list[tuple[int, list[float]]]]]:
-    """
-    What each line of a file of metrics tracks, `{name: [(step, values)]}`, of the lines with a text in them only, which
-    is much faster. A last line that is not whole yet is left out.
-    """
-    if path.exists():
-        with open(path, encoding='utf-8', errors='replace') as f:
-            for line in f:
-                if containing in line and line.endswith('\n'):
-                    yield json.loads(line)['track']
+class Summary(NamedTuple):
+    """What a file of metrics comes to; `None` where it has nothing to say."""
+    # labml's global step of the last values
+    step: int | None
+    # Lowest validation loss, and the accuracy at that step
+    loss: float | None
+    accuracy: float | None
+
+
+def summary(path: Path) -> Summary:
+    """The file of a run in short, also while it is written. Lines that are not whole are left out."""
+    last, best = None, (None, None)
+    for line in _whole_lines(path):
+        last = line
+        # Much faster than to parse them all
+        if '"loss.valid"' in line:
+            track = json.loads(line)['track']
+            accuracies = {step: values[0] for step, values in track.get('accuracy.valid', [])}
+            for step, values in track['loss.valid']:
+                if values[0] == values[0] and (best[0] is None or values[0] < best[0]):
+                    best = values[0], accuracies.get(step)
+    steps = [pairs[-1][0] for pairs in json.loads(last)['track'].values()] if last else []
+    return Summary(max(steps, default=None), *best)
+
+
+def _whole_lines(path: Path) -> Iterator[str]:
+    with contextlib.suppress(FileNotFoundError), open(path, encoding='utf-8', errors='replace') as f:
+        for line in f:
+            if line.endswith('}\n'):
+                yield line

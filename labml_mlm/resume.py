@@ -16,7 +16,7 @@ import torch
 from labml.configs import BaseConfigs
 
 from labml_mlm.errors import UserError
-from labml_mlm.items import Item, computed_values, given_values, items_of, scalar_type
+from labml_mlm.items import Item, computed_values, given_values, items_of
 
 # Characters of a computed value: one may be a whole text
 _MAX_COMPUTED = 200
@@ -48,7 +48,7 @@ def overrides(conf: BaseConfigs, record: dict, new: dict[str, Any]) -> tuple[dic
     if missing:
         raise UserError(f'the run was given `{missing[0]}`, which the configs of this script do not have')
     values = {name: value for name, value in record['defaults'].items()
-              if name in items and value != _as_json(items[name].default) and _is_value(items[name], value)}
+              if name in items and value != _as_json(items[name].default) and items[name].is_possible(value)}
     values |= record['given']
     if record['text']['source'] is not None and values.get('text', 'auto') == 'auto':
         # `auto` may find another text by now
@@ -115,13 +115,6 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
     return value is None or isinstance(value, bool | int | float | str)
-
-
-def _is_value(item: Item, value: Any) -> bool:
-    """Is it one to set, and not what an item follows?"""
-    if item.refused is not None:
-        return False
-    return not isinstance(value, str) or value in item.allowed or scalar_type(item.type)[0] is str
 
 
 def _as_json(value: Any) -> Any:

@@ -6,7 +6,7 @@ from conftest import values_of
 from labml.internal.tracker.indicators.numeric import Scalar
 from labml.internal.tracker.writers import file
 
-from labml_mlm.log_file import FileWriter, cut, read_lines
+from labml_mlm.log_file import FileWriter, cut, summary
 
 
 def write(writer, step, **values):
@@ -144,11 +144,21 @@ def test_cut_of_a_file_that_is_not_there(tmp_path):
     assert not (tmp_path / 'log').exists()
 
 
-def test_lines_that_are_whole(tmp_path):
+def test_summary(tmp_path):
     path = tmp_path / 'log'
-    lines = [{'track': {name: [[1, [2.]]]}, 'time': 0} for name in ('loss.train', 'loss.valid', 'lr')]
-    path.write_text('\n'.join(map(json.dumps, lines)))
-    # The last one has no end yet
-    assert [list(track) for track in read_lines(path)] == [['loss.train'], ['loss.valid']]
-    assert [list(track) for track in read_lines(path, 'valid')] == [['loss.valid']]
-    assert list(read_lines(tmp_path / 'none')) == []
+    assert summary(path) == (None, None, None)
+    writer = FileWriter(path)
+    write(writer, 8, **{'loss.train': 3.})
+    writer.mark().result()
+    assert summary(path) == (8, None, None)
+    for step, loss in ((16, 2.), (24, float('nan')), (32, 1.), (40, 1.5)):
+        write(writer, step, **{'loss.train': 0.1, 'loss.valid': loss, 'accuracy.valid': step / 100})
+        if step == 24:
+            writer.mark().result()
+    write(writer, 48, **{'loss.train': 0.1})
+    writer.mark().result()
+    assert summary(path) == (48, 1., 0.32)
+    # The next line is being written
+    with open(path, 'a') as f:
+        f.write('{"track": {"loss.valid": [[56, [0.')
+    assert summary(path) == (48, 1., 0.32)

@@ -1,0 +1,183 @@
+"""The command `labml-mlm`: what was trained, and what to do with it."""
+import argparse
+import itertools
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from labml_mlm import exits, log_file, runs
+from labml_mlm.compat import logs_of
+from labml_mlm.errors import UserError
+
+_RUN = 'a run: its uuid or the beginning of it, its folder or that of a checkpoint, or `last` for the newest'
+# Lines of standard input that are filled in together
+_LINES = 256
+
+
+def main(arguments: Sequence[str] | None = None):
+    """
+    Runs a command, from `arguments` or the command line.
+
+    Exits with 2 and one message for what is wrong in the arguments or in a text, with 1 if the machine fails, with 130
+    after Ctrl-C.
+    """
+    parsed = _parser().parse_args(arguments)
+    with exits.exits():
+        try:
+            parsed.command(parsed)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            exits.leave(130, 'Interrupted')
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='labml-mlm', description='What was trained, and what to do with it.')
+    commands = parser.add_subparsers(required=True, metavar='COMMAND')
+
+    def command(name: str, function, about: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=about, description=about)
+        added.set_defaults(command=function)
+        added.add_argument('--path', type=Path, default=Path(), metavar='FOLDER',
+                           help='a folder in the labml project, in place of the current one')
+        added.add_argument('--json', action='store_true', help='print JSON')
+        return added
+
+    command('runs', _runs, 'List the runs of the labml project that one stands in.')
+
+    fill_mask = command('fill-mask', _fill_mask, 'Fill in every [MASK] of a text, or of each line of standard input.')
+    fill_mask.add_argument('run', metavar='RUN', help=_RUN)
+    fill_mask.add_argument('text', metavar='TEXT', nargs='?', help='a text with [MASK] in it; without one, lines of '
+                                                                   'standard input')
+    fill_mask.add_argument('--top', type=_at_least_1, default=5, metavar='N', help='predictions for each [MASK] (5)')
+
+    evaluate = command('evaluate', _evaluate, 'Loss, masked accuracy and perplexity on a text, beside the unigram '
+                                              'baseline.')
+    evaluate.add_argument('run', metavar='RUN', help=_RUN)
+    evaluate.add_argument('--text', nargs='+', metavar='FILE', help='texts in UTF-8; without any, what the run was '
+                                                                    'validated on')
+    evaluate.add_argument('--pseudo', action='store_true', help='also pseudo-perplexity: each token masked in turn, '
+                                                                'which takes as many times longer as seq_len says')
+    for parser_ in (fill_mask, evaluate):
+        parser_.add_argument('--checkpoint', default='best', metavar='WHICH',
+                             help='`best` by validation loss (unless given), `last`, or a step')
+    return parser
+
+
+def _runs(parsed: argparse.Namespace):
+    found = [_described(run) for run in runs.runs_in(logs_of(parsed.path))]
+    if parsed.json:
+        print(json.dumps(found))
+        return
+    if not found:
+        print(f'There is no run in {logs_of(parsed.path)} yet')
+        return
+    rows = [['uuid', 'name', 'started', 'step', 'loss.valid', 'accuracy.valid', 'status']]
+    for run in found:
+        rows.append([run['uuid'], run['name'], time.strftime('%Y-%m-%d %H:%M', time.localtime(run['started'])),
+                     *(_number(run[name]) for name in ('step', 'loss.valid', 'accuracy.valid')), run['status']])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        # Numbers to the right, texts to the left
+        cells = [cell.rjust(width) if 3 <= i <= 5 else cell.ljust(width)
+                 for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        print('  '.join(cells).rstrip())
+
+
+def _described(run: runs.Run) -> dict:
+    summary = log_file.summary(run.log)
+    return {'uuid': run.uuid, 'name': run.experiment, 'started': run.began, 'step': summary.step,
+            'loss.valid': summary.loss, 'accuracy.valid': summary.accuracy, 'status': run.status,
+            'path': str(run.path)}
+
+
+def _fill_mask(parsed: argparse.Namespace):
+    from labml_mlm.fill_mask import FillMask
+
+    fill_mask = FillMask.load(parsed.run, which=parsed.checkpoint, folder=parsed.path)
+    print(f'Using {fill_mask.pretrained.about}', file=sys.stderr)
+    lines: Iterable[str] = [parsed.text] if parsed.text is not None else (line.rstrip('\r\n') for line in sys.stdin)
+    lines = iter(lines)
+    begin = 0
+    while texts := list(itertools.islice(lines, _LINES)):
+        for filled in _filled(fill_mask, texts, parsed, begin):
+            if parsed.json:
+                print(json.dumps({'text': filled.text, 'filled': filled.filled,
+                                  'masks': [[prediction._asdict() for prediction in mask] for mask in filled.masks]}))
+            else:
+                print(filled.filled)
+                for mask in filled.masks:
+                    print('   ', *(f'{prediction.token!r} {prediction.probability:.3f}' for prediction in mask),
+                          sep='  ')
+        begin += len(texts)
+    if not begin:
+        raise UserError('there is no text: give one with [MASK] in it, or lines of such texts on standard input')
+
+
+def _filled(fill_mask, texts: list[str], parsed: argparse.Namespace, begin: int) -> list:
+    try:
+        return fill_mask(texts, top=parsed.top)
+    except UserError as e:
+        if parsed.text is not None:
+            raise
+        # Which one was it?
+        for number, text in enumerate(texts, start=begin + 1):
+            try:
+                fill_mask(text)
+            except UserError as of_line:
+                raise UserError(f'line {number}: {of_line}') from None
+        raise e
+
+
+def _evaluate(parsed: argparse.Namespace):
+    import torch
+
+    from labml_mlm import evaluate
+    from labml_mlm.pretrained import load
+    from labml_mlm.text import read_file
+
+    pretrained = load(parsed.run, which=parsed.checkpoint, folder=parsed.path)
+    conf = pretrained.configs
+    print(f'Using {pretrained.about}', file=sys.stderr)
+    if parsed.text:
+        texts = [torch.from_numpy(pretrained.tokenizer.encode(read_file(path))) for path in parsed.text]
+        batches = list(itertools.chain.from_iterable(
+            evaluate.windows(text, seq_len=conf.seq_len, batch_size=conf.valid_batch_size) for text in texts))
+    else:
+        batches = pretrained.validation_batches()
+    n_tokens = sum(batch.numel() for batch in batches)
+    is_shown = sys.stderr.isatty()
+
+    def progress(done: int):
+        if is_shown:
+            print(f'\r{done / n_tokens:6.1%}', end='\r' if done == n_tokens else '', file=sys.stderr, flush=True)
+
+    result = evaluate.evaluate(pretrained, batches, is_pseudo=parsed.pseudo, progress=progress)
+    if parsed.json:
+        print(json.dumps(result._asdict()))
+        return
+    unknown = sum(int((batch == conf.no_mask_tokens[0]).sum()) for batch in batches) if conf.no_mask_tokens else 0
+    print(f'{result.n_tokens:,} tokens, {result.n_masked:,} of them masked'
+          + (f'; {unknown:,} are not in the vocabulary' if unknown else ''))
+    print(f'{"":9}{"loss":>9}{"accuracy":>11}{"perplexity":>13}')
+    print(f'{"model":9}{result.loss:9.4f}{result.accuracy:11.4f}{result.perplexity:13.3f}')
+    print(f'{"unigram":9}{result.unigram_loss:9.4f}{result.unigram_accuracy:11.4f}{result.unigram_perplexity:13.3f}')
+    if result.pseudo_perplexity is not None:
+        print(f'Pseudo-perplexity {result.pseudo_perplexity:.3f}')
+
+
+def _at_least_1(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text}: it has to be a whole number, at least 1')
+    return int(text)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return '-'
+    return f'{value:,}' if isinstance(value, int) else f'{value:.4f}'
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,109 @@
+r"""
+# How well a trained model knows a text
+
+The text is cut into windows of the run's `seq_len`, every token in one. In each, 15% of the tokens are masked in BERT's
+way, always the same ones, and the loss is the mean over all of them, in nats. Beside it stands what a model would reach
+that knows nothing of context: the *unigram* baseline gives each token its share of the same text.
+
+**Pseudo-perplexity** ([Salazar et al. 2020](https://arxiv.org/abs/1910.14659), section 2.2): each token is masked in
+turn, alone, and with $W_{\setminus t}$ all other tokens of its window
+
+$$\mathrm{PPPL} = \exp \Big( -\frac{1}{N} \sum_t \log p(w_t \mid W_{\setminus t}) \Big)$$
+
+It has no masks to choose, and takes as many passes of a window as the window has tokens.
+"""
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from labml_mlm.errors import UserError
+from labml_mlm.pretrained import Pretrained
+
+# Tokens of a batch of pseudo-perplexity
+_BATCH_TOKENS = 1 << 15
+
+
+class Evaluation(NamedTuple):
+    """Figures of a text; losses are in nats a masked token."""
+    # Tokens of the text, and how many of them were masked
+    n_tokens: int
+    n_masked: int
+    loss: float
+    accuracy: float
+    perplexity: float
+    unigram_loss: float
+    unigram_accuracy: float
+    unigram_perplexity: float
+    pseudo_perplexity: float | None = None
+
+
+def windows(tokens: Tensor, *, seq_len: int, batch_size: int) -> Iterator[Tensor]:
+    """The windows of a text in batches, `[seq_len, batch_size]`, and what is left at its end as a batch of its own."""
+    n = len(tokens) // seq_len * seq_len
+    for batch in tokens[:n].view(-1, seq_len).split(batch_size):
+        if len(batch):
+            yield batch.T.long()
+    if n < len(tokens):
+        yield tokens[n:, None].long()
+
+
+@torch.no_grad()
+def evaluate(pretrained: Pretrained, batches: Iterable[Tensor], *, is_pseudo: bool = False,
+             progress: Callable[[int], None] = lambda n_tokens: None) -> Evaluation:
+    """
+    * `batches` are windows of token ids, `[seq_len, batch_size]`
+    * `is_pseudo` adds the pseudo-perplexity
+    * `progress` is called with the number of tokens so far
+
+    Raises `UserError` if there is nothing to mask.
+    """
+    model, mlm, device = pretrained.model, pretrained.configs.valid_mlm, pretrained.device
+    mlm.generator.manual_seed(0)
+    loss_sum, n_correct, n_tokens, log_p, n_pseudo = 0., 0, 0, 0., 0
+    # Of each token, how often it occurs and how often it was masked; `[n_vocabulary]`
+    counts = torch.zeros(mlm.n_tokens, dtype=torch.long)
+    labelled = torch.zeros_like(counts)
+    for x in batches:
+        x = x.to(device)
+        masked, labels = mlm(x)
+        output = model(masked, labels)
+        loss_sum += output.loss_sum.item()
+        n_correct += output.n_correct.item()
+        n_tokens += x.numel()
+        counts += x.flatten().bincount(minlength=len(counts)).cpu()
+        labelled += labels[labels != model.padding_token].bincount(minlength=len(counts)).cpu()
+        if is_pseudo:
+            of_batch, n = _pseudo_log_likelihood(pretrained, x)
+            log_p, n_pseudo = log_p + of_batch, n_pseudo + n
+        progress(n_tokens)
+
+    n_masked = int(labelled.sum())
+    if not n_masked:
+        raise UserError('the text has no token that can be masked')
+    counts[~mlm.is_maskable.cpu()] = 0
+    unigram_loss = -(labelled * (counts.double() / counts.sum()).clamp(min=1e-300).log()).sum().item() / n_masked
+    return Evaluation(n_tokens, n_masked, loss_sum / n_masked, n_correct / n_masked, math.exp(loss_sum / n_masked),
+                      unigram_loss, labelled[counts.argmax()].item() / n_masked, math.exp(unigram_loss),
+                      math.exp(-log_p / n_pseudo) if is_pseudo else None)
+
+
+def _pseudo_log_likelihood(pretrained: Pretrained, x: Tensor) -> tuple[float, int]:
+    """The sum of the log-probabilities of the tokens in `[seq_len, batch_size]`, each masked in turn; their number."""
+    model, mlm = pretrained.model, pretrained.configs.valid_mlm
+    # Place and window of each token that can be masked; `[n]`
+    places, columns = mlm.is_maskable.to(x.device)[x].nonzero(as_tuple=True)
+    total = 0.
+    for place, column in zip(*(t.split(max(1, _BATCH_TOKENS // len(x))) for t in (places, columns)), strict=True):
+        # A copy of the window for each; `[seq_len, n]`
+        copies = x[:, column]
+        copy = torch.arange(len(place), device=x.device)
+        labels = copies[place, copy]
+        copies[place, copy] = mlm.mask_token
+        # `[n, n_vocabulary]`
+        logits = model.generator(model.encode(copies)[place, copy])
+        total -= functional.cross_entropy(logits.float(), labels, reduction='sum').item()
+    return total, len(places)
