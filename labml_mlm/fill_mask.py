@@ -108,11 +108,7 @@ class FillMask:
         pieces = text.split(MASK_TEXT)
         if len(pieces) == 1:
             raise UserError(f'there is no {MASK_TEXT} in {text!r}')
-        mask = torch.tensor([self.pretrained.configs.mask_token])
-        ids = []
-        for piece in pieces:
-            ids += [mask, self.pretrained.ids(piece)] if piece else [mask]
-        return self.pretrained.checked(torch.cat(ids[1:]))
+        return self.pretrained.masked_ids(pieces)
 
 
 def _filled(text: str, masks: list[list[Prediction]]) -> Filled:

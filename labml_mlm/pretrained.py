@@ -63,13 +63,16 @@ class Pretrained:
         Raises `UserError` for an empty text, for one that is longer than the model allows, and for characters that the
         tokenizer does not know.
         """
-        if unknown := self.tokenizer.unknown(text):
-            raise UserError(f'the model does not know {", ".join(map(repr, unknown))}: '
-                            f'it was not in the text that it was trained on')
-        return self.checked(torch.from_numpy(self.tokenizer.encode(text)).long())
+        return self.masked_ids([text])
 
-    def checked(self, ids: Tensor) -> Tensor:
-        """Token ids as they are. Raises `UserError` if there are none, or more than the model allows."""
+    def masked_ids(self, pieces: Sequence[str]) -> Tensor:
+        """Token ids of the pieces of a text, with the id of `[MASK]` between each two; raises what `ids` does."""
+        if unknown := self.tokenizer.unknown(''.join(pieces)):
+            raise UserError(f'the model does not know {", ".join(map(repr, unknown))}, '
+                            f'which the text that it was trained on does not have')
+        mask = torch.tensor([self.configs.mask_token])
+        parts = [part for piece in pieces for part in (mask, torch.from_numpy(self.tokenizer.encode(piece)).long())]
+        ids = torch.cat(parts[1:])
         if not len(ids):
             raise UserError('the text is empty')
         if len(ids) > self.model.max_seq_len:

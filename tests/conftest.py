@@ -179,4 +179,4 @@ def small_disk(tmp_path):
     if os.geteuid() or os.system(f'mount -t tmpfs -o size=512k tmpfs {disk} 2>/dev/null'):
         pytest.skip('a file system cannot be mounted here: it takes root')
     yield disk
-    os.system(f'umount {disk}')
+    os.system(f'umount -l {disk}')
