@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from labml.internal.monitor import monitor_singleton
 from torch import Tensor
@@ -27,10 +28,10 @@ from labml_mlm.items import items_of
 from labml_mlm.model import TransformerMLM
 from labml_mlm.resume import check_same
 from labml_mlm.state import unpack
-from labml_mlm.tokenizer import CharacterTokenizer
+from labml_mlm.tokenizer import UNK, CharacterTokenizer
 
 # Tokens of a batch, padding included
-_BATCH_TOKENS = 1 << 14
+_BATCH_TOKENS = 1 << 12
 
 
 class Pretrained:
@@ -50,6 +51,8 @@ class Pretrained:
         self.configs = configs
         self.checkpoint = checkpoint
         self.about = about
+        # It takes a walk through all modules
+        self._max_seq_len = model.max_seq_len
 
     @property
     def device(self) -> torch.device:
@@ -67,17 +70,17 @@ class Pretrained:
 
     def masked_ids(self, pieces: Sequence[str]) -> Tensor:
         """Token ids of the pieces of a text, with the id of `[MASK]` between each two; raises what `ids` does."""
-        if unknown := self.tokenizer.unknown(''.join(pieces)):
-            raise UserError(f'the model does not know {", ".join(map(repr, unknown))}, '
-                            f'which the text that it was trained on does not have')
-        mask = torch.tensor([self.configs.mask_token])
-        parts = [part for piece in pieces for part in (mask, torch.from_numpy(self.tokenizer.encode(piece)).long())]
-        ids = torch.cat(parts[1:])
+        mask = np.array([self.configs.mask_token])
+        parts = [part for piece in pieces for part in (mask, self.tokenizer.encode(piece))]
+        ids = np.concatenate(parts[1:])
+        if UNK in ids:
+            unknown = ', '.join(map(repr, self.tokenizer.unknown(''.join(pieces))))
+            raise UserError(f'the model does not know {unknown}, which the text that it was trained on does not have')
         if not len(ids):
             raise UserError('the text is empty')
-        if len(ids) > self.model.max_seq_len:
-            raise UserError(f'the text has {len(ids):,} tokens, and the model takes {self.model.max_seq_len:,} at most')
-        return ids
+        if len(ids) > self._max_seq_len:
+            raise UserError(f'the text has {len(ids):,} tokens, and the model takes {self._max_seq_len:,} at most')
+        return torch.from_numpy(ids).long()
 
     def validation_batches(self) -> list[Tensor]:
         """
