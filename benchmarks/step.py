@@ -30,8 +30,8 @@ from labml_nn.transformers import TransformerConfigs
 from torch import Tensor, nn
 
 from labml_mlm import MLMConfigs, screen
+from labml_mlm.log_file import FileWriter
 from labml_mlm.screen import PlainWriter
-from labml_mlm.tracking import FileWriter
 
 
 def labml_nn_step(conf: MLMConfigs) -> Callable[[Tensor], None]:

@@ -99,7 +99,7 @@ def _fill_mask(parsed: argparse.Namespace):
     print(f'Using {fill_mask.pretrained.about}', file=sys.stderr)
     lines: Iterable[str] = [parsed.text] if parsed.text is not None else (line.rstrip('\r\n') for line in sys.stdin)
     lines = iter(lines)
-    begin = 0
+    begin, longest = 0, 2 * fill_mask.pretrained.configs.seq_len
     while texts := list(itertools.islice(lines, _LINES)):
         for filled in _filled(fill_mask, texts, parsed, begin):
             if parsed.json:
@@ -111,6 +111,10 @@ def _fill_mask(parsed: argparse.Namespace):
                     print('   ', *(f'{prediction.token!r} {prediction.probability:.3f}' for prediction in mask),
                           sep='  ')
         begin += len(texts)
+        if (length := max(len(fill_mask.ids(text)) for text in texts)) > longest:
+            longest = float('inf')
+            print(f'Note: a text has {length:,} tokens, and the model was trained on '
+                  f'{fill_mask.pretrained.configs.seq_len} at a time: it predicts worse in long texts', file=sys.stderr)
     if not begin:
         raise UserError('there is no text: give one with [MASK] in it, or lines of such texts on standard input')
 

@@ -74,7 +74,7 @@ class FillMask:
             return self([texts], top=top)[0]
         if top < 1:
             raise UserError(f'top={top}: it has to be at least 1')
-        sequences = [self._ids(text) for text in texts]
+        sequences = [self.ids(text) for text in texts]
         filled: list = [None] * len(sequences)
         for indices, x, key_padding in self.pretrained.batches(sequences):
             probabilities, tokens = self._predict(x, key_padding, top)
@@ -103,8 +103,8 @@ class FillMask:
         logits = logits.float().masked_fill(~self._answers.to(x.device), -torch.inf)
         return logits.softmax(dim=-1).topk(min(top, int(self._answers.sum())))
 
-    def _ids(self, text: str) -> Tensor:
-        """Token ids, `[seq_len]`."""
+    def ids(self, text: str) -> Tensor:
+        """Token ids of a text with `[MASK]` in it, `[seq_len]`; raises what a call does."""
         pieces = text.split(MASK_TEXT)
         if len(pieces) == 1:
             raise UserError(f'there is no {MASK_TEXT} in {text!r}')

@@ -344,6 +344,12 @@ def test_fill_mask_command(command, run):
                         out)
 
 
+def test_fill_mask_command_with_a_long_text(command):
+    code, out, err = command('fill-mask', 'feed', 'the quick ' * 5 + '[MASK]')
+    assert (code, err.count('Note: a text has 51 tokens, and the model was trained on 16 at a time')) == (0, 1)
+    assert 'Note' not in command('fill-mask', 'feed', 'the quick ' * 3 + '[MASK]')[2]
+
+
 def test_fill_mask_command_with_json(command):
     code, out, _ = command('fill-mask', 'feed', 'qu[MASK]ck', '--json', '--top', '1')
     result = json.loads(out)

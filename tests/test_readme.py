@@ -13,7 +13,8 @@ from labml_mlm.items import items_of
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
 COMMANDS = [line for block in re.findall(r'```sh\n(.*?)```', README, re.DOTALL) for line in block.splitlines()]
 SET_UP = [command for command in COMMANDS if command.startswith('python3 -m venv')]
-PYTHON_BLOCKS = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
+USE, EXTEND, MASK = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
+TRAIN = 'python experiments/char_mlm.py text_path=my_text.txt epochs=1 transformer.n_layers=1 n_prompts=0'
 
 
 @pytest.fixture
@@ -26,14 +27,15 @@ def checkout(tmp_path, project):
         if (ROOT / file).exists():
             (path / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / file, path / file)
-    (path / 'my_text.txt').write_text('the quick brown fox jumps over the lazy dog\n' * 500)
-    (path / 'my_mlm.py').write_text(PYTHON_BLOCKS[0])
+    (path / 'my_text.txt').write_text('the quick brown fox jumps over the lazy dog\nTo be or not to be\n' * 400)
+    (path / 'my_mlm.py').write_text(EXTEND)
     (path / 'poems').mkdir()
     (path / 'poems/one.txt').write_text((path / 'my_text.txt').read_text())
     # `python` is the one that runs the tests
     (tmp_path / 'bin').mkdir()
-    (tmp_path / 'bin/python').write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    (tmp_path / 'bin/python').chmod(0o755)
+    for name, command in {'python': sys.executable, 'labml-mlm': f'{sys.executable} -m labml_mlm'}.items():
+        (tmp_path / 'bin' / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        (tmp_path / 'bin' / name).chmod(0o755)
 
     def run(command):
         env = project.environment()
@@ -45,20 +47,23 @@ def checkout(tmp_path, project):
 
 def test_all_kinds_of_commands_are_found():
     assert len(SET_UP) == 2
-    assert len(COMMANDS) == 8
-    assert len(PYTHON_BLOCKS) == 2
+    assert len(COMMANDS) == 16
 
 
 @pytest.mark.parametrize('command', [c for c in COMMANDS if c not in SET_UP])
 def test_command(checkout, command):
-    if command.startswith('python experiments/') and 'text_path' not in command and '--help' not in command:
+    if '--resume' in command or 'labml-mlm' in command:
+        assert checkout(TRAIN).returncode == 0
+    elif command.startswith('python experiments/') and 'text_path' not in command and '--help' not in command:
         # The same on a text that takes seconds
         command += ' text_path=my_text.txt'
     if 'benchmarks/' in command:
-        command += ' --rounds 1 --steps 1'
+        command += ' --rounds 1' + ('' if 'fill_mask' in command else ' --steps 2')
     result = checkout(command)
     assert result.returncode == 0, result.stderr
-    expected = {'--help': 'usage', 'benchmarks/': 'The tracker takes'}
+    expected = {'--help': 'usage', 'benchmarks/step': 'The tracker takes', 'benchmarks/check': '% of training time',
+                'benchmarks/fill': 'batches ', ' runs': 'completed', 'fill-mask': 'To be or n',
+                '--pseudo': 'Pseudo-perplexity', 'evaluate': 'unigram', '--resume last epochs': 'epochs: 1 → 6', '--resume': 'The run'}
     assert next((text for part, text in expected.items() if part in command), 'The run is in') in result.stdout
 
 
@@ -103,9 +108,20 @@ def test_table_of_items_is_true():
             assert mentioned <= allowed, mentioned - allowed
 
 
+def test_use_example(checkout, tmp_path):
+    assert checkout(TRAIN).returncode == 0
+    (tmp_path / 'checkout/use.py').write_text(USE + "\nprint(features.shape, per_token[0].shape)\n")
+    result = checkout('python use.py')
+    assert result.returncode == 0, result.stderr
+    first, *predictions, shapes = result.stdout.splitlines()
+    assert first.startswith('th') and len(first) == 3
+    assert len(predictions) == 5
+    assert shapes == 'torch.Size([2, 128]) torch.Size([5, 128])'
+
+
 def test_masking_example():
     namespace = {}
-    exec(PYTHON_BLOCKS[1], namespace)
+    exec(MASK, namespace)
     x, masked, labels = (namespace[name] for name in ('x', 'masked', 'labels'))
     assert masked.shape == labels.shape == x.shape == (32, 64)
     assert (labels != 0).any()
