@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Models of tests are far too small for more; before torch is imported, as it reads this once
+os.environ['OMP_NUM_THREADS'] = '1'
+
 import torch
 from labml import tracker
 

@@ -9,7 +9,7 @@ import labml_mlm
 ORDER = ['errors', 'exits', 'files', 'compat', 'interrupt', 'masking', 'schedule', 'tokenizer', 'text', 'data',
          'attention', 'model', 'optimizer', 'checkpoint', 'log_file', 'runs', 'state', 'saver', 'trainer', 'screen',
          'samples', 'metrics', 'tracking', 'text_configs', 'run_configs', 'configs', 'items', 'overrides', 'resume',
-         'launch']
+         'launch', 'pretrained', 'fill_mask', 'evaluate', '__main__']
 PACKAGE = Path(labml_mlm.__file__).parent
 
 

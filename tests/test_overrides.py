@@ -107,7 +107,7 @@ def test_comments_and_defaults_are_listed():
     ('transformer.encoder_attn=mh', 'mha, relative, sdpa, sdpa_rotary'),
     ('optimizer.optimizer=Sophia', 'Hessian'),
     ('optimizer=Noam', 'Did you mean `optimizer.optimizer=Noam`?'),
-    ('is_save_models=true', 'labml 0.5 has no checkpoints'),
+    ('is_save_models=true', 'checkpoints go by `checkpoint_interval`'),
     ('loop_count=3', '`epochs`'),
     ('transformer.decoder_attn=mha', 'no decoder'),
     ('transformer.n_src_vocab=3', 'tokenizer'),
@@ -115,7 +115,7 @@ def test_comments_and_defaults_are_listed():
     ('state_module=3', 'there is no such item. `--help`'),
     ('loop_cnt=3', 'there is no such item. `--help`'),
     ('validator=_default_validator', 'one of all_windows'),
-    ('trainer=_default_trainer', 'an object'),
+    ('trainer=_default_trainer', 'it is one of resumable'),
     ('seed=1e30', 'from 0 to 4294967295'),
     ('epochs=1e30', 'from 1 to 1000000000'),
 ])

@@ -63,7 +63,8 @@ def test_command(checkout, command):
     assert result.returncode == 0, result.stderr
     expected = {'--help': 'usage', 'benchmarks/step': 'The tracker takes', 'benchmarks/check': '% of training time',
                 'benchmarks/fill': 'batches ', ' runs': 'completed', 'fill-mask': 'To be or n',
-                '--pseudo': 'Pseudo-perplexity', 'evaluate': 'unigram', '--resume last epochs': 'epochs: 1 → 6', '--resume': 'The run'}
+                '--pseudo': 'Pseudo-perplexity', 'evaluate': 'unigram', '--resume last epochs': 'epochs: 1 → 6',
+                '--resume': 'The run'}
     assert next((text for part, text in expected.items() if part in command), 'The run is in') in result.stdout
 
 
