@@ -4,12 +4,17 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from labml_mlm import exits, log_file, runs
 from labml_mlm.compat import logs_of
 from labml_mlm.errors import UserError
+from labml_mlm.tracking import forget_output
+
+if TYPE_CHECKING:
+    from labml_mlm.fill_mask import Filled, FillMask
 
 _RUN = 'a run: its uuid or the beginning of it, its folder or that of a checkpoint, or `last` for the newest'
 # Lines of standard input that are filled in together
@@ -24,7 +29,12 @@ def main(arguments: Sequence[str] | None = None):
     after Ctrl-C.
     """
     parsed = _parser().parse_args(arguments)
-    with exits.exits():
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, 'reconfigure'):
+            # A text in a terminal of another encoding is no reason to stop
+            stream.reconfigure(errors='replace')
+    forget_output()
+    with exits.exits(is_user_code=False):
         try:
             parsed.command(parsed)
             sys.stdout.flush()
@@ -48,15 +58,15 @@ def _parser() -> argparse.ArgumentParser:
 
     fill_mask = command('fill-mask', _fill_mask, 'Fill in every [MASK] of a text, or of each line of standard input.')
     fill_mask.add_argument('run', metavar='RUN', help=_RUN)
-    fill_mask.add_argument('text', metavar='TEXT', nargs='?', help='a text with [MASK] in it; without one, lines of '
+    fill_mask.add_argument('text', metavar='TEXT', nargs='*', help='a text with [MASK] in it; without one, lines of '
                                                                    'standard input')
     fill_mask.add_argument('--top', type=_at_least_1, default=5, metavar='N', help='predictions for each [MASK] (5)')
 
     evaluate = command('evaluate', _evaluate, 'Loss, masked accuracy and perplexity on a text, beside the unigram '
                                               'baseline.')
     evaluate.add_argument('run', metavar='RUN', help=_RUN)
-    evaluate.add_argument('--text', nargs='+', metavar='FILE', help='texts in UTF-8; without any, what the run was '
-                                                                    'validated on')
+    evaluate.add_argument('--text', action='append', metavar='FILE',
+                          help='a text in UTF-8; may be given again. Without it, what the run was validated on')
     evaluate.add_argument('--pseudo', action='store_true', help='also pseudo-perplexity: each token masked in turn, '
                                                                 'which takes as many times longer as seq_len says')
     for parser_ in (fill_mask, evaluate):
@@ -93,45 +103,64 @@ def _described(run: runs.Run) -> dict:
 
 
 def _fill_mask(parsed: argparse.Namespace):
-    from labml_mlm.fill_mask import FillMask
+    from labml_mlm.fill_mask import MASK_TEXT, FillMask
 
+    if len(parsed.text) > 1:
+        raise UserError('the text has to be one argument: put it in quotes')
+    if MASK_TEXT in parsed.run:
+        raise UserError(f'the run comes before the text: labml-mlm fill-mask RUN {parsed.run!r}')
     fill_mask = FillMask.load(parsed.run, which=parsed.checkpoint, folder=parsed.path)
     print(f'Using {fill_mask.pretrained.about}', file=sys.stderr)
-    lines: Iterable[str] = [parsed.text] if parsed.text is not None else (line.rstrip('\r\n') for line in sys.stdin)
-    lines = iter(lines)
-    begin, longest = 0, 2 * fill_mask.pretrained.configs.seq_len
-    while texts := list(itertools.islice(lines, _LINES)):
-        for filled in _filled(fill_mask, texts, parsed, begin):
-            if parsed.json:
-                print(json.dumps({'text': filled.text, 'filled': filled.filled,
-                                  'masks': [[prediction._asdict() for prediction in mask] for mask in filled.masks]}))
-            else:
-                print(filled.filled)
-                for mask in filled.masks:
-                    print('   ', *(f'{prediction.token!r} {prediction.probability:.3f}' for prediction in mask),
-                          sep='  ')
-        begin += len(texts)
-        if (length := max(len(fill_mask.ids(text)) for text in texts)) > longest:
+    trained_on = longest = fill_mask.pretrained.configs.seq_len
+    number = 0
+    for texts in [parsed.text] if parsed.text else _chunks():
+        filled, error = _filled(fill_mask, texts, parsed.top)
+        for answer in filled:
+            _print_filled(answer, is_json=parsed.json)
+        sys.stdout.flush()
+        number += len(filled)
+        if error is not None:
+            raise error if parsed.text else UserError(f'line {number + 1}: {error}')
+        if (length := max(len(fill_mask.ids(text)) for text in texts)) > 2 * longest:
             longest = float('inf')
-            print(f'Note: a text has {length:,} tokens, and the model was trained on '
-                  f'{fill_mask.pretrained.configs.seq_len} at a time: it predicts worse in long texts', file=sys.stderr)
-    if not begin:
+            print(f'Note: a text has {length:,} tokens, and the model was trained on {trained_on} at a time: '
+                  'it predicts worse in long texts', file=sys.stderr)
+    if not number:
         raise UserError('there is no text: give one with [MASK] in it, or lines of such texts on standard input')
 
 
-def _filled(fill_mask, texts: list[str], parsed: argparse.Namespace, begin: int) -> list:
+def _filled(fill_mask: 'FillMask', texts: list[str], top: int) -> 'tuple[list[Filled], UserError | None]':
+    """The texts filled in, up to the first that cannot be, and why that is."""
+    for i, text in enumerate(texts):
+        try:
+            fill_mask.ids(text)
+        except UserError as e:
+            return fill_mask(texts[:i], top=top), e
+    return fill_mask(texts, top=top), None
+
+
+def _print_filled(filled: 'Filled', *, is_json: bool):
+    if is_json:
+        print(json.dumps({'text': filled.text, 'filled': filled.filled,
+                          'masks': [[prediction._asdict() for prediction in mask] for mask in filled.masks]}))
+        return
+    print(filled.filled)
+    for mask in filled.masks:
+        print('   ', *(f'{prediction.token!r} {prediction.probability:.3f}' for prediction in mask), sep='  ')
+
+
+def _chunks() -> Iterator[list[str]]:
+    """Lines of standard input, some at a time; each at once where a person types them."""
+    if sys.stdin is None:
+        return
+    if hasattr(sys.stdin, 'reconfigure'):
+        sys.stdin.reconfigure(encoding='utf-8', errors='strict')
+    n = 1 if sys.stdin.isatty() else _LINES
     try:
-        return fill_mask(texts, top=parsed.top)
-    except UserError as e:
-        if parsed.text is not None:
-            raise
-        # Which one was it?
-        for number, text in enumerate(texts, start=begin + 1):
-            try:
-                fill_mask(text)
-            except UserError as of_line:
-                raise UserError(f'line {number}: {of_line}') from None
-        raise e
+        while lines := list(itertools.islice(sys.stdin, n)):
+            yield [line.rstrip('\r\n') for line in lines]
+    except UnicodeDecodeError:
+        raise UserError('standard input is not UTF-8 text') from None
 
 
 def _evaluate(parsed: argparse.Namespace):
@@ -149,7 +178,10 @@ def _evaluate(parsed: argparse.Namespace):
         batches = list(itertools.chain.from_iterable(
             evaluate.windows(text, seq_len=conf.seq_len, batch_size=conf.valid_batch_size) for text in texts))
     else:
-        batches = pretrained.validation_batches()
+        try:
+            batches = pretrained.validation_batches()
+        except UserError as e:
+            raise UserError(f'{e}. --text FILE evaluates on another text') from None
     n_tokens = sum(batch.numel() for batch in batches)
     is_shown = sys.stderr.isatty()
 

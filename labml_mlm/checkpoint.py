@@ -27,11 +27,13 @@ hidden one are right (`folders`). The next start of the run puts it in its place
 The checksums are for what an `fsync` cannot promise: disks that lie, copies that were cut short, files that were
 edited. A checkpoint that does not match them is `Damaged`, and the one before it is used.
 """
+import contextlib
 import hashlib
 import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -67,10 +69,8 @@ class Checkpoint(NamedTuple):
     def check(self):
         """Reads all files. Raises `Damaged` if one of them is not what was written."""
         for name, written in self.document['files'].items():
-            try:
+            with _readable(self.path / name):
                 n_bytes, sha256 = _measure(self.path / name)
-            except OSError as e:
-                raise Damaged(f'{self.path / name}: {e.strerror}') from None
             if n_bytes != written['bytes']:
                 raise Damaged(f'{self.path / name} has {n_bytes:,} bytes, and not the {written["bytes"]:,} written')
             if sha256 != written['sha256']:
@@ -119,10 +119,11 @@ def write(folder: Path, step: int, *, tensors: dict[str, dict[str, 'Tensor']], d
 def read(path: Path) -> Checkpoint:
     """The checkpoint in a folder. Raises `Damaged` if its `checkpoint.json` is missing or not what was written."""
     try:
-        document = json.loads((path / DOCUMENT).read_bytes())
+        with _readable(path / DOCUMENT):
+            document = json.loads((path / DOCUMENT).read_bytes())
         sha256 = document.pop('sha256')
-    except OSError as e:
-        raise Damaged(f'{path / DOCUMENT}: {e.strerror}') from None
+    except UserError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError):
         raise Damaged(f'{path / DOCUMENT} is no checkpoint, or was cut short') from None
     if sha256 != _sha256(document):
@@ -177,6 +178,9 @@ def last_of(folder: Path) -> tuple[Checkpoint | None, list[str]]:
             checkpoint = read(path)
             checkpoint.check()
         except Damaged as e:
+            if not path.exists():
+                # A run that goes on has removed it meanwhile, and has newer ones
+                return last_of(folder)
             wrong.append(str(e))
         else:
             return checkpoint, wrong
@@ -196,6 +200,17 @@ def best_of(folder: Path) -> Checkpoint | None:
         if best is None or checkpoint.valid['loss'] <= best.valid['loss']:
             best = checkpoint
     return best
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as e:
+        raise Damaged(f'{path}: {e.strerror}') from None
+    except OSError as e:
+        # It may be as it was written
+        raise UserError(f'cannot read {path}: {e.strerror}') from None
 
 
 def _set_aside(path: Path) -> Path:

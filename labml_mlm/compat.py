@@ -7,10 +7,13 @@
 * labml takes the first file outside its own packages for the experiment, and so finds the project: its
   `.labml.yaml`, `data/` and `logs/`. That would be one of our files, wherever they are installed. `set_project` names
   the file that called us instead, and `logs_of` finds the project of a folder.
+* labml writes `indicators.yaml` and `configs.yaml` anew while it trains, and a full disk ends the run then.
+  `tolerate_full_disk` has it try again later: both only tell what others tell, too.
 * When configs are made, labml merges the defaults of a subclass into the items of its base class, for the rest of the
   process: after the first `MLMTransformerConfigs()`, labml_nn's `TransformerConfigs()` would ask for options that
   it does not have. Configs that subclass `OwnDefaults` leave their base classes as they are.
 """
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ import labml.internal.lab
 from labml import tracker
 from labml.configs import BaseConfigs
 from labml.internal.configs.config_item import ConfigItem
+from labml.internal.experiment import experiment_singleton
+from labml.internal.tracker import tracker_singleton
 from labml.utils import get_caller_file
 
 from labml_mlm.errors import UserError
@@ -60,6 +65,25 @@ def set_project() -> str:
     return script
 
 
+def tolerate_full_disk(conf: BaseConfigs):
+    """From here on, what labml writes of a started experiment on its own may fail, and is tried again."""
+    tracker_, processor = tracker_singleton(), experiment_singleton().configs_processor
+    save_indicators = tracker_.save_indicators
+
+    def save_and_try_again():
+        try:
+            save_indicators()
+        except OSError:
+            tracker_.is_indicators_updated = True
+
+    def show():
+        with contextlib.suppress(OSError):
+            processor._on_configs_updated()
+
+    tracker_.save_indicators = save_and_try_again
+    conf._set_update_callback(show)
+
+
 def logs_of(folder: Path) -> Path:
     """
     labml's folder of experiments in the project that `folder` is in.
@@ -68,6 +92,9 @@ def logs_of(folder: Path) -> Path:
     """
     folder = folder.expanduser().resolve()
     if not any((parent / '.labml.yaml').is_file() for parent in (folder, *folder.parents)):
+        if (folder / 'logs').is_dir():
+            # labml takes the folder of a script for the project then
+            return folder / 'logs'
         raise UserError(f'{folder} is in no labml project: there is no .labml.yaml in it or above it')
     try:
         return labml.internal.lab.Lab(folder).experiments

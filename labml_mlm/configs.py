@@ -93,7 +93,7 @@ class MLMConfigs(RunConfigs):
     _may_change = {
         **dict.fromkeys(['optimizer.learning_rate', 'optimizer.weight_decay', 'grad_norm_clip', 'lr_schedule',
                          'lr_warmup_steps', 'lr_min_share', 'masking_prob', 'randomize_prob', 'no_change_prob',
-                         'device'], EXACTNESS_ENDS),
+                         'device', 'device.use_cuda', 'device.cuda_device'], EXACTNESS_ENDS),
         'prompt': '', 'n_prompts': '',
     }
 

@@ -103,8 +103,3 @@ class ValidLoader:
 def _mixed(*numbers: int) -> int:
     """A seed from several numbers: neighbours do not give alike streams, as their sum would."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
-
-
-def _mixed(seed: int, epoch: int) -> int:
-    """A seed from both; their sum would give a run the epochs of the run with the seed before."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])

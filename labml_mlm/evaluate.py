@@ -1,8 +1,9 @@
 r"""
 # How well a trained model knows a text
 
-The text is cut into windows of the run's `seq_len`, every token in one. In each, 15% of the tokens are masked in BERT's
-way, always the same ones, and the loss is the mean over all of them, in nats. Beside it stands what a model would reach
+The text is cut into windows of the run's `seq_len`, every token in one. In each, the share of the tokens that the run
+masks in validation (15%, unless it was given another `valid_masking_prob`) is masked in BERT's way, always the same
+ones, and the loss is the mean over all of them, in nats. Beside it stands what a model would reach
 that knows nothing of context: the *unigram* baseline gives each token its share of the same text.
 
 **Pseudo-perplexity** ([Salazar et al. 2020](https://arxiv.org/abs/1910.14659), section 2.2): each token is masked in
@@ -70,14 +71,15 @@ def evaluate(pretrained: Pretrained, batches: Iterable[Tensor], *, is_pseudo: bo
     for x in batches:
         x = x.to(device)
         masked, labels = mlm(x)
-        output = model(masked, labels)
+        key_padding = x == model.padding_token if pretrained.configs.is_padded else None
+        output = model(masked, labels, key_padding=key_padding)
         loss_sum += output.loss_sum.item()
         n_correct += output.n_correct.item()
-        n_tokens += x.numel()
+        n_tokens += x.numel() if key_padding is None else int((~key_padding).sum())
         counts += x.flatten().bincount(minlength=len(counts)).cpu()
         labelled += labels[labels != model.padding_token].bincount(minlength=len(counts)).cpu()
         if is_pseudo:
-            of_batch, n = _pseudo_log_likelihood(pretrained, x)
+            of_batch, n = _pseudo_log_likelihood(pretrained, x, key_padding)
             log_p, n_pseudo = log_p + of_batch, n_pseudo + n
         progress(n_tokens)
 
@@ -85,13 +87,20 @@ def evaluate(pretrained: Pretrained, batches: Iterable[Tensor], *, is_pseudo: bo
     if not n_masked:
         raise UserError('the text has no token that can be masked')
     counts[~mlm.is_maskable.cpu()] = 0
-    unigram_loss = -(labelled * (counts.double() / counts.sum()).clamp(min=1e-300).log()).sum().item() / n_masked
-    return Evaluation(n_tokens, n_masked, loss_sum / n_masked, n_correct / n_masked, math.exp(loss_sum / n_masked),
-                      unigram_loss, labelled[counts.argmax()].item() / n_masked, math.exp(unigram_loss),
-                      math.exp(-log_p / n_pseudo) if is_pseudo else None)
+    unigram_loss = -(labelled * (counts.double() / counts.sum()).clamp(min=1e-300).log()).sum().item() / n_masked + 0.
+    return Evaluation(n_tokens, n_masked, loss_sum / n_masked, n_correct / n_masked, _exp(loss_sum / n_masked),
+                      unigram_loss, labelled[counts.argmax()].item() / n_masked, _exp(unigram_loss),
+                      _exp(-log_p / n_pseudo) if is_pseudo else None)
 
 
-def _pseudo_log_likelihood(pretrained: Pretrained, x: Tensor) -> tuple[float, int]:
+def _exp(x: float) -> float:
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf
+
+
+def _pseudo_log_likelihood(pretrained: Pretrained, x: Tensor, key_padding: Tensor | None) -> tuple[float, int]:
     """The sum of the log-probabilities of the tokens in `[seq_len, batch_size]`, each masked in turn; their number."""
     model, mlm = pretrained.model, pretrained.configs.valid_mlm
     # Place and window of each token that can be masked; `[n]`
@@ -104,6 +113,7 @@ def _pseudo_log_likelihood(pretrained: Pretrained, x: Tensor) -> tuple[float, in
         labels = copies[place, copy]
         copies[place, copy] = mlm.mask_token
         # `[n, n_vocabulary]`
-        logits = model.generator(model.encode(copies)[place, copy])
+        padding = None if key_padding is None else key_padding[:, column]
+        logits = model.generator(model.encode(copies, padding)[place, copy])
         total -= functional.cross_entropy(logits.float(), labels, reduction='sum').item()
     return total, len(places)

@@ -13,10 +13,11 @@ _DISK_ERRORS = errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG
 
 
 @contextlib.contextmanager
-def exits() -> Iterator[None]:
+def exits(*, is_user_code: bool = True) -> Iterator[None]:
     """
     Within it, what a person can put right (`UserError`) ends the process with one message and code 2, and what the
-    machine cannot do (no space left, nobody reads the output) with code 1. All else keeps its traceback.
+    machine cannot do (no space left, nobody reads the output) with code 1. All else keeps its traceback: an `OSError`
+    may come from code of the user's own, if there `is_user_code`.
     """
     try:
         yield
@@ -28,13 +29,14 @@ def exits() -> Iterator[None]:
         sys.exit(1)
     except OSError as e:
         # Ours have a message of their own and no number
-        if e.errno is not None and e.errno not in _DISK_ERRORS:
+        if is_user_code and e.errno is not None and e.errno not in _DISK_ERRORS:
             raise
         leave(1, f'{e.strerror}: {e.filename}' if e.filename else e.strerror or str(e))
 
 
 def leave(code: int, message: str) -> NoReturn:
     """Ends the process with a message on stderr."""
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
     print(f'\n{message}' if sys.stdout.isatty() else message, file=sys.stderr)
     sys.exit(code)

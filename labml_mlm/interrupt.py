@@ -9,8 +9,9 @@ class Stopped(KeyboardInterrupt):
 
 class Interrupt:
     """
-    Within `with Interrupt() as interrupt`, a first signal is kept until `interrupt.check()`, which raises
-    `Stopped`; a second one raises `KeyboardInterrupt` at once. `interrupt.signal` is the signal's number.
+    Within `with Interrupt() as interrupt`, a signal is kept until `interrupt.check()`, which raises `Stopped`. Ctrl-C
+    after that raises `KeyboardInterrupt` at once; other signals do not, as one end of a session often sends several.
+    `interrupt.signal` is the number of the first.
 
     A signal that the parent process ignores (SIGINT under `nohup … &`) stays ignored.
     """
@@ -21,6 +22,7 @@ class Interrupt:
         self._handlers: dict = {}
 
     def __enter__(self) -> 'Interrupt':
+        self.signal = None
         # Python lets only the main thread set handlers
         if threading.current_thread() is threading.main_thread():
             for number in self.signals:
@@ -37,7 +39,11 @@ class Interrupt:
         if self.signal is not None:
             raise Stopped
 
+    def stop(self, number: int):
+        """Has the next `check` stop, as if that signal had come."""
+        self.signal = self.signal or number
+
     def _handle(self, number: int, _frame):
-        if self.signal is not None:
+        if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal = number
+        self.stop(number)

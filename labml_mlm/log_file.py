@@ -4,6 +4,7 @@
 labml's writer keeps values for up to a minute, its thread stops with the training loop, and a full disk ends it.
 `FileWriter` is the same without that, and can tell when all that was tracked so far is on the disk.
 """
+import atexit
 import contextlib
 import json
 import os
@@ -29,8 +30,11 @@ class FileWriter(file.Writer):
     def __init__(self, path: Path):
         super().__init__(path)
         self.thread = _FileThread(path)
-
+        # Seconds that `finish` waits for the disk at the most
+        self.patience: float | None = None
         self._is_warned = False
+        # What is tracked after labml's experiment has ended
+        atexit.register(self.finish)
 
     @property
     def lost(self) -> Exception | None:
@@ -68,13 +72,17 @@ class FileWriter(file.Writer):
         """Returns when all values so far are in the file, or could not be written."""
         if self.indicators or self.thread.waiting:
             self.flush()
-        self.thread.queue.join()
+        if self.is_thread_started:
+            written = Future()
+            self.thread.push(written.set_result)
+            with contextlib.suppress(TimeoutError):
+                written.result(self.patience)
 
 
 class _FileThread(file.FileWriterThread):
     def __init__(self, path: Path):
         super().__init__(path)
-        # `FileWriter.finish` waits for what is in the queue
+        # `FileWriter.finish` waits for what is to be written
         self.daemon = True
         self.waiting: list[str] = []
         self.error: Exception | None = None
@@ -85,14 +93,14 @@ class _FileThread(file.FileWriterThread):
             try:
                 if isinstance(data, Future):
                     data.set_result(self._sync())
+                elif callable(data):
+                    data(None)
                 else:
                     self._process(data)
             except Exception as e:
                 self.error = e
                 if isinstance(data, Future):
                     data.set_exception(e)
-            finally:
-                self.queue.task_done()
 
     def _sync(self) -> int:
         self._append_waiting()
@@ -153,13 +161,20 @@ def summary(path: Path) -> Summary:
         last = line
         # Much faster than to parse them all
         if '"loss.valid"' in line:
-            track = json.loads(line)['track']
+            track = _track(line)
             accuracies = {step: values[0] for step, values in track.get('accuracy.valid', [])}
-            for step, values in track['loss.valid']:
+            for step, values in track.get('loss.valid', []):
                 if values[0] == values[0] and (best[0] is None or values[0] < best[0]):
                     best = values[0], accuracies.get(step)
-    steps = [pairs[-1][0] for pairs in json.loads(last)['track'].values()] if last else []
+    steps = [pairs[-1][0] for pairs in _track(last).values()] if last else []
     return Summary(max(steps, default=None), *best)
+
+
+def _track(line: str) -> dict[str, list]:
+    try:
+        return json.loads(line)['track']
+    except (ValueError, KeyError):
+        return {}  # the line was damaged
 
 
 def _whole_lines(path: Path) -> Iterator[str]:

@@ -15,9 +15,13 @@ class ValidMetrics(StateModule):
 
     def __init__(self):
         super().__init__()
+        self.clear()
+        self._outputs: list[MLMOutput] = []
+
+    def clear(self):
+        """There was no validation."""
         self.loss: float | None = None
         self.accuracy: float | None = None
-        self._outputs: list[MLMOutput] = []
 
     def add(self, output: MLMOutput):
         """One batch more."""

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from labml.internal.monitor import monitor_singleton
+from safetensors import SafetensorError
 from torch import Tensor
 
 from labml_mlm import checkpoint, runs
@@ -26,7 +27,7 @@ from labml_mlm.configs import MLMConfigs
 from labml_mlm.errors import UserError, did_you_mean
 from labml_mlm.items import items_of
 from labml_mlm.model import TransformerMLM
-from labml_mlm.resume import check_same
+from labml_mlm.record import check_same, values_of
 from labml_mlm.state import unpack
 from labml_mlm.tokenizer import UNK, CharacterTokenizer
 
@@ -70,6 +71,10 @@ class Pretrained:
 
     def masked_ids(self, pieces: Sequence[str]) -> Tensor:
         """Token ids of the pieces of a text, with the id of `[MASK]` between each two; raises what `ids` does."""
+        try:
+            ''.join(pieces).encode()
+        except UnicodeEncodeError:
+            raise UserError('the text is not UTF-8') from None
         mask = np.array([self.configs.mask_token])
         parts = [part for piece in pieces for part in (mask, self.tokenizer.encode(piece))]
         ids = np.concatenate(parts[1:])
@@ -88,6 +93,12 @@ class Pretrained:
 
         Raises `UserError` if its text is not there any more, or is another one by now.
         """
+        record, items = self.checkpoint.document['configs'], items_of(self.configs)
+        for name in ('text', 'valid_tokens', 'valid_loader'):
+            value = record['given'].get(name, record['defaults'].get(name))
+            if value is not None and not items[name].is_possible(value):
+                raise UserError(f'the run was validated on {name}={value}, which is not known here: '
+                                f'give another text, or `configs` of the class that has it')
         with _silent():
             batches = list(self.configs.valid_loader)
             check_same(self.configs, self.checkpoint.document['configs'])
@@ -149,17 +160,28 @@ def load(run: str | Path, *, which: str = 'best', configs: MLMConfigs | None = N
     """
     path = Path(run).expanduser()
     found, at = runs.find(Path() if path.is_dir() else logs_of(Path(folder)), str(run))
-    chosen, about = _choose(found, at, which)
+    chosen, about, tensors = _read(found, at, str(which).replace(',', ''))
     conf = MLMConfigs() if configs is None else configs
     with _silent(), torch.random.fork_rng(devices=[]):
         _configure(conf, chosen, device)
         # Masks for `evaluate`
         model, _ = conf.model, conf.valid_mlm
         try:
-            model.load_state_dict(unpack(chosen.document['model'], chosen.tensors('model')))
+            model.load_state_dict(unpack(chosen.document['model'], tensors))
         except RuntimeError as e:
             raise UserError(f'the model of {chosen.path} is another one: {" ".join(str(e).split())}') from None
         return Pretrained(model=model.eval(), tokenizer=conf.tokenizer, configs=conf, checkpoint=chosen, about=about)
+
+
+def _read(run: runs.Run, at: Path | None, which: str) -> tuple[Checkpoint, str, dict[str, Tensor]]:
+    """A checkpoint that is whole, what it is, and its model. A run that goes on may remove it at any time."""
+    while True:
+        chosen, about = _choose(run, at, which)
+        try:
+            return chosen, about, chosen.tensors('model')
+        except (OSError, SafetensorError):
+            if chosen.path.exists():
+                raise
 
 
 def _choose(run: runs.Run, at: Path | None, which: str) -> tuple[Checkpoint, str]:
@@ -172,15 +194,17 @@ def _choose(run: runs.Run, at: Path | None, which: str) -> tuple[Checkpoint, str
     if not steps:
         raise UserError(f'the run {run.uuid} has no checkpoint yet, in {run.checkpoints}')
     if which not in ('best', 'last'):
-        if which.replace(',', '') not in map(str, steps):
+        if which not in map(str, steps):
             raise UserError(f'the run {run.uuid} has no checkpoint {which}: it has {", ".join(map(str, steps))}')
-        return _choose(run, steps[int(which.replace(',', ''))], which)
+        return _choose(run, steps[int(which)], which)
     wrong = []
     if which == 'best' and (best := checkpoint.best_of(run.checkpoints)):
         try:
             best.check()
             return best, f'{best.path}, the best by validation loss: {best.valid["loss"]:.4f}'
         except Damaged as e:
+            if not best.path.exists():
+                return _choose(run, at, which)
             wrong = [str(e)]
     last, damaged = checkpoint.last_of(run.checkpoints)
     wrong = list(dict.fromkeys([*wrong, *damaged]))
@@ -191,23 +215,25 @@ def _choose(run: runs.Run, at: Path | None, which: str) -> tuple[Checkpoint, str
 
 def _configure(conf: MLMConfigs, chosen: Checkpoint, device: str | torch.device | None):
     """Gives configs what those of the run were given, and the tokenizer."""
-    record, items = chosen.document['configs'], items_of(conf)
-    values = {}
-    for name, value in {**record['defaults'], **record['given']}.items():
-        top = name.partition('.')[0]
-        if name not in items or top in ('device', 'tokenizer'):
-            continue
-        if items[name].is_possible(value):
-            values[name] = tuple(value) if isinstance(items[name].default, tuple) else value
-        elif top in ('model', 'transformer') and name in record['given']:
+    record, items = chosen.document.get('configs'), items_of(conf)
+    if record is None:
+        raise UserError(f'{chosen.path} does not tell the configs of its run')
+    for name, value in record['given'].items():
+        is_of_model = name.partition('.')[0] in ('model', 'transformer')
+        if is_of_model and not (name in items and items[name].is_possible(value)):
             raise UserError(f'the run has {name}={value}, which is not known here: import the file that registers '
                             f'it, or give `configs` of the class that has it')
-    if values.get('text') == 'auto' and record['text']['source'] is not None:
-        values['text'] = record['text']['source']
+    values = {name: value for name, value in values_of(conf, record).items() if not name.startswith('device')}
+    # What an option of the user's own may have set by default
+    values |= {name: value for name, value in record['computed'].items()
+               if name.startswith('transformer.') and name in items and isinstance(value, int | float)
+               and items[name].is_possible(value)}
+    saved = record['tokenizer']
+    if saved is not None and (type(conf) is MLMConfigs or saved.get('kind') == CharacterTokenizer.kind):
+        values.pop('tokenizer', None)
+        conf.tokenizer = CharacterTokenizer.from_dict(saved)
     conf._set_values(values)
     conf.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    if record['tokenizer'] is not None:
-        conf.tokenizer = CharacterTokenizer.from_dict(record['tokenizer'])
 
 
 @contextmanager

@@ -1,138 +1,134 @@
 """
-# What a run is noted down as, and what may change when it goes on
+# A run goes on
 
-Before the first step `record_of` says which values were given, what the defaults were, what was computed, and which
-text it is. A run that goes on has all of that again, whatever the defaults are by then, but for what `overrides` lets
-through.
+`Resumption` is a run that is to go on: its values with the changes that it may make, its state, and its folder as it
+was at the checkpoint. Nothing on the disk changes before all of that is known to work.
 """
-import hashlib
-import os
-import platform
-import time
-from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-import torch
+from labml import logger
 from labml.configs import BaseConfigs
+from labml.logger import Text
 
+from labml_mlm import checkpoint, log_file, runs
 from labml_mlm.errors import UserError
-from labml_mlm.items import Item, computed_values, given_values, items_of
-
-# Characters of a computed value: one may be a whole text
-_MAX_COMPUTED = 200
-
-
-def record_of(conf: BaseConfigs, *, experiment: str) -> dict:
-    """All about the configs of a run, once they are built, for JSON."""
-    items = {item.name: item for item in items_of(conf).values() if item.is_given}
-    given = _absolute({name: value for name, value in given_values(conf).items() if _is_plain(value)})
-    tokenizer = conf._get_computed('tokenizer')
-    return {
-        'experiment': experiment, 'time': time.time(), 'given': given,
-        'defaults': {name: item.default for name, item in items.items() if _is_plain(item.default)},
-        'computed': {name: _shortened(value) for name, value in computed_values(conf).items()
-                     if name in items and (_is_plain(value) or isinstance(value, torch.device))},
-        'text': _text_of(conf), 'tokenizer': tokenizer.to_dict() if hasattr(tokenizer, 'to_dict') else None,
-        'versions': _versions(conf), 'resumed': [],
-    }
+from labml_mlm.items import items_of
+from labml_mlm.record import absolute, as_json, check_same, differing_versions, retyped, values_of
+from labml_mlm.state import restore
 
 
-def overrides(conf: BaseConfigs, record: dict, new: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+class Resumption:
     """
-    The values for a run that goes on, by dotted name: its own, then the `new` ones; and what those change, in words.
+    ## A run that is to go on
 
-    Raises `UserError` for a change that a run cannot make.
+    * `logs` is labml's folder of experiments
+    * `name` is a run as `runs.find` has it
+    * `experiment` is that of the script
+
+    It is this process's until `run.unlock()`. Raises `UserError` if there is no such run, if it is none of this project
+    and script, if it was not noted down, and if another process trains it.
     """
-    items = items_of(conf)
-    missing = [name for name in record['given'] if name not in items]
-    if missing:
-        raise UserError(f'the run was given `{missing[0]}`, which the configs of this script do not have')
-    values = {name: value for name, value in record['defaults'].items()
-              if name in items and value != _as_json(items[name].default) and items[name].is_possible(value)}
-    values |= record['given']
-    if record['text']['source'] is not None and values.get('text', 'auto') == 'auto':
-        # `auto` may find another text by now
-        values['text'] = record['text']['source']
-    allowed, changes = _may_change(conf), []
-    for name, value in _absolute(new).items():
-        before = _values_of(record, name)
-        if _as_json(value) in before:
-            continue
-        if name not in allowed:
-            raise UserError(f'`{name}={value}`: in this run it is {before[0]}, and a run cannot change it. '
-                            f'It can change {", ".join(allowed)}')
-        changes.append(f'{name}: {before[0]} → {value}' + (f' ({allowed[name]})' if allowed[name] else ''))
-        values[name] = value
-    return {name: _retyped(items[name], value) for name, value in values.items()}, changes
 
+    def __init__(self, logs: Path, name: str, *, experiment: str):
+        self.run, self._path = runs.find(logs, name, experiment=experiment)
+        self.checkpoint: checkpoint.Checkpoint | None = None
+        self.changes: list[str] = []
+        if self.run.path.parent.parent != logs.resolve():
+            raise UserError(f'the run in {self.run.path} is none of this project, whose runs are in {logs}')
+        if self.run.experiment != experiment:
+            raise UserError(f'the run {self.run.uuid} is one of the experiment {self.run.experiment}, '
+                            f'and this script is {experiment}')
+        record = self.run.record
+        if record is None:
+            raise UserError(f'the run {self.run.uuid} cannot go on: it has no configs.json that can be read')
+        self.record = record
+        self.run.lock()
 
-def check_same(conf: BaseConfigs, record: dict):
-    """Raises `UserError` if configs that were built have another text or vocabulary than the run."""
-    text, saved = _text_of(conf), record['text']
-    if text['sha256'] != saved['sha256']:
-        raise UserError(f'this is another text than the run has: {text["characters"]:,} characters, and not the '
-                        f'{saved["characters"]:,} with the SHA-256 {saved["sha256"][:12]}…'
-                        if text['sha256'] and saved['sha256'] else
-                        'the run has a text and these configs have none, or the other way round')
-    tokenizer = conf._get_computed('tokenizer')
-    if hasattr(tokenizer, 'to_dict') and tokenizer.to_dict() != record['tokenizer']:
-        raise UserError('this is another tokenizer than the run has: its vocabulary differs')
+    def values(self, conf: BaseConfigs, new: dict[str, Any]) -> dict[str, Any]:
+        """
+        The run's own values, then the `new` ones, by dotted name; what those change is in `changes` then.
 
+        Raises `UserError` for a change that a run cannot make.
+        """
+        items, allowed = items_of(conf), _may_change(conf)
+        missing = [name for name in self.record['given'] if name not in items]
+        if missing:
+            raise UserError(f'the run was given `{missing[0]}`, which the configs of this script do not have')
+        values = values_of(conf, self.record)
+        for name, value in new.items():
+            value = absolute(value) if name == 'text_path' and value else value
+            before = self._ways_to_say(name)
+            if as_json(value) in before:
+                continue
+            if name not in allowed:
+                raise UserError(f'`{name}={value}`: in this run it is {before[0]}, and a run cannot change it. '
+                                f'It can change {", ".join(allowed)}')
+            self.changes.append(f'{name}: {before[0]} → {value}' + (f' ({allowed[name]})' if allowed[name] else ''))
+            values[name] = retyped(items[name], value)
+        return values
 
-def differing_versions(conf: BaseConfigs, record: dict) -> list[str]:
-    """What is another one now than when the run was started, and may change a last bit."""
-    return [f'{name} {record["versions"].get(name)} → {now}' for name, now in _versions(conf).items()
-            if record['versions'].get(name) != now]
+    def restore(self, conf: Any):
+        """
+        Puts the run's state into configs that were built: that of a checkpoint, or of the last one that is whole.
 
+        Raises `UserError` if text or vocabulary are other ones, or if no checkpoint can be used.
+        """
+        check_same(conf, self.record)
+        if self._path is not None:
+            self.checkpoint = checkpoint.read(self._path)
+            self.checkpoint.check()
+        else:
+            self.checkpoint, wrong = checkpoint.last_of(self.run.checkpoints)
+            if wrong and self.checkpoint is None:
+                raise UserError(f'no checkpoint of the run {self.run.uuid} can be used: {"; ".join(wrong)}')
+            for message in wrong:
+                logger.log(f'{message}. The checkpoint before it is used', Text.warning)
+        if self.checkpoint is not None:
+            restore(conf, self.checkpoint)
+        elif log_file.summary(self.run.log).loss is not None:
+            raise UserError(f'the run {self.run.uuid} has metrics of a validation, and no checkpoint to go on from: '
+                            f'{self.run.checkpoints} is empty. A new run would begin again')
 
-def _values_of(record: dict, name: str) -> list[Any]:
-    """What an item of the run is, in all ways that it can be said: as given or by default, and computed."""
-    said = record['given'][name] if name in record['given'] else record['defaults'].get(name)
-    values = [value for value in (said, record['computed'].get(name)) if value is not None]
-    return values or [None]
+    def take_up(self, conf: Any):
+        """Makes the run's folder what it was at the checkpoint, and says what goes on."""
+        run, step, n_bytes = self.run, 0, 0
+        if self.checkpoint is not None:
+            step, n_bytes = self.checkpoint.step, self.checkpoint.document['log_bytes']
+        checkpoint.clean(run.checkpoints)
+        # Before the metrics are cut: a later checkpoint would want them
+        later = {at: path for at, path in checkpoint.folders(run.checkpoints).items() if at > step}
+        for path in later.values():
+            checkpoint.remove(path)
+        if missing := log_file.cut(run.log, n_bytes):
+            logger.log(f'{run.log} lacks {missing:,} bytes that it had at the checkpoint: its metrics are not complete',
+                       Text.warning)
+        run.note_resumed(self.changes)
+        where = f'from {self.checkpoint.path}' if self.checkpoint else 'from the beginning: it has no checkpoint yet'
+        logger.log([('Going on', Text.title), f' with {run.uuid} {where}'])
+        if later:
+            logger.log(f'Later checkpoints are removed: {", ".join(f"{at:,}" for at in later)}', Text.warning)
+        for change in self.changes:
+            logger.log(change, Text.highlight)
+        if differing := differing_versions(conf, self.record):
+            logger.log(f'Not as when the run was started: {", ".join(differing)}. Losses may differ in their last bits',
+                       Text.meta)
+
+    def continued(self, record: dict, *, tokens: int) -> dict:
+        """The record of the run as it is now, with how it was started and how often it went on."""
+        return {**record, **{name: self.record[name] for name in ('time', 'text', 'versions')},
+                'resumed': [*self.record['resumed'], {'time': record['time'], 'tokens': tokens}]}
+
+    def _ways_to_say(self, name: str) -> list[Any]:
+        """What an item of the run is, in all ways that it can be said: as given or by default, and computed."""
+        record = self.record
+        said = record['given'][name] if name in record['given'] else record['defaults'].get(name)
+        values = [said, record['computed'].get(name)]
+        if name == 'text' and record['text']['source'] is not None:
+            values += ['auto', record['text']['source']]
+        return [value for value in values if value is not None] or [None]
 
 
 def _may_change(conf: BaseConfigs) -> dict[str, str]:
     tables = [vars(class_).get('_may_change', {}) for class_ in reversed(type(conf).__mro__)]
     return {name: meaning for table in tables for name, meaning in table.items()}
-
-
-def _text_of(conf: BaseConfigs) -> dict:
-    text = conf._get_computed('text')
-    if not isinstance(text, str):
-        return {'source': None, 'characters': None, 'sha256': None}
-    return {'source': conf._get_computed('auto_text'), 'characters': len(text),
-            'sha256': hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}
-
-
-def _versions(conf: BaseConfigs) -> dict[str, Any]:
-    packages = {name: version(name) for name in ('torch', 'labml', 'labml-nn', 'labml-helpers', 'numpy')}
-    return {'python': platform.python_version(), **packages, 'device': conf.device.type,
-            'threads': torch.get_num_threads()}
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, bool | int | float | str)
-
-
-def _as_json(value: Any) -> Any:
-    return [_as_json(inner) for inner in value] if isinstance(value, list | tuple) else value
-
-
-def _retyped(item: Item, value: Any) -> Any:
-    """JSON has no tuples."""
-    return tuple(value) if isinstance(value, list) and isinstance(item.default, tuple) else value
-
-
-def _absolute(values: dict[str, Any]) -> dict[str, Any]:
-    """A run may go on from another folder."""
-    path = values.get('text_path')
-    return {**values, 'text_path': os.path.abspath(os.path.expanduser(path))} if path else values
-
-
-def _shortened(value: Any) -> Any:
-    if isinstance(value, str) and len(value) > _MAX_COMPUTED:
-        return value[:_MAX_COMPUTED] + '…'
-    return value if _is_plain(value) else str(value)

@@ -16,10 +16,11 @@ from torch import Tensor
 from labml_mlm.errors import Range, at_least
 from labml_mlm.interrupt import Interrupt, Stopped
 from labml_mlm.metrics import Throughput, ValidMetrics
+from labml_mlm.record import record_of
 from labml_mlm.saver import Saver
 from labml_mlm.state import Progress
 from labml_mlm.text_configs import TextConfigs
-from labml_mlm.trainer import ResumableTrainer
+from labml_mlm.trainer import InterruptibleTrainer, ResumableTrainer
 
 EXACTNESS_ENDS = 'steps from here on are not those of a run that never stopped'
 
@@ -82,14 +83,19 @@ class RunConfigs(TextConfigs):
         `KeyboardInterrupt`.
         """
         self.init()
+        if not self.saver.about and has_experiment():
+            self.saver.about = {'configs': record_of(self, experiment=experiment_singleton().run.name)}
         self.progress.start()
         with self.interrupt:
             tracker.set_global_step(self.progress.tokens)
             try:
                 for epoch in monit.loop(range(self.progress.epoch, self.epochs), is_track=False):
+                    self.valid_metrics.clear()
                     self.run_step()
                     if self.progress.epoch == epoch:
+                        # A `run_step` of the user's own
                         self.progress.end_epoch()
+                        self.saver.save(self, valid=self.valid_metrics.values)
             except Stopped:
                 self.saver.save(self)
                 raise
@@ -140,5 +146,6 @@ def _validator(c: RunConfigs):
         c.step(batch, batch_index)
 
     # One inner iteration: each validation covers the whole validation set
-    return Trainer(name='Valid', mode=c.mode, data_loader=c.valid_loader, inner_iterations=1,
-                   state_modules=[*c.state_modules, c.valid_metrics], is_track_time=c.is_track_time, step=step)
+    return InterruptibleTrainer(name='Valid', mode=c.mode, data_loader=c.valid_loader, inner_iterations=1,
+                                state_modules=[*c.state_modules, c.valid_metrics], is_track_time=c.is_track_time,
+                                step=step)

@@ -2,9 +2,9 @@
 # Runs on the disk
 
 labml keeps a run in `logs/<experiment>/<uuid>`. To what it writes there (`run.yaml`, `configs.yaml`, `run_log.jsonl`,
-`run.pid`) we add `configs.json`, what it takes to go on with the run, and a lock on `run.pid`. The system takes the
-lock away when the process ends, however it ends, so that it says for sure whether a run still lives; a number of a
-process may be another's by then.
+`run.pid`) we add `configs.json`, what it takes to go on with the run, and `run.lock`, which is locked by the process
+that trains it. The system takes the lock away when the process ends, however it ends, so that it says for sure whether
+a run still lives; a number of a process may be another's by then.
 """
 import contextlib
 import difflib
@@ -23,6 +23,8 @@ from labml_mlm.files import write_atomically
 
 # Seconds that a lock may be held by somebody who only looks
 _GLANCE = 1.
+# Of what a run was noted down as
+_KEYS = {'experiment', 'time', 'given', 'defaults', 'computed', 'text', 'tokenizer', 'versions', 'resumed'}
 
 
 class Run:
@@ -38,14 +40,18 @@ class Run:
 
     @property
     def record(self) -> dict | None:
-        """What it takes to go on with it; `None` if it is a run of something else."""
-        try:
-            return json.loads((self.path / 'configs.json').read_bytes())
-        except (OSError, ValueError):
-            return None
+        """What it takes to go on with it; `None` if it is a run of something else, or was damaged."""
+        with contextlib.suppress(OSError, ValueError):
+            record = json.loads((self.path / 'configs.json').read_bytes())
+            if isinstance(record, dict) and record.keys() >= _KEYS:
+                return record
+        return None
 
     @record.setter
     def record(self, record: dict):
+        # What a kill has left of an earlier attempt
+        for path in self.path.glob('.configs.json.*'):
+            path.unlink()
         write_atomically(self.path / 'configs.json', json.dumps(record, indent=1).encode())
 
     @property
@@ -69,7 +75,8 @@ class Run:
             status = json.loads((self.path / 'run_log.jsonl').read_text().splitlines()[-1])['status']
             return 'killed' if status == 'resumed' else status
         # A run of something else has no lock: its process may still be there
-        return 'killed' if self.record or not _lives(self._pid()) else 'running'
+        pid = _number(self.path / 'run.pid')
+        return 'running' if not self.record and pid and _lives(pid) else 'killed'
 
     def note_resumed(self, changes: list[str]):
         """Adds to labml's log of the run that it goes on, and what has changed."""
@@ -78,20 +85,23 @@ class Run:
 
     def owner(self) -> int | None:
         """The process that trains it now, if any."""
-        with contextlib.suppress(OSError), open(self.path / 'run.pid') as f:
+        with contextlib.suppress(OSError), open(self.path / 'run.lock') as f:
             try:
                 fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return self._pid()
+                return _number(self.path / 'run.lock')
         return None
 
     def lock(self):
         """
         Makes this the process that trains it, until `unlock` or the end of the process.
 
-        Raises `UserError` if another one does.
+        Raises `UserError` if another one does, or if this one may not, and `OSError` if there is no space for that.
         """
-        self._lock = open(self.path / 'run.pid', 'a')  # noqa: SIM115  held open
+        try:
+            self._lock = open(self.path / 'run.lock', 'a')  # noqa: SIM115  held open
+        except PermissionError as e:
+            raise UserError(f'the run {self.uuid} cannot be trained by this user: {e.filename}: {e.strerror}') from None
         deadline = time.monotonic() + _GLANCE
         while True:
             try:
@@ -100,7 +110,8 @@ class Run:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     self._lock.close()
-                    raise UserError(f'the run {self.uuid} is running, in process {self._pid()}') from None
+                    pid = _number(self.path / 'run.lock')
+                    raise UserError(f'the run {self.uuid} is running, in process {pid}') from None
                 time.sleep(0.05)
         self._lock.truncate(0)
         self._lock.write(str(os.getpid()))
@@ -111,13 +122,11 @@ class Run:
         if self._lock is not None:
             self._lock.close()
 
-    def _pid(self) -> int:
-        return int((self.path / 'run.pid').read_text() or 0)
-
 
 def runs_in(logs: Path) -> list[Run]:
     """All runs in labml's folder of experiments, the newest first."""
-    runs = [Run(path.parent) for path in logs.glob('*/*/run.pid')]
+    paths = {path.parent for name in ('run.pid', 'run.yaml', 'configs.json') for path in logs.glob(f'*/*/{name}')}
+    runs = [Run(path) for path in paths]
     return sorted(runs, key=lambda run: (run.began, run.path.stat().st_mtime), reverse=True)
 
 
@@ -131,12 +140,14 @@ def find(logs: Path, name: str, *, experiment: str = '*') -> tuple[Run, Path | N
 
     Raises `UserError` if there is none.
     """
+    if not name:
+        raise UserError('the name of the run is empty: it takes a uuid, a folder, or `last`')
     path = Path(name).expanduser()
     if path.is_dir():
         path = path.resolve()
         if (path / DOCUMENT).exists():
             return Run(path.parent.parent), path
-        if not (path / 'run.pid').exists():
+        if not any((path / name).exists() for name in ('run.pid', 'configs.json')):
             raise UserError(f'{path} is no run and no checkpoint')
         return Run(path), None
     if os.sep in name:
@@ -148,10 +159,10 @@ def find(logs: Path, name: str, *, experiment: str = '*') -> tuple[Run, Path | N
             raise UserError(f'there is no run in {logs / experiment if experiment != "*" else logs} yet')
         return runs[0], None
     found = [run for run in runs if run.uuid == name] or [run for run in runs if run.uuid.startswith(name)]
-    if len(found) == 1 and name:
+    if len(found) == 1:
         return found[0], None
     if found:
-        raise UserError(f'{len(found)} runs begin with `{name}`: {_listed(found[:3])}')
+        raise UserError(f'{len(found)} runs begin with `{name}`, the newest of them {_listed(found[:3])}')
     if not runs:
         raise UserError(f'there is no run {name}: {logs} has none')
     nearest = difflib.get_close_matches(name, [run.uuid for run in runs], n=1)
@@ -159,14 +170,20 @@ def find(logs: Path, name: str, *, experiment: str = '*') -> tuple[Run, Path | N
     raise UserError(f'there is no run {name} in {logs}.{nearest} The newest: {_listed(runs[:3])}')
 
 
-def _lives(pid: int) -> bool:
+def _number(path: Path) -> int:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # it is another user's
-    return pid > 0
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _lives(pid: int) -> bool:
+    with contextlib.suppress(PermissionError):  # it is another user's
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+    return True
 
 
 def _listed(runs: list[Run]) -> str:

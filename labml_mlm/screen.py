@@ -3,10 +3,17 @@
 
 On a terminal labml rewrites one live line. In a pipe or a file that would be carriage returns, runs of blanks
 and colour codes, so there `PlainDestination` writes whole lines only, and `PlainWriter` a line of metrics now and then.
+
+Training is worth more than what it prints: once it has begun, a full disk below the output or a terminal that is gone
+lose lines and nothing else, and a reader that is gone (`| head`) ends it in good order.
 """
+import contextlib
+import errno
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from labml.internal.logger import logger_singleton
 from labml.internal.logger.destinations import Destination
@@ -14,6 +21,44 @@ from labml.internal.logger.destinations.console import ConsoleDestination
 from labml.internal.tracker import tracker_singleton
 from labml.internal.tracker.writers import Writer
 from labml.internal.util import is_ipynb
+
+# Set while it trains: what to do when nobody reads the output any more
+on_gone: Callable[[], None] | None = None
+
+
+@contextlib.contextmanager
+def _lossy() -> Iterator[None]:
+    """What is printed within may get lost while it trains."""
+    try:
+        yield
+    except BrokenPipeError:
+        if on_gone is None:
+            raise
+        drop()
+        on_gone()
+    except OSError as e:
+        if on_gone is None:
+            raise
+        if e.errno == errno.EIO:
+            # The terminal is gone for good; a full disk may have space again
+            drop()
+
+
+def drop():
+    """Nothing that is printed from here on goes anywhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class LossyDestination(Destination):
+    """Another destination, whose failures end no training."""
+
+    def __init__(self, inner: Destination):
+        self.inner = inner
+
+    def log(self, *arguments: Any, **options: Any):
+        """What `inner` does."""
+        with _lossy():
+            self.inner.log(*arguments, **options)
 
 
 class PlainDestination(Destination):
@@ -59,7 +104,8 @@ class PlainWriter(Writer):
                 is_validated |= indicator.name.endswith('.valid')
         if is_validated or time.monotonic() - self._last_line >= self.interval:
             means = [f'{name}: {_number(total / n)}' for name, (total, n) in self._sums.items()]
-            print(f'{global_step:12,}', *means, sep='  ', flush=True)
+            with _lossy():
+                print(f'{global_step:12,}', *means, sep='  ', flush=True)
             self._sums = {}
             self._last_line = time.monotonic()
 
@@ -87,10 +133,16 @@ def set_up():
     if hasattr(sys.stdout, 'reconfigure'):
         # A text in a terminal of another encoding is no reason to stop
         sys.stdout.reconfigure(errors='replace')
-    if is_plain():
-        logger_singleton()._Logger__destinations = [PlainDestination()]
-    elif not has_colours():
-        logger_singleton()._Logger__destinations = [ColourlessDestination(True)]
+    destination = ConsoleDestination(True) if has_colours() else ColourlessDestination(True)
+    logger_singleton()._Logger__destinations = [LossyDestination(PlainDestination() if is_plain() else destination)]
+
+
+def finish():
+    """Training is over."""
+    global on_gone
+    with _lossy():
+        sys.stdout.flush()
+    on_gone = None
 
 
 def add_writer():

@@ -99,13 +99,15 @@ def capture(c: Any) -> tuple[dict[str, dict[str, Tensor]], dict]:
     """
     tensors = {'model': {}, 'optimizer': {}}
     generator = getattr(c.mlm, 'generator', None)
+    state_of_loader = c.train_loader.state_dict() if has_state(c.train_loader) else None
     return tensors, {
         'progress': c.progress.state_dict(),
         'model': pack(c.model.state_dict(), tensors['model']),
         'optimizer': pack(c.optimizer.state_dict(), tensors['optimizer']),
-        'schedule': pack(c.scheduler.state_dict(), {}),
-        'data': pack(c.train_loader.state_dict(), {}) if hasattr(c.train_loader, 'state_dict') else None,
-        'rng': _rng_state() | {'mlm': generator and _to_text(generator.get_state())},
+        'schedule': pack(c.scheduler.state_dict(), tensors['optimizer'], 'schedule'),
+        'data': pack(state_of_loader, tensors['optimizer'], 'data'),
+        'trainer': pack(c.trainer.state_dict(), tensors['optimizer'], 'trainer') if has_state(c.trainer) else None,
+        'rng': rng_state() | {'mlm': generator and [generator.device.type, _to_text(generator.get_state())]},
         'throughput': c.throughput.state_dict(),
     }
 
@@ -125,18 +127,26 @@ def restore(c: Any, checkpoint: Checkpoint):
         raise UserError(f'the model of {checkpoint.path} is another one: {" ".join(str(e).split())}') from None
     try:
         resume_optimizer(c.optimizer, c.scheduler, unpack(saved['optimizer'], tensors['optimizer']),
-                         unpack(saved['schedule'], {}))
+                         unpack(saved['schedule'], tensors['optimizer']))
     except (ValueError, KeyError) as e:
         raise UserError(f'the optimizer of {checkpoint.path} is another one: {e}') from None
-    if saved['data'] is not None:
-        c.train_loader.load_state_dict(unpack(saved['data'], {}))
+    for part, state in ((c.train_loader, saved['data']), (c.trainer, saved['trainer'])):
+        if state is not None and has_state(part):
+            part.load_state_dict(unpack(state, tensors['optimizer']))
     c.throughput.load_state_dict(saved['throughput'])
-    if saved.get('valid'):
-        c.valid_metrics.loss, c.valid_metrics.accuracy = saved['valid']['loss'], saved['valid']['accuracy']
-    if saved['rng']['mlm'] is not None and getattr(c.mlm, 'generator', None) is not None:
-        c.mlm.generator.set_state(_to_state(saved['rng']['mlm']))
+    generator = getattr(c.mlm, 'generator', None)
+    if saved['rng']['mlm'] is not None and generator is not None:
+        device, state = saved['rng']['mlm']
+        # That of another kind of device is no use
+        if generator.device.type == device:
+            generator.set_state(_to_state(state))
     # The last, as all that was built may have drawn
-    _set_rng_state(saved['rng'])
+    set_rng_state(saved['rng'])
+
+
+def has_state(part: Any) -> bool:
+    """Can it be asked for its state, and given it?"""
+    return hasattr(part, 'state_dict') and hasattr(part, 'load_state_dict')
 
 
 def pack(value: Any, tensors: dict[str, Tensor], name: str = '') -> Any:
@@ -147,6 +157,8 @@ def pack(value: Any, tensors: dict[str, Tensor], name: str = '') -> Any:
     `None`.
     """
     if isinstance(value, Tensor):
+        while name in tensors:  # 'a.b', and 'b' in 'a'
+            name += "'"
         tensors[name] = torch.empty(value.shape, dtype=value.dtype).copy_(value.detach())
         return {'$tensor': name}
     prefix = f'{name}.' if name else ''
@@ -179,14 +191,16 @@ def unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
     return {key: unpack(inner, tensors) for key, inner in value.items()}
 
 
-def _rng_state() -> dict:
+def rng_state() -> dict[str, Any]:
+    """The state of all global generators of random numbers, for JSON."""
     kind, keys, *rest = np.random.get_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     return {'torch': _to_text(torch.get_rng_state()), 'cuda': [_to_text(state) for state in cuda],
             'python': pack(random.getstate(), {}), 'numpy': [kind, keys.tolist(), *rest]}
 
 
-def _set_rng_state(saved: dict):
+def set_rng_state(saved: dict[str, Any]):
+    """Has them go on from what `rng_state` gave."""
     torch.set_rng_state(_to_state(saved['torch']))
     for device, state in enumerate(saved['cuda'][:torch.cuda.device_count()]):
         torch.cuda.set_rng_state(_to_state(state), device)

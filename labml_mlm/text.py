@@ -35,7 +35,7 @@ def read_file(path: str | Path) -> str:
     try:
         data = path.read_bytes()
     except IsADirectoryError:
-        raise UserError(f'{path} is a folder; text_path names one text file') from None
+        raise UserError(f'{path} is a folder, and not one text file') from None
     except OSError as e:
         raise UserError(f'cannot read {path}: {e.strerror}') from None
     try:

@@ -60,7 +60,7 @@ def _auto_text(c: TextConfigs):
     if c.text_path:
         return 'file'
     try:
-        _tiny_shakespeare(c)
+        _fetched(c)
     except OSError as e:
         logger.log(f"Tiny Shakespeare cannot be had ({e}); training on Python's own help topics instead")
         return 'python_topics'
@@ -71,11 +71,19 @@ def _auto_text(c: TextConfigs):
 def _auto(c: TextConfigs):
     if c.auto_text == 'file':
         return _file(c)
-    return _tiny_shakespeare(c) if c.auto_text == 'tiny_shakespeare' else _python_topics()
+    return _fetched(c) if c.auto_text == 'tiny_shakespeare' else _python_topics()
 
 
 @option(TextConfigs.text, 'tiny_shakespeare')
 def _tiny_shakespeare(c: TextConfigs):
+    try:
+        return _fetched(c)
+    except OSError as e:
+        raise OSError(f'Tiny Shakespeare cannot be had ({e}). text_path=PATH trains on a text of your own, and '
+                      f'tiny_shakespeare_url=URL fetches it from elsewhere') from None
+
+
+def _fetched(c: TextConfigs) -> str:
     """1.1 million characters of Shakespeare, fetched once and cached in labml's data path."""
     text = texts.cached_tiny_shakespeare(lab.get_data_path())
     if text is None:

@@ -22,6 +22,9 @@ class CharacterTokenizer:
     Ids are those of the special tokens, then of the characters in the order given.
     """
 
+    # In `to_dict`
+    kind = 'character'
+
     def __init__(self, characters: Iterable[str]):
         self.tokens = SPECIAL_TOKENS + list(characters)
         code_points = np.array([ord(c) for c in self.tokens[len(SPECIAL_TOKENS):]], dtype=np.int64)
@@ -41,13 +44,13 @@ class CharacterTokenizer:
     @classmethod
     def from_dict(cls, saved: dict) -> 'CharacterTokenizer':
         """The tokenizer that gave `to_dict`. Raises `UserError` if it is of another kind."""
-        if saved.get('kind') != 'character':
+        if saved.get('kind') != cls.kind:
             raise UserError(f'a tokenizer of the kind {saved.get("kind")} is none that is known here')
         return cls(saved['characters'])
 
     def to_dict(self) -> dict:
         """All that it takes to build it again, for JSON."""
-        return {'kind': 'character', 'characters': ''.join(self.tokens[len(SPECIAL_TOKENS):])}
+        return {'kind': self.kind, 'characters': ''.join(self.tokens[len(SPECIAL_TOKENS):])}
 
     @property
     def n_tokens(self) -> int:

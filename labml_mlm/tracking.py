@@ -47,8 +47,7 @@ class App:
             logger.log(f'No labml app answers at {url.scheme}://{url.netloc}: the run goes on without it', Text.meta)
         else:
             self.is_answering = True
-        # labml keeps all that is printed until an app takes it
-        APP_CONSOLE_LOGS.set_app_tracker(_Discard(), frequency=0)
+        forget_output()
 
     def start(self):
         """Reports the started labml experiment, its configs, metrics and output to the app."""
@@ -69,6 +68,11 @@ class App:
         """Waits for the last update to get through, for ten seconds at the most."""
         if self.tracker is not None:
             self.tracker.thread.join(_SEND_TIMEOUT)
+
+
+def forget_output():
+    """labml keeps all that is printed until an app takes it, in a text that it copies at each line."""
+    APP_CONSOLE_LOGS.set_app_tracker(_Discard(), frequency=0)
 
 
 def _answers(url: str) -> bool:

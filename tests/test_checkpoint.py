@@ -132,6 +132,66 @@ def test_damage_is_seen_and_the_one_before_is_used(folder, name, damage):
     assert len(wrong) == 1 and str(path) in wrong[0]
 
 
+def test_what_cannot_be_read_is_not_damaged(folder):
+    """It may be as it was written: nobody is to pass it over, or to remove it."""
+    write(folder, 1)
+    write(folder, 2)
+    path = folder / '2/model.safetensors'
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match=f'cannot read {path}: Is a directory') as caught:
+        checkpoint.last_of(folder)
+    assert not isinstance(caught.value, Damaged)
+
+
+def test_what_is_removed_meanwhile_is_not_damaged(folder, monkeypatch):
+    for step in (1, 2):
+        write(folder, step)
+    read = checkpoint.read
+
+    def remove_and_read(path):
+        if path.name == '2':
+            write(folder, 3)
+            checkpoint.remove(path)
+        return read(path)
+
+    monkeypatch.setattr(checkpoint, 'read', remove_and_read)
+    found, wrong = checkpoint.last_of(folder)
+    assert (found.step, wrong) == (3, [])
+
+
+def test_all_is_on_the_disk_before_it_is_renamed_and_that_before_anything_is_removed(folder, monkeypatch):
+    write(folder, 1)
+    events = []
+    fsync, rename, rmtree = os.fsync, os.rename, shutil.rmtree
+
+    def note_fsync(handle):
+        events.append(('fsync', os.readlink(f'/proc/self/fd/{handle}')))
+        fsync(handle)
+
+    def note_rename(source, target):
+        events.append(('rename', str(source)))
+        rename(source, target)
+
+    def note_rmtree(path, **options):
+        events.append(('rmtree', str(path)))
+        rmtree(path, **options)
+
+    monkeypatch.setattr(os, 'fsync', note_fsync)
+    monkeypatch.setattr(os, 'rename', note_rename)
+    monkeypatch.setattr(shutil, 'rmtree', note_rmtree)
+    write(folder, 1)
+    temporary = str(folder / '.1.tmp')
+    renamed = events.index(('rename', temporary))
+    for name in ('', '/model.safetensors', '/optimizer.safetensors', '/checkpoint.json'):
+        assert events.index(('fsync', temporary + name)) < renamed, name
+    # The folder after its files
+    assert events.index(('fsync', temporary)) > events.index(('fsync', f'{temporary}/checkpoint.json'))
+    removed = events.index(('rmtree', str(folder / '.1.old')), renamed)
+    for path in (folder, folder.parent):
+        assert renamed < events.index(('fsync', str(path)), renamed) < removed
+
+
 def test_an_edited_document_is_seen(folder):
     write(folder, 1, loss=2.)
     path = folder / '1' / 'checkpoint.json'

@@ -1,24 +1,33 @@
 import os
 import signal
 import threading
+import time
 
 import pytest
 
-from labml_mlm.interrupt import Interrupt
+from labml_mlm.interrupt import Interrupt, Stopped
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_waits_for_a_check_and_the_second_does_not(number):
+@pytest.mark.parametrize('number', Interrupt.signals)
+def test_a_signal_waits_for_a_check_and_ctrl_c_after_it_does_not(number):
     before = signal.getsignal(number)
-    with Interrupt() as interrupt:
-        interrupt.check()
-        os.kill(os.getpid(), number)
-        assert interrupt.signal == number
-        with pytest.raises(KeyboardInterrupt):
+    interrupt = Interrupt()
+    # Also a second time, as in a notebook
+    for _ in range(2):
+        with interrupt:
             interrupt.check()
-        with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
-            signal.pause()
+            assert interrupt.signal == number
+            with pytest.raises(Stopped):
+                interrupt.check()
+            # What else the end of a session sends
+            for more in (signal.SIGTERM, signal.SIGHUP):
+                os.kill(os.getpid(), more)
+            assert interrupt.signal == number
+            with pytest.raises(KeyboardInterrupt) as caught:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(1)
+            assert not isinstance(caught.value, Stopped)
     assert signal.getsignal(number) == before
 
 

@@ -1,5 +1,9 @@
 """Metrics in the run's folder."""
 import json
+import os
+import subprocess
+import sys
+import threading
 
 import pytest
 from conftest import values_of
@@ -114,6 +118,41 @@ def test_a_mark_is_the_size_with_all_so_far_on_the_disk(tmp_path):
     assert values_of(path) == {'loss': [(0, 0), (1, 1), (2, 2)]}
 
 
+def test_a_mark_is_on_the_disk(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, 'fsync', lambda handle: synced.append(os.fstat(handle).st_size))
+    writer = FileWriter(tmp_path / 'log')
+    write(writer, 1, loss=1.)
+    assert writer.mark().result() == (tmp_path / 'log').stat().st_size == synced[0]
+
+
+def test_an_end_that_is_not_waited_for(tmp_path, monkeypatch):
+    go = threading.Event()
+    writer = FileWriter(tmp_path / 'log')
+    monkeypatch.setattr(writer.thread, '_append', lambda _: go.wait(60))
+    write(writer, 1, loss=1.)
+    writer.patience = 0.1
+    writer.finish()
+    go.set()
+
+
+def test_what_is_tracked_after_the_run_arrives(tmp_path):
+    """labml's experiment is over, and the process ends."""
+    code = f'''
+from pathlib import Path
+from labml import tracker
+from labml.internal.tracker import tracker_singleton
+from labml_mlm.log_file import FileWriter
+tracker_singleton().reset_writers()
+tracker_singleton().add_writer(FileWriter(Path({str(tmp_path / "log")!r})))
+tracker.save(1, {{"loss": 1.}})
+tracker_singleton().finish_loop()
+tracker.save(2, {{"late": 2.}})
+'''
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=tmp_path, capture_output=True)
+    assert values_of(tmp_path / 'log') == {'loss': [(1, 1.)], 'late': [(2, 2.)]}
+
+
 def test_a_mark_of_nothing(tmp_path):
     assert FileWriter(tmp_path / 'log').mark().result() == 0
 
@@ -158,6 +197,10 @@ def test_summary(tmp_path):
     write(writer, 48, **{'loss.train': 0.1})
     writer.mark().result()
     assert summary(path) == (48, 1., 0.32)
+    # A line that was damaged
+    with open(path, 'a') as f:
+        f.write('{"track": {"loss.valid"}\n')
+        f.write('{"track": {"loss.train": [[48, [0.1]]]}, "time": 0}\n')
     # The next line is being written
     with open(path, 'a') as f:
         f.write('{"track": {"loss.valid": [[56, [0.')

@@ -201,6 +201,7 @@ def test_which_checkpoint(run):
     first = list(folders)[0]
     assert labml_mlm.load(run, which=str(first)).checkpoint.step == first
     assert labml_mlm.load(folders[first]).checkpoint.step == first
+    assert labml_mlm.load(run, which=first).checkpoint.step == first
     with pytest.raises(UserError, match=f'the run feed has no checkpoint 7: it has .*{last}'):
         labml_mlm.load(run, which='7')
 
@@ -282,6 +283,29 @@ def test_pseudo_perplexity_masks_each_token_in_turn(fill_mask):
         pytest.approx(math.exp(-total / len(tokens)), rel=1e-4)
 
 
+def test_padding_is_not_evaluated(fill_mask, monkeypatch):
+    trained = fill_mask.pretrained
+    ids = torch.from_numpy(trained.tokenizer.encode('the quick')).long()[:, None]
+    padded = torch.cat([ids, torch.zeros(7, 1, dtype=torch.long)])
+    # All are masked, so that the masks are the same
+    monkeypatch.setattr(trained.configs.valid_mlm, 'masking_prob', 1.)
+    monkeypatch.setattr(trained.configs.valid_mlm, 'randomize_prob', 0.)
+    monkeypatch.setattr(trained.configs.valid_mlm, 'no_change_prob', 0.)
+    alone = evaluate(trained, [ids], is_pseudo=True)
+    object.__setattr__(trained.configs, '_Configs__cached', {**trained.configs._Configs__cached, 'is_padded': True})
+    try:
+        assert evaluate(trained, [padded], is_pseudo=True) == pytest.approx(alone, rel=1e-4)
+    finally:
+        trained.configs._Configs__cached['is_padded'] = False
+
+
+def test_evaluation_of_a_model_that_has_diverged(run):
+    trained = labml_mlm.load(run)
+    with torch.no_grad():
+        trained.model.generator.projection.weight.mul_(1e6)
+    assert evaluate(trained, [torch.randint(5, 20, (16, 4))]).perplexity == math.inf
+
+
 def test_nothing_to_mask(fill_mask):
     with pytest.raises(UserError, match='no token that can be masked'):
         evaluate(fill_mask.pretrained, [torch.ones(4, 2, dtype=torch.long)])
@@ -289,7 +313,7 @@ def test_nothing_to_mask(fill_mask):
 
 def test_evaluate_command(command, trained):
     (trained.path / 'other.txt').write_text('the lazy fox, über\n' * 20)
-    code, out, err = command('evaluate', 'feed', '--text', 'other.txt', 'text.txt', '--pseudo')
+    code, out, err = command('evaluate', 'feed', '--text', 'other.txt', '--text', 'text.txt', '--pseudo')
     assert code == 0, err
     assert err.startswith('Using ')
     lines = out.splitlines()
@@ -329,6 +353,9 @@ def test_runs_command(command, run):
 def test_runs_of_another_folder(command, tmp_path):
     assert_refused(command('runs', '--path', str(tmp_path)),
                    f'{tmp_path} is in no labml project: there is no .labml.yaml in it or above it')
+    # labml takes the folder of a script for the project then
+    (tmp_path / 'logs').mkdir()
+    assert command('runs', '--path', str(tmp_path)) == (0, f'There is no run in {tmp_path}/logs yet\n', '')
     (tmp_path / '.labml.yaml').write_text('')
     assert command('runs', '--path', str(tmp_path)) == (0, f'There is no run in {tmp_path}/logs yet\n', '')
     assert_refused(command('fill-mask', 'last', '[MASK]', '--path', str(tmp_path)), 'there is no run in ')
@@ -367,8 +394,11 @@ def test_fill_mask_command_with_lines(command):
 @pytest.mark.parametrize('arguments, lines, message', [
     (['feed', 'the quick'], None, "there is no [MASK] in 'the quick'"),
     (['feed', 'É [MASK]'], None, "the model does not know 'É'"),
-    (['feed'], '[MASK]\n[MASK]\nthe\n', "line 3: there is no [MASK] in 'the'"),
-    (['feed'], '[MASK]\n\n', "line 2: there is no [MASK] in ''"),
+    (['feed'], '\n[MASK]\n', "line 1: there is no [MASK] in ''"),
+    (['feed', 'the', 'qu[MASK]ck'], None, 'the text has to be one argument: put it in quotes'),
+    (['qu[MASK]ck'], None, "the run comes before the text: labml-mlm fill-mask RUN 'qu[MASK]ck'"),
+    (['feed', '\udcff[MASK]'], None, 'the text is not UTF-8'),
+    (['', '[MASK]'], None, 'the name of the run is empty'),
     (['feed'], '', 'there is no text: give one with [MASK] in it'),
     (['faed', '[MASK]'], None, 'there is no run faed in '),
     (['feed', '[MASK]', '--checkpoint', 'first'], None, 'the run feed has no checkpoint first: it has '),
@@ -377,6 +407,18 @@ def test_fill_mask_command_with_lines(command):
 ])
 def test_what_the_fill_mask_command_refuses(command, arguments, lines, message):
     assert_refused(command('fill-mask', *arguments, lines=lines), message)
+
+
+def test_lines_before_the_first_that_cannot_be_filled_in(command):
+    code, out, err = command('fill-mask', 'feed', '--json', lines='qu[MASK]ck\n' * 300 + 'the\nqu[MASK]ck\n')
+    assert (code, out.count('quick')) == (2, 300)
+    assert err.splitlines()[-1] == "line 301: there is no [MASK] in 'the'"
+
+
+def test_bytes_that_are_no_text(trained):
+    result = subprocess.run([Path(sys.executable).parent / 'labml-mlm', 'fill-mask', 'feed'], cwd=trained.path,
+                            input=b'[MASK] \xff\n', capture_output=True)
+    assert result.returncode == 2 and result.stderr.endswith(b'standard input is not UTF-8 text\n')
 
 
 @pytest.mark.parametrize('arguments', [[], ['fil-mask'], ['runs', 'feed']])
@@ -403,19 +445,57 @@ def test_the_reader_goes(trained):
     assert result.stderr == '' and result.returncode in (0, 1)
 
 
+def test_loading_beside_a_run_that_removes_checkpoints(run, tmp_path, monkeypatch):
+    """What was chosen is gone before it is read; newer ones are there."""
+    import shutil
+    copied = tmp_path / 'feed'
+    shutil.copytree(run, copied)
+    folders = checkpoint.folders(copied / 'checkpoints')
+    last = list(folders)[-1]
+    hidden = (copied / 'checkpoints' / str(last)).rename(tmp_path / 'hidden')
+    tensors = checkpoint.Checkpoint.tensors
+    gone = []
+
+    def remove_and_read(self, name):
+        if not gone:
+            gone.append(self.step)
+            hidden.rename(copied / 'checkpoints' / str(last))
+            checkpoint.remove(self.path)
+        return tensors(self, name)
+
+    monkeypatch.setattr(checkpoint.Checkpoint, 'tensors', remove_and_read)
+    assert labml_mlm.load(copied, which='last').checkpoint.step == last
+    assert gone and gone[0] != last
+
+
 def test_parts_of_ones_own(trained, fork_server):
     """An attention of one's own is found where it is registered, and its lack is said."""
     (trained.path / 'own.py').write_text('''
 from labml.configs import option
 from labml_nn.transformers import TransformerConfigs
 
-from labml_mlm import MLMConfigs, train
+from labml_mlm import MLMConfigs, MLMTransformerConfigs, train
 from labml_mlm.attention import SDPA
+from labml_mlm.configs import _transformer as mlm
 
 
 class OwnConfigs(MLMConfigs):
     # Of no use
     own: int = 3
+    transformer: MLMTransformerConfigs = 'thin'
+
+
+@option(OwnConfigs.transformer, 'thin')
+def _thin(c: OwnConfigs) -> MLMTransformerConfigs:
+    conf = mlm(c)
+    conf.set_default(MLMTransformerConfigs.n_heads, 4)
+    conf.set_default(MLMTransformerConfigs.n_layers, 2)
+    return conf
+
+
+@option(OwnConfigs.text, 'own')
+def _own():
+    return open('text.txt').read()
 
 
 @option(TransformerConfigs.encoder_attn, 'mine')
@@ -428,18 +508,24 @@ if __name__ == '__main__':
 ''')
     script, trained.script = trained.script, trained.path / 'own.py'
     try:
-        result = trained.run(f'text_path={trained.text}', 'transformer.n_layers=1', 'd_model=16', 'epochs=1', 'own=4',
-                             'seq_len=16', 'batch_size=16', 'n_prompts=0', 'transformer.encoder_attn=mine',
-                             env={'RUN_UUID': 'own'})
+        small = ['text=own', 'd_model=16', 'epochs=1', 'own=4', 'seq_len=16', 'batch_size=16', 'n_prompts=0']
+        result = trained.run(*small, 'transformer.encoder_attn=mine', env={'RUN_UUID': 'own'})
+        assert trained.run(*small, env={'RUN_UUID': 'thin'}).returncode == 0
     finally:
         trained.script = script
     assert result.returncode == 0, result.stderr
     with pytest.raises(UserError, match='the run has transformer.encoder_attn=mine, which is not known here: import'):
         labml_mlm.load(trained.path / 'logs/test/own')
+    # What a default of one's own has made is built without it, too
+    thin = labml_mlm.load(trained.path / 'logs/test/thin')
+    assert (thin.configs.transformer.n_layers, thin.configs.transformer.n_heads) == (2, 4)
+    with pytest.raises(UserError, match='the run was validated on text=own, which is not known here: give another text'):
+        thin.validation_batches()
     code = '''
 import own, labml_mlm
 loaded = labml_mlm.load('own', configs=own.OwnConfigs())
-print(loaded.configs.own, loaded.encode('the fox').shape, labml_mlm.load('own').configs.seq_len)
+print(loaded.configs.own, loaded.encode('the fox').shape, loaded.configs.transformer.n_layers,
+      len(loaded.validation_batches()))
 '''
     result = subprocess.run([sys.executable, '-c', code], cwd=trained.path, capture_output=True, text=True)
-    assert result.stdout == '4 torch.Size([1, 16]) 16\n', result.stderr
+    assert result.stdout == '4 torch.Size([1, 16]) 2 1\n', result.stderr

@@ -8,6 +8,9 @@ from labml_mlm import runs
 from labml_mlm.errors import UserError
 from labml_mlm.runs import Run
 
+RECORD = {'experiment': 'test', 'time': 0., 'given': {}, 'defaults': {}, 'computed': {}, 'text': {}, 'tokenizer': None,
+          'versions': {}, 'resumed': []}
+
 
 @pytest.fixture
 def make(tmp_path):
@@ -40,7 +43,7 @@ def test_the_newest_first(make, tmp_path):
     (('interrupted', 'resumed'), 'killed'), (('interrupted', 'resumed', 'completed'), 'completed'),
 ])
 def test_status(make, statuses, expected):
-    run = make('feed', statuses=statuses, record={'given': {}})
+    run = make('feed', statuses=statuses, record=RECORD)
     assert run.status == expected
     run.lock()
     assert (run.status, run.owner()) == ('running', os.getpid())
@@ -55,7 +58,7 @@ def test_status_of_a_run_of_something_else(make):
 
 
 def test_a_broken_status(make):
-    run = make('feed', record={})
+    run = make('feed', record=RECORD)
     (run.path / 'run_log.jsonl').write_text('{"stat')
     (run.path / 'run.yaml').write_text('!!python/object/apply:os.system ["false"]')
     assert run.status == 'killed'
@@ -63,7 +66,7 @@ def test_a_broken_status(make):
 
 
 def test_a_run_is_one_process_es(make):
-    run = make('feed', record={})
+    run = make('feed', record=RECORD)
     run.lock()
     with pytest.raises(UserError, match=f'the run feed is running, in process {os.getpid()}'):
         Run(run.path).lock()
@@ -75,18 +78,26 @@ def test_a_run_is_one_process_es(make):
 
 def test_a_glance_does_not_refuse_a_run(make):
     """Who lists runs holds the lock for an instant."""
-    run = make('feed', record={})
+    run = make('feed', record=RECORD)
     import fcntl
     import threading
-    with open(run.path / 'run.pid') as glance:
+    with open(run.path / 'run.lock', 'w') as glance:
         fcntl.flock(glance, fcntl.LOCK_SH)
         threading.Timer(0.2, lambda: fcntl.flock(glance, fcntl.LOCK_UN)).start()
         run.lock()
     run.unlock()
 
 
+def test_a_run_that_has_lost_its_pid_is_still_there(make, tmp_path):
+    run = make('feed', record=RECORD, statuses=('completed',))
+    (run.path / 'run.pid').unlink()
+    [found] = runs.runs_in(tmp_path / 'logs')
+    assert (found.path, found.status) == (run.path, 'completed')
+    assert runs.find(tmp_path / 'logs', str(run.path))[0].path == run.path
+
+
 def test_two_may_look_at_once(make):
-    run = make('feed', record={})
+    run = make('feed', record=RECORD)
     assert run.owner() is None and Run(run.path).owner() is None
 
 
@@ -102,7 +113,8 @@ def test_find(make, tmp_path):
     assert runs.find(logs, 'ab')[0].experiment == 'other'
     for name, message in {
         'abc0': r'there is no run abc0 in .*logs\. Did you mean abcd\? The newest: cafe \(other\), abff \(test\), ',
-        'a': r'3 runs begin with `a`: abff \(test\), abcd', 'x/y': 'x/y: there is no such folder',
+        'a': r'3 runs begin with `a`, the newest of them abff \(test\), abcd', '': 'the name of the run is empty',
+        'x/y': 'x/y: there is no such folder',
         str(logs): 'is no run and no checkpoint',
     }.items():
         with pytest.raises(UserError, match=message):
@@ -112,9 +124,13 @@ def test_find(make, tmp_path):
 
 
 def test_a_record_is_replaced_as_a_whole(make):
-    run = make('feed', record={'given': {'a': 1}})
-    assert run.record == {'given': {'a': 1}}
-    run.record = {'given': {'a': 2}}
-    assert Run(run.path).record == {'given': {'a': 2}}
-    (run.path / 'configs.json').write_text('{"giv')
-    assert run.record is None
+    run = make('feed', record=RECORD)
+    assert run.record == RECORD
+    # What a kill has left
+    (run.path / '.configs.json.123').write_text('{')
+    run.record = {**RECORD, 'given': {'a': 2}}
+    assert Run(run.path).record == {**RECORD, 'given': {'a': 2}}
+    assert not list(run.path.glob('.configs*'))
+    for broken in ('{"giv', '[]', '{"given": {}}', ''):
+        (run.path / 'configs.json').write_text(broken)
+        assert run.record is None

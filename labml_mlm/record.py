@@ -1,0 +1,113 @@
+"""
+# What a run is noted down as
+
+Before the first step `record_of` says which values were given, what the defaults were, what was computed, and which
+text it is. That is what a run goes on with, and what a trained model is built from.
+"""
+import hashlib
+import os
+import platform
+import time
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from labml.configs import BaseConfigs
+
+from labml_mlm.errors import UserError
+from labml_mlm.items import Item, computed_values, given_values, items_of
+
+# Characters of a computed value: one may be a whole text
+_MAX_COMPUTED = 200
+
+
+def record_of(conf: BaseConfigs, *, experiment: str) -> dict:
+    """All about the configs of a run, once they are built, for JSON."""
+    items = {item.name: item for item in items_of(conf).values() if item.is_given}
+    given = {name: value for name, value in given_values(conf).items() if _is_plain(value)}
+    if path := conf._get_computed('text_path'):
+        given['text_path'] = absolute(path)
+    tokenizer = conf._get_computed('tokenizer')
+    return {
+        'experiment': experiment, 'time': time.time(), 'given': given,
+        'defaults': {name: item.default for name, item in items.items() if _is_plain(item.default)},
+        'computed': {name: _shortened(value) for name, value in computed_values(conf).items()
+                     if name in items and (_is_plain(value) or isinstance(value, torch.device))},
+        'text': _text_of(conf), 'tokenizer': tokenizer.to_dict() if hasattr(tokenizer, 'to_dict') else None,
+        'versions': _versions(conf), 'resumed': [],
+    }
+
+
+def values_of(conf: BaseConfigs, record: dict) -> dict[str, Any]:
+    """
+    What freshly made configs have to be given to be those of the run, by dotted name, whatever their defaults are by
+    now. What they do not have is left out.
+    """
+    items = items_of(conf)
+    values = {name: value for name, value in record['defaults'].items()
+              if name in items and value != as_json(items[name].default)} | record['given']
+    if record['text']['source'] is not None and values.get('text', 'auto') == 'auto':
+        # `auto` may find another text by now
+        values['text'] = record['text']['source']
+    return {name: retyped(items[name], value) for name, value in values.items()
+            if name in items and items[name].is_possible(value)}
+
+
+def check_same(conf: BaseConfigs, record: dict):
+    """Raises `UserError` if configs that were built have another text or vocabulary than the run."""
+    text, saved = _text_of(conf), record['text']
+    if text['sha256'] != saved['sha256']:
+        raise UserError(f'this is another text than the run has: {text["characters"]:,} characters, and not the '
+                        f'{saved["characters"]:,} with the SHA-256 {saved["sha256"][:12]}…'
+                        if text['sha256'] and saved['sha256'] else
+                        'the run has a text and these configs have none, or the other way round')
+    tokenizer = conf._get_computed('tokenizer')
+    if hasattr(tokenizer, 'to_dict') and tokenizer.to_dict() != record['tokenizer']:
+        raise UserError('this is another tokenizer than the run has: its vocabulary differs')
+
+
+def differing_versions(conf: BaseConfigs, record: dict) -> list[str]:
+    """What is another one now than when the run was started, and may change a last bit."""
+    return [f'{name} {record["versions"].get(name)} → {now}' for name, now in _versions(conf).items()
+            if record['versions'].get(name) != now]
+
+
+def absolute(path: str) -> str:
+    """A path that means the same from another folder."""
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def as_json(value: Any) -> Any:
+    """Lists in place of tuples, which JSON does not have."""
+    return [as_json(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def retyped(item: Item, value: Any) -> Any:
+    """A tuple again, if the item is one."""
+    return tuple(value) if isinstance(value, list) and isinstance(item.default, tuple) else value
+
+
+def _text_of(conf: BaseConfigs) -> dict:
+    text = conf._get_computed('text')
+    if not isinstance(text, str):
+        return {'source': None, 'characters': None, 'sha256': None}
+    return {'source': conf._get_computed('auto_text'), 'characters': len(text),
+            'sha256': hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}
+
+
+def _versions(conf: BaseConfigs) -> dict[str, Any]:
+    packages = {name: version(name) for name in ('torch', 'labml', 'labml-nn', 'labml-helpers', 'numpy')}
+    return {'python': platform.python_version(), **packages, 'device': conf.device.type,
+            'threads': torch.get_num_threads()}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > _MAX_COMPUTED:
+        return value[:_MAX_COMPUTED] + '…'
+    return value if _is_plain(value) else str(value)
