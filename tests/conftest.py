@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -115,6 +115,15 @@ class Project:
         self.pid = self.server.start([self.script.name, *arguments], cwd=self.path, out=self.outputs[0],
                                      env=self.environment(**(env or {})), err=self.outputs[1])
         return self.pid
+
+    def until(self, condition: Callable[[], object], *, seconds: float = 60.):
+        """Waits for `condition()` while what was forked lives."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline
+            # The server waits for it at once, so it is gone as soon as it has ended
+            assert os.path.exists(f'/proc/{self.pid}'), [path.read_text()[-3000:] for path in self.outputs]
+            time.sleep(0.001)
 
     def wait(self) -> subprocess.CompletedProcess:
         """The end of what was forked."""

@@ -519,7 +519,7 @@ if __name__ == '__main__':
     # What a default of one's own has made is built without it, too
     thin = labml_mlm.load(trained.path / 'logs/test/thin')
     assert (thin.configs.transformer.n_layers, thin.configs.transformer.n_heads) == (2, 4)
-    with pytest.raises(UserError, match='the run was validated on text=own, which is not known here: give another text'):
+    with pytest.raises(UserError, match='the run was validated on text=own, which is not known here: give anoth'):
         thin.validation_batches()
     code = '''
 import own, labml_mlm

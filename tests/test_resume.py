@@ -15,7 +15,8 @@ from conftest import SMALL, values_of
 from labml_mlm import MLMConfigs, checkpoint
 from labml_mlm.errors import UserError
 from labml_mlm.overrides import parse_overrides
-from labml_mlm.resume import overrides, record_of
+from labml_mlm.record import record_of
+from labml_mlm.resume import Resumption
 
 # 31 steps an epoch
 LONG = ['epochs=100000', 'n_prompts=0', 'checkpoint_interval=10']
@@ -33,8 +34,7 @@ def stopped(project):
         pid = project.fork(f'text_path={project.text}', *SMALL, 'epochs=4', 'n_prompts=0', *arguments,
                            env={'RUN_UUID': uuid})
         folder = project.path / 'logs/test' / uuid
-        while not len(list(folder.glob('checkpoints/*'))) > 1:
-            time.sleep(0.001)
+        project.until(lambda: len(list(folder.glob('checkpoints/*'))) > 1)
         os.kill(pid, number)
         result = project.wait()
         assert result.returncode == 128 + number, result
@@ -113,8 +113,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint(project):
     pid = project.fork(f'text_path={project.text}', *SMALL, 'epochs=2', 'checkpoint_interval=1000',
                        'text=file', env={'RUN_UUID': 'feed'})
     folder = project.path / 'logs/test/feed'
-    while not (folder / 'configs.yaml').exists():
-        time.sleep(0.001)
+    project.until(lambda: (folder / 'configs.yaml').exists())
     os.kill(pid, signal.SIGKILL)
     assert project.wait().returncode == -signal.SIGKILL
     assert not (folder / 'checkpoints').exists()
@@ -129,8 +128,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint(project):
 def test_a_run_that_lives_is_not_resumed(project):
     pid = project.fork(f'text_path={project.text}', *SMALL, *LONG, env={'RUN_UUID': 'feed'})
     folder = project.path / 'logs/test/feed'
-    while not list(folder.glob('checkpoints/*')):
-        time.sleep(0.01)
+    project.until(lambda: list(folder.glob('checkpoints/*')))
     process = project.start('--resume', 'feed')
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (2, f'the run feed is running, in process {pid}\n')
@@ -294,8 +292,7 @@ def test_auto_is_what_it_was(project, shakespeare):
     arguments = ['tiny_shakespeare_url=http://localhost:1/', *SMALL, 'seq_len=256', 'batch_size=64',
                  'checkpoint_interval=1']
     pid = project.fork(*arguments, env={'RUN_UUID': 'feed'})
-    while not list(project.path.glob('logs/test/feed/checkpoints/*')):
-        time.sleep(0.01)
+    project.until(lambda: list(project.path.glob('logs/test/feed/checkpoints/*')))
     os.kill(pid, signal.SIGTERM)
     assert project.wait().returncode == 143
     (project.path / 'data').mkdir(exist_ok=True)
@@ -347,12 +344,10 @@ def test_a_full_disk_ends_no_run(project, small_disk):
     (project.path / 'logs').symlink_to(small_disk)
     folder = small_disk / 'test/feed'
     pid = project.fork(f'text_path={project.text}', *SMALL, 'd_model=64', *LONG, env={'RUN_UUID': 'feed'})
-    while not (project.outputs[0].exists() and 'Cannot save a checkpoint' in project.outputs[0].read_text()):
-        time.sleep(0.01)
+    project.until(lambda: (project.outputs[0].exists() and 'Cannot save a checkpoint' in project.outputs[0].read_text()))
     assert not list(folder.glob('checkpoints/*'))
     os.system(f'mount -o remount,size=16m {small_disk}')
-    while not list(folder.glob('checkpoints/[0-9]*')):
-        time.sleep(0.01)
+    project.until(lambda: list(folder.glob('checkpoints/[0-9]*')))
     os.kill(pid, signal.SIGTERM)
     result = project.wait()
     assert result.returncode == 143
