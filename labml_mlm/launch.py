@@ -113,7 +113,7 @@ class _Launch:
         try:
             if self.resumption and self.conf.progress.epoch >= self.conf.epochs:
                 done = self.conf.progress.epoch
-                logger.log(f'The run {self.run_folder.uuid} has had its epochs, {done} of them: '
+                logger.log(f'The run {self.run_folder.uuid} has had all of its epochs ({done}): '
                            f'epochs={done + 1} would go on')
                 return
             self._start()

@@ -14,16 +14,19 @@ import labml_mlm.launch  # noqa: F401
 
 for line in sys.stdin:
     request = json.loads(line)
+    outputs = [os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND) for path in request['outputs']]
     pid = os.fork()
     if pid == 0:
         os.chdir(request['cwd'])
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        for stream, path in enumerate(request['outputs'], start=1):
-            os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND), stream)
+        for stream, output in enumerate(outputs, start=1):
+            os.dup2(output, stream)
         os.environ.clear()
         os.environ.update(request['env'])
         sys.argv = request['argv']
         runpy.run_path(sys.argv[0], run_name='__main__')
         sys.exit()
+    for output in outputs:
+        os.close(output)
     print(pid, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)

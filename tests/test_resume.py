@@ -78,12 +78,10 @@ def test_a_signal_saves_and_the_run_goes_on(project, stopped, number):
 
 
 def test_the_command_that_is_printed_goes_on(project):
-    process = project.start(f'text_path={project.text}', *SMALL, *LONG)
-    while not list(project.path.glob('logs/test/*/checkpoints/*')):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    command = re.search(r'To go on: (python train\.py --resume \w+)\n', err)[1].split()
+    pid = project.fork(f'text_path={project.text}', *SMALL, *LONG)
+    project.until(lambda: list(project.path.glob('logs/test/*/checkpoints/*')))
+    os.kill(pid, signal.SIGINT)
+    command = re.search(r'To go on: (python train\.py --resume \w+)\n', project.wait().stderr)[1].split()
     assert project.run(*command[2:], 'epochs=1').returncode == 0
 
 
@@ -94,16 +92,19 @@ def test_under_nohup(project):
     command = f'nohup {sys.executable} {project.script} {arguments} > {log} 2>&1 & echo $!'
     pid = int(subprocess.run(['bash', '-c', command], cwd=project.path, env=project.environment(), check=True,
                              capture_output=True, text=True).stdout)
-    while not list(project.path.glob('logs/test/*/checkpoints/*')):
-        time.sleep(0.01)
+    deadline = time.monotonic() + 120
+
+    def until(condition):
+        while not condition():
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.01)
+
+    until(lambda: list(project.path.glob('logs/test/*/checkpoints/*')))
     os.kill(pid, signal.SIGINT)
     os.kill(pid, signal.SIGHUP)
     time.sleep(0.3)
     os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + 30
-    while 'To go on' not in log.read_text():
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.01)
+    until(lambda: 'To go on' in log.read_text())
     assert project.status() == 'interrupted'
     [folder] = project.runs
     assert last_step(folder) == values_of(folder / 'log.jsonl')['loss.train'][-1][0]
@@ -173,7 +174,7 @@ def test_wrong_options(project, arguments, message):
 
 def test_what_is_refused_changes_nothing(project, stopped):
     folder = stopped()
-    before = {path: path.read_bytes() for path in folder.rglob('*') if path.is_file() and path.name != 'run.pid'}
+    before = {path: path.read_bytes() for path in folder.rglob('*') if path.is_file() and path.name not in ('run.pid', 'run.lock')}
     logs = folder.parent.parent
     for arguments, message in [
         (['faed'], f'there is no run faed in {logs}. Did you mean feed? The newest: feed (test)'),
@@ -225,7 +226,7 @@ def test_what_may_change_is_said(project, stopped):
     assert resumed['epochs']['computed'] == 5
     assert json.loads((folder / 'run_log.jsonl').read_text().splitlines()[1])['details'][3] == 'keep_checkpoints: 2 → 1'
     # And they are the run's now
-    assert 'all of its 5 epochs are over' in project.run('--resume', 'feed').stdout
+    assert 'has had all of its epochs (5): epochs=6 would go on' in project.run('--resume', 'feed').stdout
 
 
 def test_a_completed_run_can_be_made_longer(project):
@@ -234,7 +235,7 @@ def test_a_completed_run_can_be_made_longer(project):
     before = (folder / 'log.jsonl').read_bytes()
     result = project.run('--resume', 'feed')
     assert (result.returncode, result.stderr) == (0, '')
-    assert 'The run feed is completed: all of its 1 epochs are over. epochs=2 would go on' in result.stdout
+    assert 'The run feed has had all of its epochs (1): epochs=2 would go on' in result.stdout
     assert (folder / 'log.jsonl').read_bytes() == before
     assert project.run('--resume', 'feed', 'epochs=2').returncode == 0
     assert (folder / 'log.jsonl').read_bytes().startswith(before)
@@ -365,13 +366,20 @@ def test_record_of_items_of_ones_own(build):
         size: tuple[int, int] = (1, 2)
         _may_change = {'size': 'it grows'}
 
+    class Noted(Resumption):
+        def __init__(self, record):
+            self.record, self.changes = record, []
+
+    def values(conf, record, *arguments):
+        noted = Noted(record)
+        return noted.values(conf, parse_overrides(conf, arguments)), noted.changes
+
     record = json.loads(json.dumps(record_of(build(Own), experiment='own')))
     assert record['defaults']['size'] == [1, 2]
-    fresh = Own()
-    values, changes = overrides(fresh, record, parse_overrides(fresh, ['size=1,2']))
-    assert 'size' not in values and changes == []
-    values, changes = overrides(fresh, record, parse_overrides(fresh, ['size=3,4', 'epochs=9']))
-    assert values['size'] == (3, 4)
+    given, changes = values(Own(), record, 'size=1,2')
+    assert 'size' not in given and changes == []
+    given, changes = values(Own(), record, 'size=3,4', 'epochs=9')
+    assert given['size'] == (3, 4)
     assert changes == ['size: [1, 2] → (3, 4) (it grows)', 'epochs: 4 → 9 (the learning rate falls until the new end)']
     with pytest.raises(UserError, match='the run was given `size`, which the configs of this script do not have'):
-        overrides(MLMConfigs(), {**record, 'given': {'size': [3, 4]}}, {})
+        values(MLMConfigs(), {**record, 'given': {'size': [3, 4]}})
