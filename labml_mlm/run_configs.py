@@ -61,6 +61,7 @@ class RunConfigs(TextConfigs):
     _ranges = {'epochs': Range(1, 10 ** 9), 'inner_iterations': at_least(1), 'checkpoint_interval': at_least(1),
                'keep_checkpoints': at_least(1)}
     _refused = {**_OWN_LOOP, **_OWN_CHECKPOINTS}
+    _is_built = False
     # What may be another one when a run goes on, and what that means
     _may_change = {
         'epochs': 'the learning rate falls until the new end', 'batch_size': EXACTNESS_ENDS,
@@ -76,13 +77,15 @@ class RunConfigs(TextConfigs):
             torch.manual_seed(self.seed)
         _ = self.trainer, self.validator, self.interrupt, self.throughput, self.saver
         _ = self.epochs, self.inner_iterations
+        self._is_built = True
 
     def run(self):
         """
         Trains, from wherever the run is. A signal ends it after the step in which it came, with a checkpoint and
         `KeyboardInterrupt`.
         """
-        self.init()
+        if not self._is_built:
+            self.init()
         if not self.saver.about and has_experiment():
             self.saver.about = {'configs': record_of(self, experiment=experiment_singleton().run.name)}
         self.progress.start()

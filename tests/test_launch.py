@@ -161,6 +161,32 @@ def test_interrupt(project, number, code):
     assert steps == sorted(set(steps))
 
 
+def test_a_second_ctrl_c_waits_for_nothing(project):
+    project.script.write_text('import time\n\nfrom labml_mlm import checkpoint\n\n'
+                              'checkpoint.write = lambda *_, **__: time.sleep(100)\n' + TRAIN)
+    pid = project.fork(f'text_path={project.text}', *SMALL, *LONG)
+    project.until(lambda: project.runs and (project.runs[0] / 'log.jsonl').exists())
+    os.kill(pid, signal.SIGINT)
+    time.sleep(0.5)
+    assert os.path.exists(f'/proc/{pid}')
+    os.kill(pid, signal.SIGINT)
+    result = project.wait()
+    assert result.returncode == 130
+    assert re.fullmatch(r'Interrupted after [\d,]+ tokens\. There is no checkpoint yet\. To go on: python train\.py '
+                        r'--resume \w+\n', result.stderr)
+    assert project.status() == 'interrupted'
+
+
+def test_two_starts_of_one_uuid(project):
+    pid = project.fork(f'text_path={project.text}', *SMALL, *LONG, env={'RUN_UUID': 'feed'})
+    project.until(lambda: project.runs and (project.runs[0] / 'log.jsonl').exists())
+    process = project.start(f'text_path={project.text}', *SMALL, env={'RUN_UUID': 'feed'})
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (2, f'the run feed is running, in process {pid}\n')
+    os.kill(pid, signal.SIGTERM)
+    assert project.wait().returncode == 143
+
+
 def test_interrupt_before_training(project):
     fifo = project.path / 'fifo.txt'
     os.mkfifo(fifo)
@@ -226,6 +252,42 @@ def test_no_space_for_the_status(project):
     assert values_of(folder / 'log.jsonl')['loss.valid']
 
 
+def test_a_disk_that_fills_up_while_it_trains(project):
+    """What labml writes of its own, and what is printed, is worth less than the run."""
+    project.script.write_text('''
+import os
+
+from labml import logger, tracker
+from labml.internal.experiment import experiment_singleton
+
+from labml_mlm import MLMConfigs, train
+
+
+class Own(MLMConfigs):
+    late: int = 3
+
+    def sample(self):
+        for name in ('configs.yaml', 'indicators.yaml'):
+            path = experiment_singleton().run.run_path / name
+            path.unlink()
+            path.symlink_to('/dev/full')
+        os.dup2(os.open('/dev/full', os.O_WRONLY), 1)
+        logger.log('lost')
+        # Both files are written anew
+        assert self.late == 3
+        tracker.add('new', 1.)
+
+
+train(Own(), name='test')
+''')
+    result = project.train('epochs=2')
+    assert 'Traceback' not in result.stderr, result.stderr
+    values = values_of(project.runs[0] / 'log.jsonl')
+    assert len(values['loss.valid']) == 2 and values['new']
+    assert project.status() == 'completed'
+    assert len(list(project.runs[0].glob('checkpoints/*'))) == 2
+
+
 def test_a_home_that_cannot_be_written(project):
     """labml notes its projects there."""
     result = project.train(env={'HOME': '/proc'})
@@ -236,9 +298,13 @@ def test_a_home_that_cannot_be_written(project):
 
 def test_a_run_of_the_same_uuid_stays_as_it_is(project):
     assert project.train(env={'RUN_UUID': 'feed'}).returncode == 0
-    before = {path: path.read_bytes() for path in project.runs[0].rglob('*') if path.is_file()}
+    def files():
+        return {path: path.read_bytes() for path in project.runs[0].rglob('*')
+                if path.is_file() and path.name != 'run.lock'}
+
+    before = files()
     assert_clean_failure(project.train(env={'RUN_UUID': 'feed'}), 2, 'there is a run with the uuid feed already')
-    assert {path: path.read_bytes() for path in project.runs[0].rglob('*') if path.is_file()} == before
+    assert files() == before
 
 
 def test_a_folder_that_was_there_stays(project):
@@ -263,6 +329,34 @@ def test_the_reader_of_the_output_goes(project, arguments):
     assert result.stderr == ''
     # `--help` may have been through before `head` ended
     assert result.returncode == 1 or arguments == ['--help']
+
+
+def test_the_reader_goes_while_it_trains(project):
+    process = project.start(f'text_path={project.text}', *SMALL, *LONG)
+    while 'loss.valid' not in process.stdout.readline():
+        assert process.poll() is None
+    process.stdout.close()
+    err = process.stderr.read()
+    assert process.wait(60) == 128 + signal.SIGPIPE
+    assert re.fullmatch(r'Interrupted after [\d,]+ tokens\. To go on: python train\.py --resume \w+\n', err)
+    assert project.status() == 'interrupted'
+
+
+def test_a_terminal_that_is_gone_ends_no_run(project):
+    """Without a signal, as after `setsid`."""
+    parent, child = pty.openpty()
+    process = subprocess.Popen([sys.executable, project.script, f'text_path={project.text}', *SMALL, 'epochs=8'],
+                               cwd=project.path, stdout=child, stderr=child, env=project.environment(),
+                               start_new_session=True)
+    os.close(child)
+    out = b''
+    while b'loss.train' not in out:
+        assert select.select([parent], [], [], 60)[0]
+        out += os.read(parent, 1 << 16)
+    os.close(parent)
+    assert process.wait(60) == 0
+    assert project.status() == 'completed'
+    assert len(values_of(project.runs[0] / 'log.jsonl')['loss.valid']) == 8
 
 
 def in_terminal(project, *arguments, **env):

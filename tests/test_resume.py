@@ -77,6 +77,48 @@ def test_a_signal_saves_and_the_run_goes_on(project, stopped, number):
         assert whole[name] == parts[name]
 
 
+def test_several_signals_of_one_end_of_a_session(project):
+    pid = project.fork(f'text_path={project.text}', *SMALL, *LONG, env={'RUN_UUID': 'feed'})
+    folder = project.path / 'logs/test/feed'
+    project.until(lambda: list(folder.glob('checkpoints/*')))
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM):
+        os.kill(pid, number)
+    result = project.wait()
+    # Of signals at one instant, the first is any
+    assert result.returncode in (128 + signal.SIGTERM, 128 + signal.SIGHUP), result
+    assert last_step(folder) == values_of(folder / 'log.jsonl')['loss.train'][-1][0]
+
+
+def test_a_step_of_a_run_of_ones_own(project):
+    """Without validations: a checkpoint at each epoch's end all the same."""
+    project.script.write_text('''
+from labml import tracker
+
+from labml_mlm import MLMConfigs, train
+
+
+class Own(MLMConfigs):
+    def run_step(self):
+        with self.mode.update(is_train=True), tracker.namespace('train'):
+            self.trainer()
+        tracker.save()
+
+
+train(Own(), name='test')
+''')
+    arguments = [f'text_path={project.text}', *SMALL, 'epochs=2', 'transformer.dropout=0.1']
+    whole = project.run(*arguments, env={'RUN_UUID': 'whole'})
+    assert whole.returncode == 0, whole.stderr
+    assert whole.stdout.splitlines()[-2].startswith('Training is over after 15,840 tokens in ')
+    folder = project.path / 'logs/test/feed'
+    assert project.run(*arguments, 'epochs=1', 'lr_schedule=constant', env={'RUN_UUID': 'feed'}).returncode == 0
+    assert list(checkpoint.folders(folder / 'checkpoints')) == [495 * 16]
+    result = project.run('--resume', 'feed', 'epochs=2')
+    assert result.returncode == 0, result.stderr
+    parts, whole = (values_of(folder.parent / name / 'log.jsonl') for name in ('feed', 'whole'))
+    assert [step for step, _ in parts['loss.train']] == [step for step, _ in whole['loss.train']]
+
+
 def test_the_command_that_is_printed_goes_on(project):
     pid = project.fork(f'text_path={project.text}', *SMALL, *LONG)
     project.until(lambda: list(project.path.glob('logs/test/*/checkpoints/*')))
@@ -174,7 +216,8 @@ def test_wrong_options(project, arguments, message):
 
 def test_what_is_refused_changes_nothing(project, stopped):
     folder = stopped()
-    before = {path: path.read_bytes() for path in folder.rglob('*') if path.is_file() and path.name not in ('run.pid', 'run.lock')}
+    before = {path: path.read_bytes() for path in folder.rglob('*')
+              if path.is_file() and path.name not in ('run.pid', 'run.lock')}
     logs = folder.parent.parent
     for arguments, message in [
         (['faed'], f'there is no run faed in {logs}. Did you mean feed? The newest: feed (test)'),
@@ -265,6 +308,53 @@ def test_all_checkpoints_are_damaged(project, stopped):
     assert (folder / 'log.jsonl').read_bytes() == before
 
 
+def test_no_checkpoint_where_there_was_one(project):
+    assert project.train(env={'RUN_UUID': 'feed'}).returncode == 0
+    [folder] = project.runs
+    shutil.rmtree(folder / 'checkpoints')
+    before = (folder / 'log.jsonl').read_bytes()
+    assert_refused(project.run('--resume', 'feed'),
+                   'the run feed has metrics of a validation, and no checkpoint to go on from: ')
+    assert (folder / 'log.jsonl').read_bytes() == before
+
+
+def test_back_to_an_earlier_checkpoint(project):
+    assert project.train('epochs=3', env={'RUN_UUID': 'feed'}).returncode == 0
+    [folder] = project.runs
+    whole = values_of(folder / 'log.jsonl')
+    first, second = checkpoint.folders(folder / 'checkpoints').values()
+    result = project.run('--resume', str(first))
+    assert result.returncode == 0, result.stderr
+    assert f'Later checkpoints are removed: {int(second.name):,}' in result.stdout.splitlines()
+    assert values_of(folder / 'log.jsonl')['loss.train'] == whole['loss.train']
+
+
+def test_a_run_of_another_project(project, stopped, tmp_path_factory):
+    folder = stopped()
+    elsewhere = tmp_path_factory.mktemp('elsewhere') / 'logs/test/feed'
+    shutil.copytree(folder, elsewhere)
+    assert_refused(project.run('--resume', str(elsewhere)),
+                   f'the run in {elsewhere} is none of this project, whose runs are in {project.path}/logs')
+
+
+def test_a_refused_resume_holds_no_run(project, stopped):
+    """As in a notebook: the same process tries again."""
+    stopped()
+    project.script.write_text('''
+from labml_mlm import MLMConfigs, train
+
+try:
+    train(MLMConfigs(), name='test', arguments=['--resume', 'feed', 'd_model=32'])
+except SystemExit as e:
+    assert e.code == 2
+train(MLMConfigs(), name='test', arguments=['--resume', 'feed'])
+''')
+    result = project.run()
+    assert result.returncode == 0, result.stderr
+    assert '`d_model=32`: in this run it is 16' in result.stderr
+    assert project.status() == 'completed'
+
+
 def test_metrics_that_are_missing(project, stopped):
     folder = stopped()
     data = (folder / 'log.jsonl').read_bytes()
@@ -301,7 +391,13 @@ def test_auto_is_what_it_was(project, shakespeare):
     result = project.run('--resume', 'feed', 'text=auto')
     assert result.returncode == 0, result.stderr
     assert project.status() == 'completed'
-    assert json.loads((project.runs[0] / 'configs.json').read_text())['given']['text'] == 'python_topics'
+    [run] = project.runs
+    assert json.loads((run / 'configs.json').read_text())['given']['text'] == 'python_topics'
+    # Also the next time, in whichever way it is said
+    for i, text in enumerate(['auto', 'python_topics']):
+        result = project.run('--resume', 'feed', f'text={text}', f'epochs={5 + i}')
+        assert result.returncode == 0, result.stderr
+    assert_refused(project.run('--resume', 'feed', 'text=tiny_shakespeare', 'epochs=9'), 'this is another text')
 
 
 def test_another_script(project, stopped):
@@ -345,7 +441,7 @@ def test_a_full_disk_ends_no_run(project, small_disk):
     (project.path / 'logs').symlink_to(small_disk)
     folder = small_disk / 'test/feed'
     pid = project.fork(f'text_path={project.text}', *SMALL, 'd_model=64', *LONG, env={'RUN_UUID': 'feed'})
-    project.until(lambda: (project.outputs[0].exists() and 'Cannot save a checkpoint' in project.outputs[0].read_text()))
+    project.until(lambda: 'Cannot save a checkpoint' in project.outputs[0].read_text())
     assert not list(folder.glob('checkpoints/*'))
     os.system(f'mount -o remount,size=16m {small_disk}')
     project.until(lambda: list(folder.glob('checkpoints/[0-9]*')))

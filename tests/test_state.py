@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from labml.configs import option
 from labml.internal.monitor import monitor_singleton
+from labml_helpers.metrics.accuracy import Accuracy
 from labml_helpers.train_valid import BatchIndex
 
 from labml_mlm import MLMConfigs, checkpoint
@@ -46,6 +47,13 @@ def test_tensors_go_to_the_table():
     assert tensors['state.0.exp_avg'].sum() == 6
 
 
+def test_names_that_meet():
+    state = {'a': {'b': torch.zeros(1)}, 'a.b': torch.ones(1), 'c': [torch.full((1,), 2.)], 'c.0': torch.full((1,), 3.)}
+    tensors = {}
+    back = unpack(through_json(pack(state, tensors)), tensors)
+    assert [back['a']['b'], back['a.b'], back['c'][0], back['c.0']] == [0., 1., 2., 3.]
+
+
 def test_what_cannot_be_held():
     with pytest.raises(TypeError, match=r'a checkpoint cannot hold a\.0\.b, which is a object'):
         pack({'a': [{'b': object()}]}, {})
@@ -65,7 +73,7 @@ class StopAt:
 
 def run(build, tracked, folder, values, class_=MLMConfigs, *, stop=None, resume=False):
     """What was tracked of a run, to its end or until it is stopped."""
-    conf = build(class_, epochs=2, inner_iterations=2, n_prompts=0, checkpoint_interval=None, **values)
+    conf = build(class_, **{'epochs': 2, 'inner_iterations': 2, 'n_prompts': 0, 'checkpoint_interval': None, **values})
     conf.saver.folder = folder
     tracked.clear()
     # labml's monitor is still in the loop that was stopped
@@ -155,10 +163,10 @@ class Stateful(Plain):
     epoch, place = 0, 0
 
     def state_dict(self):
-        return {'epoch': self.epoch, 'place': self.place}
+        return {'epoch': self.epoch, 'place': torch.tensor(self.place)}
 
     def load_state_dict(self, state):
-        self.epoch, self.place = state['epoch'], state['place']
+        self.epoch, self.place = state['epoch'], state['place'].item()
 
     def __iter__(self):
         order = np.random.default_rng(self.epoch).permutation(30)
@@ -184,10 +192,23 @@ def _stateful(c: LoaderConfigs):
     return Stateful(c)
 
 
-@pytest.mark.parametrize('train_loader', ['plain', 'stateful'])
-@pytest.mark.parametrize('stops', [[(7,)], [(15, True)], [(44,), (45,)]])
+@option(LoaderConfigs.train_loader, 'torch_shuffled')
+def _torch_shuffled(c: LoaderConfigs):
+    return torch.utils.data.DataLoader(Plain(c).windows, batch_size=3, shuffle=True,
+                                       collate_fn=lambda windows: torch.stack(windows, dim=1).long())
+
+
+@option(LoaderConfigs.train_loader, 'torch_in_order')
+def _torch_in_order(c: LoaderConfigs):
+    return torch.utils.data.DataLoader(Plain(c).windows, batch_size=3,
+                                       collate_fn=lambda windows: torch.stack(windows, dim=1).long())
+
+
+@pytest.mark.parametrize('train_loader', ['plain', 'stateful', 'torch_shuffled', 'torch_in_order'])
+@pytest.mark.parametrize('stops', [[(7,)], [(15, True)], [(30, True)], [(44,), (45,)]])
 def test_loaders_of_ones_own(build, tracked, tmp_path, train_loader, stops):
-    assert_same(build, tracked, tmp_path, {'train_loader': train_loader}, stops, LoaderConfigs)
+    assert_same(build, tracked, tmp_path, {'train_loader': train_loader, 'transformer.dropout': 0.2}, stops,
+                LoaderConfigs)
 
 
 class ExponentialConfigs(MLMConfigs):
@@ -198,6 +219,53 @@ class ExponentialConfigs(MLMConfigs):
 @option(ExponentialConfigs.scheduler, 'exponential')
 def _exponential(c: ExponentialConfigs):
     return torch.optim.lr_scheduler.ExponentialLR(c.optimizer, gamma=0.97)
+
+
+class MeanRate(torch.optim.lr_scheduler.ExponentialLR):
+    """One with a tensor in its state."""
+
+    def __init__(self, *arguments, **options):
+        self.total = torch.zeros(())
+        super().__init__(*arguments, **options)
+
+    def step(self, *arguments):
+        super().step(*arguments)
+        self.total += self.get_last_lr()[0]
+
+
+@option(ExponentialConfigs.scheduler, 'mean_rate')
+def _mean_rate(c: ExponentialConfigs):
+    return MeanRate(c.optimizer, gamma=0.97)
+
+
+def test_a_schedule_with_a_tensor_in_its_state(build, tracked, tmp_path):
+    conf = assert_same(build, tracked, tmp_path, {'scheduler': 'mean_rate'}, [(20,)], ExponentialConfigs)
+    # That of each step, and of the start
+    assert conf.scheduler.total.item() == pytest.approx(sum(2e-3 * 0.97 ** i for i in range(63)), rel=1e-5)
+
+
+class AccuracyConfigs(MLMConfigs):
+    """With a metric of labml_helpers, which sums over an epoch."""
+    accuracy: Accuracy = 'of_all'
+
+    def init(self):
+        self.state_modules = [self.accuracy]
+        super().init()
+
+    def step(self, batch: torch.Tensor, batch_idx: BatchIndex):
+        super().step(batch, batch_idx)
+        self.accuracy(torch.eye(3)[batch_idx.idx % 3][None], torch.tensor([0]))
+
+
+@option(AccuracyConfigs.accuracy, 'of_all')
+def _accuracy():
+    return Accuracy()
+
+
+def test_metrics_of_labml_helpers(build, tracked, tmp_path):
+    assert_same(build, tracked, tmp_path, {'inner_iterations': 1}, [(7,), (31,), (50,)], AccuracyConfigs)
+    # Of 31 batches every third is right; the metric has none of them lost
+    assert pytest.approx(11 / 31) in tracked['accuracy.']
 
 
 def test_a_schedule_with_a_state(build, tracked, tmp_path):
@@ -229,6 +297,27 @@ def test_another_learning_rate_and_batch_size(build, tracked, tmp_path):
     n_windows = len(conf.train_tokens) // 16
     assert conf.progress.tokens == 2 * n_windows * 16
     assert conf.progress.steps == 20 + -(-(n_windows - 20 * 8) // 3) + -(-n_windows // 3)
+
+
+def test_time_and_speed_are_those_of_all_parts(build, tracked, tmp_path):
+    _, first = run(build, tracked, tmp_path / 'a', {}, stop=(40,))
+    _, second = run(build, tracked, tmp_path / 'a', {}, resume=True)
+    assert second.progress.seconds > first.progress.seconds > 0
+    restored = build(epochs=2)
+    restore(restored, checkpoint.last_of(tmp_path / 'a')[0])
+    assert restored.throughput.mean == pytest.approx(second.throughput.mean)
+    assert restored.progress.seconds == second.progress.seconds
+
+
+def test_masks_of_another_device(build, tracked, tmp_path):
+    """The state of a generator on a GPU is nothing for one on the CPU."""
+    run(build, tracked, tmp_path / 'a', {}, stop=(2,))
+    found = checkpoint.last_of(tmp_path / 'a')[0]
+    found.document['rng']['mlm'] = ['cuda', 'AAAA']
+    conf = build(epochs=2)
+    before = conf.mlm.generator.get_state()
+    restore(conf, found)
+    assert torch.equal(conf.mlm.generator.get_state(), before)
 
 
 def test_another_model(build, tracked, tmp_path):
