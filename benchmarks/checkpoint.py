@@ -3,7 +3,7 @@
 
     python benchmarks/checkpoint.py [--rounds 7] [--steps 40] [name=value ...]
 
-Two figures, on the default model (or that of the overrides) and `python_topics`:
+In some two minutes, two figures, on the default model (or that of the overrides) and `python_topics`:
 
 * the share of training time at the default interval: rounds of steps with one save in them take turns with rounds
   without, and what a save adds is spread over `checkpoint_interval` steps;
@@ -92,8 +92,9 @@ def main():
           f'{torch.get_num_threads()} threads, {conf.device}')
     print(f'{n_parameters / 1e6:.1f} million parameters, {n_bytes / 1e6:.1f} MB a checkpoint; '
           f'{arguments.rounds} rounds of {arguments.steps} steps, medians\n')
-    print(f'A step takes {1000 * step:.1f} ms, the copy of the state {1000 * copy:.1f} ms, and a save adds '
-          f'{1000 * added:.1f} ms in all')
+    # Less than nothing is noise
+    adds = f'adds {1000 * added:.1f} ms in all' if added > copy else 'adds nothing to that which can be measured'
+    print(f'A step takes {1000 * step:.1f} ms, the copy of the state {1000 * copy:.1f} ms, and a save {adds}')
     print(f'At an interval of {conf.checkpoint_interval} steps that is '
           f'{max(added, copy) / (conf.checkpoint_interval * step):.3%} of training time\n')
     print(f'{"":12}{"longest step, ms":>18}')
