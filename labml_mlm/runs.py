@@ -3,26 +3,22 @@
 
 labml keeps a run in `logs/<experiment>/<uuid>`. To what it writes there (`run.yaml`, `configs.yaml`, `run_log.jsonl`,
 `run.pid`) we add `configs.json`, what it takes to go on with the run, and `run.lock`, which is locked by the process
-that trains it. The system takes the lock away when the process ends, however it ends, so that it says for sure whether
-a run still lives; a number of a process may be another's by then.
+that trains it.
 """
 import contextlib
 import difflib
-import fcntl
 import json
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from labml_mlm.checkpoint import DOCUMENT
 from labml_mlm.errors import UserError
 from labml_mlm.files import write_atomically
+from labml_mlm.lock import Lock
 
-# Seconds that a lock may be held by somebody who only looks
-_GLANCE = 1.
 # Of what a run was noted down as
 _KEYS = {'experiment', 'time', 'given', 'defaults', 'computed', 'text', 'tokenizer', 'versions', 'resumed'}
 
@@ -36,7 +32,7 @@ class Run:
         self.experiment = path.parent.name
         self.checkpoints = path / 'checkpoints'
         self.log = path / 'log.jsonl'
-        self._lock: Any = None
+        self._lock = Lock(path / 'run.lock')
 
     @property
     def record(self) -> dict | None:
@@ -75,8 +71,10 @@ class Run:
             status = json.loads((self.path / 'run_log.jsonl').read_text().splitlines()[-1])['status']
             return 'killed' if status == 'resumed' else status
         # A run of something else has no lock: its process may still be there
-        pid = _number(self.path / 'run.pid')
-        return 'running' if not self.record and pid and _lives(pid) else 'killed'
+        with contextlib.suppress(OSError, ValueError):
+            if not self.record and _lives(int((self.path / 'run.pid').read_text())):
+                return 'running'
+        return 'killed'
 
     def note_resumed(self, changes: list[str]):
         """Adds to labml's log of the run that it goes on, and what has changed."""
@@ -85,12 +83,7 @@ class Run:
 
     def owner(self) -> int | None:
         """The process that trains it now, if any."""
-        with contextlib.suppress(OSError), open(self.path / 'run.lock') as f:
-            try:
-                fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return _number(self.path / 'run.lock')
-        return None
+        return self._lock.owner()
 
     def lock(self):
         """
@@ -99,28 +92,15 @@ class Run:
         Raises `UserError` if another one does, or if this one may not, and `OSError` if there is no space for that.
         """
         try:
-            self._lock = open(self.path / 'run.lock', 'a')  # noqa: SIM115  held open
+            owner = self._lock.acquire()
         except PermissionError as e:
             raise UserError(f'the run {self.uuid} cannot be trained by this user: {e.filename}: {e.strerror}') from None
-        deadline = time.monotonic() + _GLANCE
-        while True:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    self._lock.close()
-                    pid = _number(self.path / 'run.lock')
-                    raise UserError(f'the run {self.uuid} is running, in process {pid}') from None
-                time.sleep(0.05)
-        self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
-        self._lock.flush()
+        if owner is not None:
+            raise UserError(f'the run {self.uuid} is running, in process {owner}')
 
     def unlock(self):
         """Lets others go on with it."""
-        if self._lock is not None:
-            self._lock.close()
+        self._lock.release()
 
 
 def runs_in(logs: Path) -> list[Run]:
@@ -168,13 +148,6 @@ def find(logs: Path, name: str, *, experiment: str = '*') -> tuple[Run, Path | N
     nearest = difflib.get_close_matches(name, [run.uuid for run in runs], n=1)
     nearest = f' Did you mean {nearest[0]}?' if nearest else ''
     raise UserError(f'there is no run {name} in {logs}.{nearest} The newest: {_listed(runs[:3])}')
-
-
-def _number(path: Path) -> int:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return 0
 
 
 def _lives(pid: int) -> bool:

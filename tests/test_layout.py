@@ -6,7 +6,7 @@ import pytest
 
 import labml_mlm
 
-ORDER = ['errors', 'exits', 'files', 'compat', 'interrupt', 'masking', 'schedule', 'tokenizer', 'text', 'data',
+ORDER = ['errors', 'exits', 'files', 'lock', 'compat', 'interrupt', 'masking', 'schedule', 'tokenizer', 'text', 'data',
          'attention', 'model', 'optimizer', 'checkpoint', 'log_file', 'runs', 'state', 'saver', 'trainer', 'screen',
          'samples', 'metrics', 'tracking', 'text_configs', 'items', 'overrides', 'record', 'run_configs', 'configs',
          'resume', 'launch', 'pretrained', 'fill_mask', 'evaluate', '__main__']
