@@ -25,8 +25,10 @@ setuptools.setup(
     ],
     entry_points={'console_scripts': ['labml-mlm = labml_mlm.__main__:main']},
     extras_require={
-        'app': ['labml-app>=0.5.14,<0.6', 'uvicorn>=0.30', 'mpld3>=0.5.10'],
+        # The last three ship what the app's pages would fetch from elsewhere: d3, Bootstrap and Font Awesome
+        'app': ['labml-app>=0.5.14,<0.6', 'uvicorn>=0.30', 'mpld3>=0.5.10', 'bootstrap-flask>=2.4',
+                'fontawesomefree>=5.15,<6'],
         'plot': ['matplotlib>=3.8'],
-        'test': ['pytest>=8', 'hypothesis>=6.100', 'ruff>=0.8'],
+        'test': ['pytest>=8', 'hypothesis>=6.100', 'ruff>=0.8', 'selenium>=4.20'],
     },
 )

@@ -91,12 +91,38 @@ def logs_of(folder: Path) -> Path:
     Raises `UserError` if it is in none, or if its `.labml.yaml` has something that labml does not take.
     """
     folder = folder.expanduser().resolve()
-    if not any((parent / '.labml.yaml').is_file() for parent in (folder, *folder.parents)):
+    if not _is_in_project(folder):
         if (folder / 'logs').is_dir():
             # labml takes the folder of a script for the project then
             return folder / 'logs'
         raise UserError(f'{folder} is in no labml project: there is no .labml.yaml in it or above it')
+    return _lab(folder).experiments
+
+
+def app_url_of(folder: Path, url: str | None = None) -> str:
+    """
+    Where the labml app takes updates, as labml's clients have it; at `url`, or in the project that `folder` is in.
+
+    Raises `UserError` if there is none.
+    """
     try:
-        return labml.internal.lab.Lab(folder).experiments
+        if found := url and labml.internal.lab.get_app_url_for_handle('track', base_url=url):
+            return found
+    except RuntimeError as e:
+        raise UserError(str(e)) from None
+    folder = folder.expanduser().resolve()
+    configs = _lab(folder).app_configs if _is_in_project(folder) else None
+    if configs is None:
+        raise UserError('there is no labml app to send to: set app_url in .labml.yaml, or give --url')
+    return configs.url
+
+
+def _is_in_project(folder: Path) -> bool:
+    return any((parent / '.labml.yaml').is_file() for parent in (folder, *folder.parents))
+
+
+def _lab(folder: Path) -> Any:
+    try:
+        return labml.internal.lab.Lab(folder)
     except RuntimeError as e:
         raise UserError(f'.labml.yaml: {e}') from None

@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Sequence
 
 from labml import experiment, lab, logger, tracker
@@ -163,7 +162,7 @@ class _Launch:
         screen.on_gone = lambda: conf.interrupt.stop(signal.SIGPIPE)
         status, details = 'crashed', None
         try:
-            app.start()
+            app.start(run, writer)
             conf.run()
             status = 'completed'
         except KeyboardInterrupt as e:
@@ -176,10 +175,10 @@ class _Launch:
             raise
         finally:
             unwritten = _finish(status, details) or writer.lost or conf.saver.error
-            if status == 'completed':
-                _log_summary(conf)
-                logger.log(['The run is in ', (str(run.path), Text.value)])
             with contextlib.suppress(KeyboardInterrupt):
+                if status == 'completed':
+                    _log_summary(conf)
+                    logger.log(['The run is in ', (str(run.path), Text.value)])
                 app.finish()
             screen.finish()
         if status == 'interrupted':
@@ -227,8 +226,6 @@ def _finish(status: str, details: str | None) -> OSError | None:
     except OSError as e:
         # labml notes the status first: all that comes after is still to be done
         tracker_singleton().finish_loop()
-        if this.app_experiment is not None:
-            this.app_experiment.status(this.run.distributed_rank, status, details, time.time())
         return e
     return None
 

@@ -32,6 +32,8 @@ class FileWriter(file.Writer):
         self.thread = _FileThread(path)
         # Seconds that `finish` waits for the disk at the most
         self.patience: float | None = None
+        # Seconds between two flushes; as labml has it, a minute after a while, unless set
+        self.interval: float | None = None
         self._is_warned = False
         # What is tracked after labml's experiment has ended
         atexit.register(self.finish)
@@ -44,6 +46,9 @@ class FileWriter(file.Writer):
     def write(self, *, global_step: int, indicators: dict):
         """Called by `tracker.save()`."""
         super().write(global_step=global_step, indicators=indicators)
+        if self.interval is not None and time.time() - self.last_committed > self.interval:
+            self.last_committed = time.time()
+            self.flush()
         if self.lost and not self._is_warned:
             self._is_warned = True
             logger.log(f'Cannot write {self.file_path}: {self.lost}. The run goes on, and tries again', Text.warning)

@@ -67,14 +67,21 @@ class Run:
         """`running`, how labml says that it ended, or `killed` if it could not say."""
         if self.owner() is not None:
             return 'running'
-        with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
-            status = json.loads((self.path / 'run_log.jsonl').read_text().splitlines()[-1])['status']
-            return 'killed' if status == 'resumed' else status
+        if ending := self.ending():
+            return ending['status']
         # A run of something else has no lock: its process may still be there
         with contextlib.suppress(OSError, ValueError):
             if not self.record and _lives(int((self.path / 'run.pid').read_text())):
                 return 'running'
         return 'killed'
+
+    def ending(self) -> dict | None:
+        """What labml noted down of its end: `status`, `details`, `time`; nothing if it has not, or the run goes on."""
+        with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
+            said = json.loads((self.path / 'run_log.jsonl').read_text().splitlines()[-1])
+            if said['status'] != 'resumed':
+                return {name: said[name] for name in ('status', 'details', 'time')}
+        return None
 
     def note_resumed(self, changes: list[str]):
         """Adds to labml's log of the run that it goes on, and what has changed."""

@@ -1,7 +1,9 @@
 """
 # The run on the labml app
 
-`App` is labml's `app` writer, but an app that is away holds up neither the run nor its end.
+`App` takes the place of labml's `app` writer. A thread brings the app what comes into the run's folder, and training
+never waits for it: what an app that is away, slow or broken does not take stays in the folder, and arrives when the app
+is back or by `labml-mlm sync`.
 """
 import queue
 import threading
@@ -11,68 +13,148 @@ import urllib.parse
 import urllib.request
 
 from labml import logger
-from labml.internal.app import AppTracker, _AppTrackThread
-from labml.internal.app.experiment import AppExperiment
 from labml.internal.app.logs import APP_CONSOLE_LOGS
-from labml.internal.experiment import experiment_singleton
+from labml.internal.app.url import AppUrlResponseHandler
 from labml.internal.lab import lab_singleton
-from labml.internal.tracker import tracker_singleton
-from labml.internal.tracker.writers import app
 from labml.logger import Text
+
+from labml_mlm.delivery import Delivery, Undelivered
+from labml_mlm.log_file import FileWriter
+from labml_mlm.runs import Run
 
 # Seconds
 _PROBE_TIMEOUT = 2.
-_SEND_TIMEOUT = 10.
-_GIVE_UP_AFTER = 60.
+_INTERVAL = 1.
 _RETRY_INTERVAL = 5.
+# What the end of a run may take for what is still to be sent
+_PATIENCE = 8.
+# Characters that are kept of what was printed while the app is away, of each stream
+_MAX_OUTPUT = 2 ** 16
 
 
 class App:
     """
-    The run on the labml app at the `app_url` of the project's `.labml.yaml`; nothing if there is none, or if it
-    does not answer.
+    The run on the labml app at the `app_url` of the project's `.labml.yaml`; nothing if there is none.
     """
 
     def __init__(self):
         self.is_answering = False
-        self.tracker: _Tracker | None = None
+        self.thread: _Thread | None = None
 
     def probe(self):
         """Finds out whether the app answers, and says so if not. Takes two seconds at the most."""
         configs = lab_singleton().app_configs
         if configs is None:
             logger.log('No labml app: set app_url in .labml.yaml to watch runs there', Text.meta)
-        elif not _answers(configs.url):
-            url = urllib.parse.urlsplit(configs.url)
-            logger.log(f'No labml app answers at {url.scheme}://{url.netloc}: the run goes on without it', Text.meta)
         else:
-            self.is_answering = True
-        forget_output()
-
-    def start(self):
-        """Reports the started labml experiment, its configs, metrics and output to the app."""
+            self.is_answering = _answers(configs.url)
+            if not self.is_answering:
+                logger.log(f'No labml app answers at {_site(configs.url)}: the run goes on without it. '
+                           '`labml-mlm app` starts one', Text.meta)
         if not self.is_answering:
-            return
-        configs, experiment = lab_singleton().app_configs, experiment_singleton()
-        run = experiment.run
-        self.tracker = _Tracker(configs.url, {'run_uuid': run.uuid, 'rank': run.distributed_rank,
-                                              'main_rank': run.distributed_main_rank,
-                                              'world_size': run.distributed_world_size})
-        experiment.app_experiment = AppExperiment(self.tracker, frequency=configs.frequency,
-                                                  open_browser=configs.open_browser)
-        experiment.app_experiment.start(run)
-        experiment.configs_processor.add_saver(experiment.app_experiment.get_configs_saver())
-        tracker_singleton().add_writer(app.Writer(self.tracker, frequency=configs.frequency))
+            forget_output()
+
+    def start(self, run: Run, log: FileWriter):
+        """Reports the started labml experiment, its configs, metrics and output to the app."""
+        if configs := lab_singleton().app_configs:
+            # Its output is taken every now and then
+            APP_CONSOLE_LOGS.set_app_tracker(None, frequency=0)
+            self.thread = _Thread(run, configs.url, log, open_browser=configs.open_browser)
+            self.thread.start()
 
     def finish(self):
-        """Waits for the last update to get through, for ten seconds at the most."""
-        if self.tracker is not None:
-            self.tracker.thread.join(_SEND_TIMEOUT)
+        """Waits until the app has everything, for eight seconds at the most, and says what it has not."""
+        if self.thread is not None:
+            self.thread.is_over.set()
+            self.thread.join(_PATIENCE if self.thread.is_known or self.is_answering else _PROBE_TIMEOUT)
+            forget_output()
+            if missing := self.thread.missing():
+                logger.log(missing, Text.warning)
 
 
 def forget_output():
     """labml keeps all that is printed until an app takes it, in a text that it copies at each line."""
     APP_CONSOLE_LOGS.set_app_tracker(_Discard(), frequency=0)
+
+
+class _Discard:
+    """Stands for an app tracker: takes what is to be sent, and forgets it."""
+
+    def has_data(self, source):
+        source.get_data_packet()
+
+
+class _Thread(threading.Thread):
+    """Delivers a run while it trains."""
+
+    def __init__(self, run: Run, url: str, log: FileWriter, *, open_browser: bool):
+        super().__init__(daemon=True)
+        self.is_over = threading.Event()
+        # Has the app answered at all?
+        self.is_known = False
+        self._run, self._url, self._log = run, url, log
+        self._delivery: Delivery | None = None
+        self._address = AppUrlResponseHandler(open_browser, 'Monitor experiment at ')
+        self._output: dict[str, str] = {}
+        self._status = {'status': 'in progress', 'time': time.time()}
+        self._is_complete = False
+        self._error: Exception | None = None
+
+    def run(self):
+        deadline, interval = None, 0.
+        while deadline is None or time.monotonic() < deadline:
+            if deadline is None and self.is_over.wait(interval):
+                deadline = time.monotonic() + _PATIENCE
+                self._status = self._run.ending() or self._status
+            try:
+                self._deliver()
+            except Exception as e:  # whatever it is, the run is worth more
+                if self._error is None and self.is_known:
+                    logger.log(f'The labml app at {_site(self._url)} takes no updates now: {e}. '
+                               'The run goes on, and sends them later', Text.warning)
+                self._error = e
+                if deadline is not None:
+                    if not self.is_known:
+                        return
+                    time.sleep(0.5)
+            interval = _RETRY_INTERVAL if self._error else _INTERVAL
+            if deadline is not None and self._is_complete:
+                return
+
+    def missing(self) -> str:
+        """What the app does not have, once the run is over; nothing if it has everything."""
+        if self._is_complete:
+            return ''
+        n = self._delivery.n_missing() if self._delivery else 0
+        error = self._error or Undelivered('it does not answer in time')
+        return (f'Not on the labml app at {_site(self._url)}: {f"{n:,} values and " if n else ""}how the run ended, as '
+                f'{error}. To send it: labml-mlm sync {self._run.uuid}')
+
+    def _deliver(self):
+        """Sends what there is, some of it at a time."""
+        if self._delivery is None:
+            self._delivery = Delivery(self._run, self._url)
+        self._is_complete = False
+        while not self._is_complete:
+            self._take_output()
+            answer = self._delivery.send(status=self._status, output=self._output)
+            self._output, self._error = {}, None
+            if not self.is_known:
+                self.is_known = True
+                # Metrics come to the disk by the minute where nobody watches
+                self._log.interval = _INTERVAL
+                self._address.handle(answer)
+            self._is_complete = self._delivery.is_complete(status=self._status)
+
+    def _take_output(self):
+        for stream, text in APP_CONSOLE_LOGS.get_data_packet().data.items():
+            if isinstance(text, str):
+                self._output[stream] = (self._output.get(stream, '') + text)[-_MAX_OUTPUT:]
+
+
+def _site(url: str) -> str:
+    parts = urllib.parse.urlsplit(url)
+    return f'{parts.scheme}://{parts.netloc}'
 
 
 def _answers(url: str) -> bool:
@@ -94,60 +176,3 @@ def _answers(url: str) -> bool:
         return answer.get(timeout=_PROBE_TIMEOUT)
     except queue.Empty:
         return False
-
-
-class _Discard:
-    """Stands for an app tracker: takes what is to be sent, and forgets it."""
-
-    def has_data(self, source):
-        source.get_data_packet()
-
-
-class _Tracker(AppTracker):
-    """labml's `AppTracker`, with a thread that gives up in the end."""
-
-    def __init__(self, url: str, params: dict):
-        super().__init__(url, params, timeout_seconds=_SEND_TIMEOUT, daemon=True)
-        self.thread = _AppThread(self.app_track_url, timeout_seconds=_SEND_TIMEOUT, daemon=True)
-        self.thread.start()
-
-    def _check(self) -> bool:
-        # labml's raises in whatever thread comes next when the app has refused an update
-        return not self.stopped
-
-    def has_data(self, source):
-        if self.stopped or not self.thread.is_alive():
-            source.get_data_packet()
-        else:
-            self.thread.push_data_source(source)
-
-
-class _AppThread(_AppTrackThread):
-    def stop(self):
-        self.is_stopped = True
-
-    def run(self):
-        while not (self.is_stopped and self.queue.empty()):
-            try:
-                sources = {self.queue.get(timeout=0.1)}
-            except queue.Empty:
-                continue
-            while not self.queue.empty():
-                sources.add(self.queue.get())
-            if not self._deliver([source.get_data_packet().data for source in sources]):
-                logger.log('The labml app does not take updates any more: the run goes on without it', Text.warning)
-                return
-
-    def _deliver(self, data: list[dict]) -> bool:
-        """Sends until it succeeds; `False` if that is refused, or after too long a time."""
-        began = time.monotonic()
-        while True:
-            try:
-                response = self._send(data)
-                for handler in self.handlers:
-                    handler.handle(response)
-                return True
-            except Exception:  # unreachable, refused, or an answer that no labml app gives
-                if self.errored or self.is_stopped or time.monotonic() - began > _GIVE_UP_AFTER:
-                    return False
-                time.sleep(_RETRY_INTERVAL)

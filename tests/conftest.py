@@ -13,6 +13,7 @@ import pytest
 os.environ['OMP_NUM_THREADS'] = '1'
 
 import torch
+from app_server import AppServer
 from labml import tracker
 
 from labml_mlm import MLMConfigs
@@ -193,3 +194,26 @@ def small_disk(tmp_path):
         pytest.skip('a file system cannot be mounted here: it takes root')
     yield disk
     os.system(f'umount -l {disk}')
+
+
+@pytest.fixture(scope='session')
+def app(tmp_path_factory):
+    """A labml app that all tests share."""
+    server = AppServer(tmp_path_factory.mktemp('app') / 'store.sqlite')
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def start_app(tmp_path):
+    """Starts labml apps, one at a time, on one store."""
+    servers = []
+
+    def start(*arguments, **kwargs):
+        servers.append(AppServer(tmp_path / 'store.sqlite', *arguments, **kwargs))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        if server.process.poll() is None:
+            server.stop(signal.SIGKILL)

@@ -8,8 +8,8 @@ import labml_mlm
 
 ORDER = ['errors', 'exits', 'files', 'lock', 'compat', 'interrupt', 'masking', 'schedule', 'tokenizer', 'text', 'data',
          'attention', 'model', 'optimizer', 'checkpoint', 'log_file', 'runs', 'state', 'saver', 'trainer', 'screen',
-         'samples', 'metrics', 'tracking', 'text_configs', 'items', 'overrides', 'record', 'run_configs', 'configs',
-         'resume', 'launch', 'pretrained', 'fill_mask', 'evaluate', '__main__']
+         'samples', 'metrics', 'delivery', 'tracking', 'text_configs', 'items', 'overrides', 'record',
+         'run_configs', 'configs', 'resume', 'launch', 'pretrained', 'fill_mask', 'evaluate', 'commands', '__main__']
 PACKAGE = Path(labml_mlm.__file__).parent
 
 

@@ -1,0 +1,137 @@
+"""
+# Who may talk to the labml app
+
+The app has no login: whoever reaches it may see and delete all runs. So it listens to this machine alone unless told
+otherwise, and even then a browser on this machine takes orders from any page that it shows. `Guard` refuses
+
+* a `Host` that is not one of ours: a page of a foreign site whose name was made to lead here (DNS rebinding) has the
+  name of that site there
+* a foreign `Origin`: a page of another site that sends requests here (cross-site request forgery)
+* bodies that are not `application/json`: those are all that a foreign page can send without asking first
+* bodies that are too large or no JSON
+"""
+import ipaddress
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+MAX_BODY = 16 * 2 ** 20
+
+Receive = Callable[[], Awaitable[dict]]
+Send = Callable[[dict], Awaitable[None]]
+
+LOOPBACK = {'localhost', '127.0.0.1', '::1'}
+
+
+class Refused(Exception):
+    """A request that is refused, with the HTTP status."""
+
+    def __init__(self, status: int, message: str):
+        super().__init__(message)
+        self.status = status
+
+
+class Guard:
+    """
+    ## An ASGI application behind these checks
+
+    * `app` is the application; it gets whole bodies
+    * `hosts` are the names and addresses that are accepted as `Host`
+    * `is_any_address` accepts every IP address as `Host`, too, for a server that listens at all of the machine's: a
+      rebound name is a name
+    """
+
+    def __init__(self, app: Any, *, hosts: set[str], is_any_address: bool = False):
+        self.app = app
+        self.hosts = {host.lower() for host in hosts}
+        self.is_any_address = is_any_address
+
+    async def __call__(self, scope: dict, receive: Receive, send: Send):
+        if scope['type'] == 'http':
+            try:
+                headers = {name.decode('latin-1').lower(): value.decode('latin-1')
+                           for name, value in scope['headers']}
+                self._check_sender(headers)
+                body = await _read(headers, receive)
+                _check_body(headers, body)
+            except Refused as e:
+                await respond(send, e.status, str(e))
+                return
+            receive = replay(body)
+        elif scope['type'] != 'lifespan':
+            return  # websockets: the app has none
+        await self.app(scope, receive, send)
+
+    def _check_sender(self, headers: dict[str, str]):
+        host = headers.get('host', '')
+        name = _host_name(f'//{host}')
+        if name not in self.hosts and not (self.is_any_address and _is_address(name)):
+            raise Refused(403, f'{host!r} is not a name of this server; --allow-host NAME accepts it')
+        origin = headers.get('origin')
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            raise Refused(403, f'requests of pages from {origin!r} are not taken')
+
+
+async def _read(headers: dict[str, str], receive: Receive) -> bytes:
+    """The whole body. Raises `Refused` if it is too large."""
+    too_large = Refused(413, f'a request may have {MAX_BODY:,} bytes')
+    length = headers.get('content-length', '0')
+    if not length.isdecimal() or int(length) > MAX_BODY:
+        raise too_large
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message['type'] == 'http.disconnect':
+            raise Refused(400, 'the connection was closed')
+        body += message.get('body', b'')
+        if len(body) > MAX_BODY:
+            raise too_large
+        if not message.get('more_body'):
+            return bytes(body)
+
+
+def _check_body(headers: dict[str, str], body: bytes):
+    if not body:
+        return
+    if headers.get('content-type', '').partition(';')[0].strip().lower() != 'application/json':
+        raise Refused(415, 'a body has to be application/json')
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        raise Refused(400, 'the body is no JSON') from None
+
+
+def _host_name(url: str) -> str:
+    try:
+        return (urlsplit(url).hostname or '').lower()
+    except ValueError:
+        return ''
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+        return True
+    except ValueError:
+        return False
+
+
+def replay(body: bytes) -> Receive:
+    """Gives an application a body that was read before."""
+    messages = [{'type': 'http.request', 'body': body, 'more_body': False}]
+
+    async def receive() -> dict:
+        return messages.pop() if messages else {'type': 'http.disconnect'}
+
+    return receive
+
+
+async def respond(send: Send, status: int, error: str):
+    """Answers with an error."""
+    body = json.dumps({'error': error}).encode()
+    await send({'type': 'http.response.start', 'status': status,
+                # What is left of a body is not read
+                'headers': [(b'content-type', b'application/json'), (b'content-length', str(len(body)).encode()),
+                            (b'connection', b'close')]})
+    await send({'type': 'http.response.body', 'body': body})

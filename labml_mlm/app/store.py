@@ -1,0 +1,203 @@
+"""
+# What the labml app knows, in one SQLite file
+
+labml-db has models (dictionaries under a key) and indexes (a name that leads to a key), and leaves it to drivers where
+they are kept. `ModelDriver` and `IndexDriver` keep them in SQLite. Values are JSON, so that what lies in the store is
+never run.
+
+A kill at any instant loses nothing that was committed: SQLite writes a transaction to its write-ahead log and syncs
+that before it says so, and an incomplete one at the end of the log is left out at the next start
+(https://sqlite.org/wal.html).
+"""
+import base64
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from labml_db import Index, Key, Model
+from labml_db.driver import DbDriver
+from labml_db.index_driver import IndexDbDriver
+
+from labml_mlm.errors import UserError
+from labml_mlm.lock import Lock
+
+# Marks the file as one of ours: 'lmlm'
+_APPLICATION_ID = 0x6c6d6c6d
+_VERSION = 1
+_TABLES = '''
+CREATE TABLE models (key TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE indexes (name TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (name, key)) WITHOUT ROWID;
+'''
+
+
+class Store:
+    """
+    ## The store in the file `path`, which is made if it is not there
+
+    It is this process's as long as that lives. Raises `UserError` if another process has it or if the file is something
+    else, and `OSError` if it cannot be written.
+    """
+
+    def __init__(self, path: Path):
+        path = path.expanduser().absolute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._lock = Lock(path.with_name(f'{path.name}.lock'))
+        if (owner := self._lock.acquire()) is not None:
+            raise UserError(f'the store {path} is in use by another labml app, in process {owner}')
+        try:
+            self._open()
+        except sqlite3.OperationalError as e:
+            raise OSError(f'cannot open the store {path}: {e}') from e
+        except sqlite3.DatabaseError:
+            raise UserError(f'{path} is no SQLite file: --store takes the file of a labml app, or a new one') from None
+
+    def _open(self):
+        # All is done in one thread at a time, if not in the same
+        self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        execute = self._connection.execute
+        execute('PRAGMA journal_mode = WAL')
+        execute('PRAGMA synchronous = FULL')
+        [application], [version] = (execute(f'PRAGMA {name}').fetchone() for name in ('application_id', 'user_version'))
+        if not application and not execute('SELECT * FROM sqlite_master').fetchone():
+            with self.transaction():
+                for statement in _TABLES.split(';'):
+                    execute(statement)
+                execute(f'PRAGMA application_id = {_APPLICATION_ID}')
+                execute(f'PRAGMA user_version = {_VERSION}')
+        elif (application, version) != (_APPLICATION_ID, _VERSION):
+            raise UserError(f'{self.path} is the database of something else, or of another version')
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """What is done within is kept as a whole, when it is through, or not at all."""
+        self._connection.execute('BEGIN IMMEDIATE')
+        try:
+            yield
+        except BaseException:
+            self._connection.execute('ROLLBACK')
+            raise
+        self._connection.execute('COMMIT')
+
+    def close(self):
+        """Lets others have it."""
+        self._connection.close()
+        self._lock.release()
+
+    def drive(self, models: list[type[Model]], indexes: list[type[Index]]):
+        """Has labml-db keep those here."""
+        Model.set_db_drivers([ModelDriver(model, self._connection) for model in models])
+        Index.set_db_drivers([IndexDriver(index, self._connection) for index in indexes])
+
+
+class ModelDriver(DbDriver):
+    """Models of one class, under keys like `Run:…`."""
+
+    def __init__(self, model_cls: type[Model], connection: sqlite3.Connection):
+        super().__init__(None, model_cls)
+        self._execute = connection.execute
+
+    def load_dict(self, key: str) -> dict | None:
+        """The model under `key`, if there is one."""
+        row = self._execute('SELECT data FROM models WHERE key = ?', [str(key)]).fetchone()
+        return row and decode(row[0])
+
+    def mload_dict(self, key: list[str]) -> list[dict | None]:
+        """Those under the keys, in their order."""
+        return [self.load_dict(key) for key in key]
+
+    def save_dict(self, key: str, data: dict):
+        """Keeps `data` under `key`, in place of what was there."""
+        self._execute('INSERT OR REPLACE INTO models VALUES (?, ?)', [str(key), encode(data)])
+
+    def msave_dict(self, key: list[str], data: list[dict]):
+        """Keeps each under its key."""
+        for one, its_data in zip(key, data, strict=True):
+            self.save_dict(one, its_data)
+
+    def delete(self, key: str):
+        """Forgets what is under `key`."""
+        self._execute('DELETE FROM models WHERE key = ?', [str(key)])
+
+    def get_all(self) -> list[str]:
+        """All keys of this class."""
+        # `;` is the character after `:`
+        return [key for [key] in self._execute('SELECT key FROM models WHERE key >= ? AND key < ?',
+                                               [f'{self.model_name}:', f'{self.model_name};'])]
+
+
+class IndexDriver(IndexDbDriver):
+    """One index."""
+
+    def __init__(self, index_cls: type[Index], connection: sqlite3.Connection):
+        super().__init__(index_cls)
+        self._execute = connection.execute
+
+    def get(self, index_key: str) -> str | None:
+        """The key under that name, if there is one."""
+        row = self._execute('SELECT value FROM indexes WHERE name = ? AND key = ?',
+                            [self.index_name, index_key]).fetchone()
+        return row and row[0]
+
+    def mget(self, index_key: list[str]) -> list[str | None]:
+        """Those under the names, in their order."""
+        return [self.get(key) for key in index_key]
+
+    def set(self, index_key: str, model_key: str):
+        """Keeps the key under that name, in place of what was there."""
+        self._execute('INSERT OR REPLACE INTO indexes VALUES (?, ?, ?)', [self.index_name, index_key, model_key])
+
+    def delete(self, index_key: str):
+        """Forgets that name."""
+        self._execute('DELETE FROM indexes WHERE name = ? AND key = ?', [self.index_name, index_key])
+
+    def get_all(self) -> list[str]:
+        """All keys."""
+        return [value for [value] in self._execute('SELECT value FROM indexes WHERE name = ?', [self.index_name])]
+
+
+def encode(value: Any) -> str:
+    """
+    The JSON of a model: of numbers, texts, lists, tuples, dicts, sets, keys of models and arrays of numbers.
+
+    Raises `TypeError` if there is anything else in it.
+    """
+    return json.dumps(_plain(value), separators=(',', ':'))
+
+
+def decode(data: str) -> Any:
+    """What `encode` was given."""
+    return json.loads(data, object_hook=_unplain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        if all(isinstance(key, str) and not key.startswith('$') for key in value):
+            return {key: _plain(inner) for key, inner in value.items()}
+        return {'$dict': [[_plain(key), _plain(inner)] for key, inner in value.items()]}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, tuple | set):
+        return {f'${type(value).__name__}': [_plain(inner) for inner in value]}
+    if isinstance(value, Key):
+        return {'$key': str(value)}
+    if isinstance(value, np.ndarray) and value.dtype.kind in 'biuf':
+        return {'$array': [value.dtype.str, value.shape, base64.b64encode(value.tobytes()).decode()]}
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _unplain(value: dict) -> Any:
+    if len(value) == 1:
+        [(kind, inner)] = value.items()
+        if kind == '$array':
+            dtype, shape, data = inner
+            # A copy, as the one over the bytes cannot be written
+            return np.frombuffer(base64.b64decode(data), dtype).reshape(shape).copy()
+        makers = {'$dict': dict, '$tuple': tuple, '$set': set, '$key': Key}
+        if kind in makers:
+            return makers[kind](inner)
+    return value

@@ -1,0 +1,188 @@
+"""
+# What the commands of `labml-mlm` do
+
+Each takes the arguments that `__main__` has parsed. What takes long to import is imported where it is needed.
+"""
+import argparse
+import itertools
+import json
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from labml_mlm import delivery, log_file, runs
+from labml_mlm.compat import app_url_of, logs_of
+from labml_mlm.errors import UserError
+
+if TYPE_CHECKING:
+    from labml_mlm.fill_mask import Filled, FillMask
+
+# Lines of standard input that are filled in together
+_LINES = 256
+
+
+def list_runs(parsed: argparse.Namespace):
+    """The runs of a project."""
+    found = [_described(run) for run in runs.runs_in(logs_of(parsed.path))]
+    if parsed.json:
+        print(json.dumps(found))
+        return
+    if not found:
+        print(f'There is no run in {logs_of(parsed.path)} yet')
+        return
+    rows = [['uuid', 'name', 'started', 'step', 'loss.valid', 'accuracy.valid', 'status']]
+    for run in found:
+        rows.append([run['uuid'], run['name'], time.strftime('%Y-%m-%d %H:%M', time.localtime(run['started'])),
+                     *(_number(run[name]) for name in ('step', 'loss.valid', 'accuracy.valid')), run['status']])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        # Numbers to the right, texts to the left
+        cells = [cell.rjust(width) if 3 <= i <= 5 else cell.ljust(width)
+                 for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        print('  '.join(cells).rstrip())
+
+
+def _described(run: runs.Run) -> dict:
+    summary = log_file.summary(run.log)
+    return {'uuid': run.uuid, 'name': run.experiment, 'started': run.began, 'step': summary.step,
+            'loss.valid': summary.loss, 'accuracy.valid': summary.accuracy, 'status': run.status,
+            'path': str(run.path)}
+
+
+def fill_mask(parsed: argparse.Namespace):
+    """Texts with every `[MASK]` filled in."""
+    from labml_mlm.fill_mask import MASK_TEXT, FillMask
+
+    if len(parsed.text) > 1:
+        raise UserError('the text has to be one argument: put it in quotes')
+    if MASK_TEXT in parsed.run:
+        raise UserError(f'the run comes before the text: labml-mlm fill-mask RUN {parsed.run!r}')
+    answering = FillMask.load(parsed.run, which=parsed.checkpoint, folder=parsed.path)
+    print(f'Using {answering.pretrained.about}', file=sys.stderr)
+    trained_on = longest = answering.pretrained.configs.seq_len
+    number = 0
+    for texts in [parsed.text] if parsed.text else _chunks():
+        filled, error = _filled(answering, texts, parsed.top)
+        for answer in filled:
+            _print_filled(answer, is_json=parsed.json)
+        sys.stdout.flush()
+        number += len(filled)
+        if error is not None:
+            raise error if parsed.text else UserError(f'line {number + 1}: {error}')
+        if (length := max(len(answering.ids(text)) for text in texts)) > 2 * longest:
+            longest = float('inf')
+            print(f'Note: a text has {length:,} tokens, and the model was trained on {trained_on} at a time: '
+                  'it predicts worse in long texts', file=sys.stderr)
+    if not number:
+        raise UserError('there is no text: give one with [MASK] in it, or lines of such texts on standard input')
+
+
+def _filled(fill_mask: 'FillMask', texts: list[str], top: int) -> 'tuple[list[Filled], UserError | None]':
+    """The texts filled in, up to the first that cannot be, and why that is."""
+    for i, text in enumerate(texts):
+        try:
+            fill_mask.ids(text)
+        except UserError as e:
+            return fill_mask(texts[:i], top=top), e
+    return fill_mask(texts, top=top), None
+
+
+def _print_filled(filled: 'Filled', *, is_json: bool):
+    if is_json:
+        print(json.dumps({'text': filled.text, 'filled': filled.filled,
+                          'masks': [[prediction._asdict() for prediction in mask] for mask in filled.masks]}))
+        return
+    print(filled.filled)
+    for mask in filled.masks:
+        print('   ', *(f'{prediction.token!r} {prediction.probability:.3f}' for prediction in mask), sep='  ')
+
+
+def _chunks() -> Iterator[list[str]]:
+    """Lines of standard input, some at a time; each at once where a person types them."""
+    if sys.stdin is None:
+        return
+    if hasattr(sys.stdin, 'reconfigure'):
+        sys.stdin.reconfigure(encoding='utf-8', errors='strict')
+    n = 1 if sys.stdin.isatty() else _LINES
+    try:
+        while lines := list(itertools.islice(sys.stdin, n)):
+            yield [line.rstrip('\r\n') for line in lines]
+    except UnicodeDecodeError:
+        raise UserError('standard input is not UTF-8 text') from None
+
+
+def evaluate(parsed: argparse.Namespace):
+    """How well a model knows a text."""
+    import torch
+
+    from labml_mlm import evaluate as evaluation
+    from labml_mlm.pretrained import load
+    from labml_mlm.text import read_file
+
+    pretrained = load(parsed.run, which=parsed.checkpoint, folder=parsed.path)
+    conf = pretrained.configs
+    print(f'Using {pretrained.about}', file=sys.stderr)
+    if parsed.text:
+        texts = [torch.from_numpy(pretrained.tokenizer.encode(read_file(path))) for path in parsed.text]
+        batches = list(itertools.chain.from_iterable(
+            evaluation.windows(text, seq_len=conf.seq_len, batch_size=conf.valid_batch_size) for text in texts))
+    else:
+        try:
+            batches = pretrained.validation_batches()
+        except UserError as e:
+            raise UserError(f'{e}. --text FILE evaluates on another text') from None
+    n_tokens = sum(batch.numel() for batch in batches)
+    is_shown = sys.stderr.isatty()
+
+    def progress(done: int):
+        if is_shown:
+            print(f'\r{done / n_tokens:6.1%}', end='\r' if done == n_tokens else '', file=sys.stderr, flush=True)
+
+    result = evaluation.evaluate(pretrained, batches, is_pseudo=parsed.pseudo, progress=progress)
+    if parsed.json:
+        print(json.dumps(result._asdict()))
+        return
+    unknown = sum(int((batch == conf.no_mask_tokens[0]).sum()) for batch in batches) if conf.no_mask_tokens else 0
+    print(f'{result.n_tokens:,} tokens, {result.n_masked:,} of them masked'
+          + (f'; {unknown:,} are not in the vocabulary' if unknown else ''))
+    print(f'{"":9}{"loss":>9}{"accuracy":>11}{"perplexity":>13}')
+    print(f'{"model":9}{result.loss:9.4f}{result.accuracy:11.4f}{result.perplexity:13.3f}')
+    print(f'{"unigram":9}{result.unigram_loss:9.4f}{result.unigram_accuracy:11.4f}{result.unigram_perplexity:13.3f}')
+    if result.pseudo_perplexity is not None:
+        print(f'Pseudo-perplexity {result.pseudo_perplexity:.3f}')
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return '-'
+    return f'{value:,}' if isinstance(value, int) else f'{value:.4f}'
+
+
+def sync(parsed: argparse.Namespace):
+    """Sends runs to a labml app."""
+    logs = logs_of(parsed.path)
+    url = app_url_of(parsed.path, parsed.url)
+    if parsed.all and parsed.run:
+        raise UserError('--all are all runs: no run is named beside it')
+    found = runs.runs_in(logs) if parsed.all else [runs.find(logs, parsed.run or 'last')[0]]
+    sent = {}
+    for run in found:
+        try:
+            sent[run.uuid] = delivery.sync(run, url)
+        except delivery.Undelivered as e:
+            raise OSError(f'the labml app has not taken the run {run.uuid}: {e} ({url})') from None
+        if not parsed.json:
+            n = sent[run.uuid]
+            print(f'{run.uuid}  {run.experiment}  ' + (f'{n:,} values sent' if n else 'nothing new'), flush=True)
+    if parsed.json:
+        print(json.dumps(sent))
+
+
+def app(parsed: argparse.Namespace):
+    """Serves the labml app."""
+    try:
+        from labml_mlm.app import server
+    except ImportError as e:
+        raise UserError(f"the labml app is not installed ({e}): pip install 'labml_mlm[app]'") from None
+    server.serve(host=parsed.host, port=parsed.port, store=parsed.store, allowed_hosts=parsed.allow_host)
