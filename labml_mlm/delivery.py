@@ -57,7 +57,8 @@ class Delivery:
         # Values that were sent
         self.n_sent = 0
         self._app = url
-        self._info = {name: info[name] for name in _INFO if info.get(name) is not None}
+        # The app goes by the name: an update with one introduces a run
+        self._info = {'name': run.experiment} | {name: info[name] for name in _INFO if info.get(name)}
         self._forget()
 
     def _forget(self):
@@ -111,20 +112,22 @@ class Delivery:
 
     def n_missing(self) -> int:
         """Values that the app has not acknowledged."""
-        offset, n = self._offset, 0
-        while (chunk := self._next())[2] or chunk[0] > self._offset:
-            self._offset, n = chunk[0], n + chunk[2]
-        self._offset = offset
+        before, n, end = self._offset, 0, -1
+        while end != self._offset:
+            end = self._offset
+            self._offset, _, of_these = self._next()
+            n += of_these
+        self._offset = before
         return n
 
     def _next(self) -> tuple[int, dict[str, dict], int]:
         """Where the next lines of the metrics end, what they have for the app, and how many values that is."""
-        track, end, n = {}, self._offset, 0
-        with contextlib.suppress(FileNotFoundError), open(self.run.log, 'rb') as f:
-            f.seek(self._offset)
-            for line in f:
-                if n >= _CHUNK or not line.endswith(b'\n'):
-                    break
+        track, end, n, size = {}, self._offset, 0, self._size()
+        if end >= size:
+            return end, track, n
+        with open(self.run.log, 'rb') as f:
+            f.seek(end)
+            while n < _CHUNK and end < size and (line := f.readline()).endswith(b'\n'):
                 end += len(line)
                 for name, pairs in _track(line).items():
                     for step, values in pairs:

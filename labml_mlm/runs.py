@@ -80,7 +80,7 @@ class Run:
         with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
             said = json.loads((self.path / 'run_log.jsonl').read_text().splitlines()[-1])
             if said['status'] != 'resumed':
-                return {name: said[name] for name in ('status', 'details', 'time')}
+                return {'status': said['status'], 'details': said.get('details'), 'time': said.get('time')}
         return None
 
     def note_resumed(self, changes: list[str]):

@@ -43,9 +43,10 @@ def test_a_run_into_a_pipe(project):
     assert sum('loss.valid' in line for line in lines) == 2
     assert any(re.fullmatch(r'Prepare model\.\.\.\[DONE\]\t[\d.,]+ms', line) for line in lines)
     assert re.fullmatch(r'Validation loss \d\.\d{4}, masked accuracy \d\.\d{4} after [\d,]+ tokens in 0\.\d minutes '
-                        r'\([\d,]+ tokens/s in training\)', lines[-2])
+                        r'\([\d,]+ tokens/s in training\)', lines[-3])
     [run] = project.runs
-    assert lines[-1] == f'The run is in {run}'
+    assert lines[-2] == f'The run is in {run}'
+    assert lines[-1].startswith('Not on the labml app at http://localhost:1: ')
 
     values = values_of(run / 'log.jsonl')
     assert set(values) == {'loss.train', 'accuracy.train', 'lr', 'tokens_per_second', 'loss.valid', 'accuracy.valid'}

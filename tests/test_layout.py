@@ -9,7 +9,9 @@ import labml_mlm
 ORDER = ['errors', 'exits', 'files', 'lock', 'compat', 'interrupt', 'masking', 'schedule', 'tokenizer', 'text', 'data',
          'attention', 'model', 'optimizer', 'checkpoint', 'log_file', 'runs', 'state', 'saver', 'trainer', 'screen',
          'samples', 'metrics', 'delivery', 'tracking', 'text_configs', 'items', 'overrides', 'record',
-         'run_configs', 'configs', 'resume', 'launch', 'pretrained', 'fill_mask', 'evaluate', 'commands', '__main__']
+         'run_configs', 'configs', 'resume', 'launch', 'pretrained', 'fill_mask', 'evaluate', 'app', 'commands',
+         '__main__']
+APP = ['guard', 'store', 'transactions', 'updates', 'pages', 'server']
 PACKAGE = Path(labml_mlm.__file__).parent
 
 
@@ -25,16 +27,22 @@ def imported(path):
 
 
 def test_every_file_is_in_the_order():
-    assert sorted(path.stem for path in PACKAGE.glob('*.py')) == sorted([*ORDER, '__init__'])
+    found = {path.stem for path in PACKAGE.iterdir() if path.suffix == '.py' or (path / '__init__.py').exists()}
+    assert found == {*ORDER, '__init__'}
+    assert {path.stem for path in (PACKAGE / 'app').glob('*.py')} == {*APP, '__init__'}
 
 
-@pytest.mark.parametrize('name', ORDER)
+@pytest.mark.parametrize('name', [*ORDER, *(f'app/{name}' for name in APP)])
 def test_imports_from_above_only(name):
-    above = ORDER[:ORDER.index(name)]
-    for parts in imported(PACKAGE / f'{name}.py'):
+    folder, _, stem = name.rpartition('/')
+    path = PACKAGE / name
+    for parts in imported(path / '__init__.py' if path.is_dir() else path.with_suffix('.py')):
         assert parts[0] not in ('torchtext', 'torchvision')
         if parts[0] == 'labml_mlm':
-            assert parts[1] in above, f'{name} imports {parts[1]}'
+            if folder and parts[1] == folder:
+                assert parts[2] in APP[:APP.index(stem)], f'{name} imports {parts[2]}'
+            else:
+                assert parts[1] in ORDER[:ORDER.index(folder or stem)], f'{name} imports {parts[1]}'
 
 
 def test_public_names():

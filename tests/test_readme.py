@@ -14,6 +14,9 @@ README = (ROOT / 'README.md').read_text(encoding='utf-8')
 COMMANDS = [line for block in re.findall(r'```sh\n(.*?)```', README, re.DOTALL) for line in block.splitlines()]
 SET_UP = [command for command in COMMANDS if command.startswith('python3 -m venv')]
 USE, EXTEND, MASK = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
+# How they are done in seconds
+BENCHMARKS = {'fill_mask': '', 'benchmarks/app': ' --runs 2 --steps 100',
+              'watched': ' transformer.n_layers=1 d_model=16 transformer.n_heads=2 batch_size=512'}
 TRAIN = 'python experiments/char_mlm.py text_path=my_text.txt epochs=1 transformer.n_layers=1 n_prompts=0'
 
 
@@ -47,22 +50,28 @@ def checkout(tmp_path, project):
 
 def test_all_kinds_of_commands_are_found():
     assert len(SET_UP) == 2
-    assert len(COMMANDS) == 16
+    assert len(COMMANDS) == 20
 
 
 @pytest.mark.parametrize('command', [c for c in COMMANDS if c not in SET_UP])
-def test_command(checkout, command):
+def test_command(checkout, command, app):
     if '--resume' in command or 'labml-mlm' in command:
         assert checkout(TRAIN).returncode == 0
     elif command.startswith('python experiments/') and 'text_path' not in command and '--help' not in command:
         # The same on a text that takes seconds
         command += ' text_path=my_text.txt'
     if 'benchmarks/' in command:
-        command += ' --rounds 1' + ('' if 'fill_mask' in command else ' --steps 2')
+        command += ' --rounds 1' + next((more for name, more in BENCHMARKS.items() if name in command), ' --steps 2')
+    if 'sync' in command:
+        checkout(f"echo 'app_url: {app.app_url}' > .labml.yaml")
+    if command == 'labml-mlm app':
+        # Until somebody ends it
+        command = f'timeout --signal INT 10 {command} --port 0 --store store.sqlite'
     result = checkout(command)
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == (124 if 'timeout' in command else 0), result.stderr
     expected = {'--help': 'usage', 'benchmarks/step': 'The tracker takes', 'benchmarks/check': '% of training time',
-                'benchmarks/fill': 'batches ', ' runs': 'completed', 'fill-mask': 'To be or n',
+                'benchmarks/fill': 'batches ', 'benchmarks/app': 'updates/s', 'benchmarks/watched': 'of the speed',
+                ' app': 'The labml app is at', 'sync': 'values sent', ' runs': 'completed', 'fill-mask': 'To be or n',
                 '--pseudo': 'Pseudo-perplexity', 'evaluate': 'unigram', '--resume last epochs': 'epochs: 1 → 6',
                 '--resume': 'The run'}
     assert next((text for part, text in expected.items() if part in command), 'The run is in') in result.stdout

@@ -109,7 +109,7 @@ train(Own(), name='test')
     arguments = [f'text_path={project.text}', *SMALL, 'epochs=2', 'transformer.dropout=0.1']
     whole = project.run(*arguments, env={'RUN_UUID': 'whole'})
     assert whole.returncode == 0, whole.stderr
-    assert whole.stdout.splitlines()[-2].startswith('Training is over after 15,840 tokens in ')
+    assert whole.stdout.splitlines()[-3].startswith('Training is over after 15,840 tokens in ')
     folder = project.path / 'logs/test/feed'
     assert project.run(*arguments, 'epochs=1', 'lr_schedule=constant', env={'RUN_UUID': 'feed'}).returncode == 0
     assert list(checkpoint.folders(folder / 'checkpoints')) == [495 * 16]

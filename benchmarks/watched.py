@@ -1,0 +1,62 @@
+"""
+# What it costs to be watched
+
+    python benchmarks/watched.py [--rounds 3] [name=value ...]
+
+In some five minutes: runs of one epoch, in turn with a labml app on the same machine that watches them and without, and
+how many tokens a second each has trained on.
+"""
+import argparse
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+SCRIPT = 'from labml_mlm import MLMConfigs, train\n\ntrain(MLMConfigs(), name="watched")\n'
+
+
+def train(folder: Path, app_url: str, overrides: list[str]) -> float:
+    """Tokens a second of a run."""
+    (folder / 'train.py').write_text(SCRIPT)
+    (folder / '.labml.yaml').write_text(f'app_url: {app_url}\napp_open_browser: false\n')
+    result = subprocess.run([sys.executable, 'train.py', 'text=python_topics', 'epochs=1', 'n_prompts=0', *overrides],
+                            cwd=folder, capture_output=True, text=True, check=True)
+    return float(re.search(r'\(([\d,]+) tokens/s in training\)', result.stdout)[1].replace(',', ''))
+
+
+def main():
+    """Prints the figures."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--rounds', type=int, default=3)
+    arguments, overrides = parser.parse_known_args()
+    speeds = {'alone': [], 'watched': []}
+    with tempfile.TemporaryDirectory() as folder:
+        server = subprocess.Popen([sys.executable, '-m', 'labml_mlm', 'app', '--port', '0', '--store',
+                                   f'{folder}/store.sqlite'], stdout=subprocess.PIPE, text=True)
+        url = re.search(r'at (http://[^,]*),', server.stdout.readline())[1]
+        # Nothing listens on port 1
+        urls = {'alone': 'http://localhost:1', 'watched': f'{url}/api/v1/default'}
+        try:
+            for _ in range(arguments.rounds):
+                for side, app_url in urls.items():
+                    speeds[side].append(train(Path(folder), app_url, overrides))
+        finally:
+            server.terminate()
+            server.wait()
+    print(f'Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} CPUs; '
+          f'{arguments.rounds} rounds, medians\n')
+    print(f'{"":10}{"tokens/s":>10}')
+    for side, values in speeds.items():
+        print(f'{side:10}{statistics.median(values):10,.0f}')
+    ratio = statistics.median(b / a for a, b in zip(*speeds.values(), strict=True))
+    print(f'\nWatched, a run has {ratio:.1%} of the speed that it has alone')
+
+
+if __name__ == '__main__':
+    main()

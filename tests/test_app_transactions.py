@@ -1,0 +1,108 @@
+import asyncio
+import json
+import sqlite3
+
+import pytest
+from labml_db import Model
+
+from labml_mlm.app.store import Store
+from labml_mlm.app.transactions import Transactions
+
+
+class Note(Model['Note']):
+    text: str
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path / 'store.sqlite')
+    store.drive([Note], [])
+    yield store
+    store.close()
+
+
+def ask(application, *, path='/api/v1/note'):
+    """The status and the JSON of its answer."""
+    messages = []
+
+    async def send(message):
+        messages.append(message)
+
+    asyncio.run(application({'type': 'http', 'path': path}, None, send))
+    return messages[0]['status'], json.loads(messages[1]['body'] or 'null')
+
+
+def answering(status, act):
+    """An application that does `act`, and answers."""
+    async def application(scope, receive, send):
+        act()
+        await send({'type': 'http.response.start', 'status': status, 'headers': []})
+        await send({'type': 'http.response.body', 'body': b'"answer"'})
+    return application
+
+
+def save():
+    Note(text='kept').save()
+
+
+def save_and_raise(error):
+    save()
+    raise error
+
+
+def test_what_is_answered_is_kept(store):
+    assert ask(Transactions(answering(200, save), store.transaction)) == (200, 'answer')
+    assert len(Note.get_all()) == 1
+
+
+def test_an_answer_that_says_no_keeps_nothing(store):
+    assert ask(Transactions(answering(404, save), store.transaction)) == (404, 'answer')
+    assert Note.get_all() == []
+
+
+@pytest.mark.parametrize('error, status', [
+    (KeyError('page'), 400), (TypeError('/home/me/file.py'), 400), (Exception('Invalid Run UUID'), 400),
+    (OSError(28, 'No space left on device'), 500), (RuntimeError('/home/me/file.py'), 500),
+])
+def test_a_failure_keeps_nothing_and_tells_no_paths(store, error, status, capsys):
+    application = Transactions(answering(200, lambda: save_and_raise(error)), store.transaction)
+    answered, body = ask(application)
+    assert answered == status
+    assert 'labml app' in body['error'] and '.py' not in body['error']
+    assert Note.get_all() == []
+    # Whoever runs the server sees what was not the request's fault
+    assert ('Traceback' in capsys.readouterr().err) == (status == 500)
+
+
+def test_it_is_on_the_disk_before_it_is_answered(store, tmp_path):
+    """Seen from another connection at the moment of the answer."""
+    seen = []
+
+    async def send(message):
+        with sqlite3.connect(tmp_path / 'store.sqlite') as other:
+            seen.append(other.execute('SELECT COUNT(*) FROM models').fetchone()[0])
+
+    asyncio.run(Transactions(answering(200, save), store.transaction)(
+        {'type': 'http', 'path': '/api/v1/note'}, None, send))
+    assert seen == [1, 1]
+
+
+def test_one_after_the_other(store):
+    """A request that waits in the middle has the store for itself."""
+    seen = []
+
+    async def application(scope, receive, send):
+        seen.append('begin')
+        await asyncio.sleep(0.01)
+        seen.append('end')
+        await send({'type': 'http.response.start', 'status': 200, 'headers': []})
+
+    async def send(_):
+        pass
+
+    async def both():
+        wrapped = Transactions(application, store.transaction)
+        await asyncio.gather(*(wrapped({'type': 'http', 'path': '/api/v1/note'}, None, send) for _ in range(3)))
+
+    asyncio.run(both())
+    assert seen == ['begin', 'end'] * 3
