@@ -1,7 +1,7 @@
 """
 # What it costs to be watched
 
-    python benchmarks/watched.py [--rounds 3] [name=value ...]
+    python benchmarks/watched.py [--rounds 5] [name=value ...]
 
 In some five minutes: runs of one epoch, in turn with a labml app on the same machine that watches them and without, and
 how many tokens a second each has trained on.
@@ -33,7 +33,7 @@ def train(folder: Path, app_url: str, overrides: list[str]) -> float:
 def main():
     """Prints the figures."""
     parser = argparse.ArgumentParser()
-    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--rounds', type=int, default=5)
     arguments, overrides = parser.parse_known_args()
     speeds = {'alone': [], 'watched': []}
     with tempfile.TemporaryDirectory() as folder:
@@ -50,12 +50,12 @@ def main():
             server.terminate()
             server.wait()
     print(f'Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} CPUs; '
-          f'{arguments.rounds} rounds, medians\n')
-    print(f'{"":10}{"tokens/s":>10}')
-    for side, values in speeds.items():
-        print(f'{side:10}{statistics.median(values):10,.0f}')
-    ratio = statistics.median(b / a for a, b in zip(*speeds.values(), strict=True))
-    print(f'\nWatched, a run has {ratio:.1%} of the speed that it has alone')
+          'tokens/s of each round, and the median ratio\n')
+    ratios = [watched / alone for alone, watched in zip(*speeds.values(), strict=True)]
+    print(f'{"round":>5}{"alone":>10}{"watched":>10}{"ratio":>8}')
+    for i, (alone, watched, ratio) in enumerate(zip(*speeds.values(), ratios, strict=True)):
+        print(f'{i + 1:5}{alone:10,.0f}{watched:10,.0f}{ratio:8.3f}')
+    print(f'\nWatched, a run has {statistics.median(ratios):.1%} of the speed that it has alone')
 
 
 if __name__ == '__main__':

@@ -10,6 +10,8 @@ import urllib.request
 
 import pytest
 
+from labml_mlm.__main__ import main
+
 # What an update of labml's clients has first
 INTRODUCTION = {'name': 'an experiment', 'python_file': 'train.py', 'computer': 'c' * 16, 'lives': [],
                 'configs': {'seq_len': {'name': 'seq_len', 'computed': 16}}}
@@ -165,7 +167,11 @@ def test_our_own_origin_and_no_grant_to_others(app):
     b'[{"track": {"loss": 5}}]', b'[{"track": {"loss": {"step": [1], "value": [1, 2]}}}]',
     b'[{"track": {"loss": {"step": ["1"], "value": [1]}}}]', b'[{"track": {"loss": {"step": [NaN], "value": [1]}}}]',
     b'[{"configs": {"a": 1}}]', b'[{"configs": {"a": {"name": "a"}}}]', b'[{"status": "completed"}]',
-    b'[{"stdout": 5}]', b'[{"lives": [null]}]', b'[{"lives": 5}]', b'[{"name": {}}]', b'[{"tags": "mlm"}]',
+    b'[{"stdout": 5}]', b'[{"track": {"loss": {"step": [1e400], "value": [1]}}}]',
+    b'[{"track": {"loss": {"step": [1' + b'0' * 400 + b'], "value": [1]}}}]',
+    b'[{"name": "x", "note": ' + b'[' * 900 + b']' * 900 + b', "configs": {"a": {"name": "a", "computed": '
+    + b'[' * 900 + b']' * 900 + b'}}}]',
+    b'[{"lives": [null]}]', b'[{"lives": 5}]', b'[{"name": {}}]', b'[{"tags": "mlm"}]',
 ])
 def test_malformed_updates(app, uuid, body):
     path = f'/api/v1/default/track?run_uuid={uuid}&labml_version=0.5.3'
@@ -197,6 +203,19 @@ def test_bodies_that_are_too_large(app):
     assert app.raw(f'{head}Content-Length: x\r\n\r\n'.encode())[0] in (400, 413)
     # It is there as before
     assert app.ask('runs/null')['runs'] is not None
+
+
+def test_texts_that_are_none(app, uuid):
+    """Half a surrogate pair in one run keeps nobody from seeing the list."""
+    app.update(uuid, {**INTRODUCTION, 'name': 'half \ud800'})
+    assert 'half ?' in [run['name'] for run in app.ask('runs/null')['runs']]
+
+
+def test_values_that_are_not_finite(app, uuid):
+    app.update(uuid, INTRODUCTION)
+    app.update(uuid, track([1, 2, 3, 4], [1, float('nan'), float('inf'), 4]))
+    # As upstream has it
+    assert app.points(uuid) == {((1, 2, 3, 4), (1, 1, 1, 4))}
 
 
 def test_a_run_uuid_that_upstream_refuses(app):
@@ -288,3 +307,12 @@ def test_another_host(start_app):
     assert 'the labml app has no login' in server.process.stdout.readline()
     for host, status in [('lab.example:80', 200), ('192.168.0.9', 200), ('localhost', 200), ('evil.example', 403)]:
         assert server.status_of('/', headers={'Host': host})[0] == status
+
+
+def test_without_the_extra(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'labml_app', None)
+    monkeypatch.delitem(sys.modules, 'labml_mlm.app.server', raising=False)
+    with pytest.raises(SystemExit) as caught:
+        main(['app'])
+    assert caught.value.code == 2
+    assert "the labml app is not installed" in capsys.readouterr().err

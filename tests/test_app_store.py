@@ -65,6 +65,10 @@ def test_arrays_keep_type_and_shape_and_can_be_written(array):
     back[...] = 0
 
 
+def test_half_a_surrogate_pair():
+    assert decode(encode(['\ud800 and \u00e4, \U0001f600'])) == ['? and \u00e4, \U0001f600']
+
+
 def test_numbers_of_numpy():
     assert decode(encode([np.float64(0.5), np.int64(3)])) == [0.5, 3]
 

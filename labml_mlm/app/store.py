@@ -166,7 +166,9 @@ def encode(value: Any) -> str:
 
     Raises `TypeError` if there is anything else in it.
     """
-    return json.dumps(_plain(value), separators=(',', ':'))
+    text = json.dumps(_plain(value), ensure_ascii=False, separators=(',', ':'))
+    # Half a surrogate pair is no text, and could not be sent to a page
+    return text.encode(errors='replace').decode()
 
 
 def decode(data: str) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 from labml_mlm.app.guard import Receive, Send, respond
 
 # What upstream's code comes to when a request lacks something, or has it in another shape
-_UNFIT = AttributeError, LookupError, TypeError, ValueError
+_UNFIT = ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError
 
 
 class Transactions:
