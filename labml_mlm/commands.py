@@ -166,17 +166,23 @@ def sync(parsed: argparse.Namespace):
     if parsed.all and parsed.run:
         raise UserError('--all are all runs: no run is named beside it')
     found = runs.runs_in(logs) if parsed.all else [runs.find(logs, parsed.run or 'last')[0]]
-    sent = {}
+    sent, errors = {}, []
     for run in found:
         try:
-            sent[run.uuid] = delivery.sync(run, url)
+            n = sent[run.uuid] = delivery.sync(run, url)
         except delivery.Undelivered as e:
-            raise OSError(f'the labml app has not taken the run {run.uuid}: {e} ({url})') from None
+            errors.append(f'the labml app at {url} has not taken the run {run.uuid}: {e}')
+            if not e.is_refusal:
+                break
+            continue
         if not parsed.json:
-            n = sent[run.uuid]
             print(f'{run.uuid}  {run.experiment}  ' + (f'{n:,} values sent' if n else 'nothing new'), flush=True)
     if parsed.json:
         print(json.dumps(sent))
+    elif not found:
+        print(f'There is no run in {logs} yet')
+    if errors:
+        raise OSError('\n'.join(errors))
 
 
 def app(parsed: argparse.Namespace):

@@ -5,10 +5,10 @@ All that is to be watched lies in the folder of a run: how it was started, its c
 `Delivery` brings an app up to that, as often as is wanted: while the run trains, or later (`labml-mlm sync`). So
 nothing has to be kept for an app that is away.
 
-Each value arrives once. Our app (`labml-mlm app`) says in its answers which steps it has, takes no step a second time,
-and takes the curves back where a run went on from an earlier checkpoint. Upstream's does not: for its sake
-`delivered.json` in the folder notes how many bytes of the metrics it has acknowledged, which is all but exact, as an
-update whose answer is lost is sent again.
+Our app (`labml-mlm app`) says in each answer which step of each indicator is the last that it has, and takes the
+curves back where a run went on from an earlier checkpoint: each value arrives once, whatever happens on the way.
+Upstream's app does neither. What it has acknowledged is noted in `delivered.json` in the folder; an update whose answer
+is lost is sent to it again, and what a run did after a checkpoint that it then went back to stays on its curves.
 """
 import contextlib
 import http.client
@@ -17,6 +17,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import labml
@@ -32,10 +33,17 @@ _CHUNK = 10_000
 _INFO = ('name', 'comment', 'python_file', 'repo_remotes', 'commit', 'commit_message', 'is_dirty', 'start_step',
          'load_run', 'tags', 'notes')
 _CONFIGS = 'configs.yaml', 'configs.resumed.yaml'
+# Indicators that no app keeps, by the first part of their names
+_NOT_KEPT = {'grad', 'param', 'module', 'metric', 'hp'}
+_NO_APP = 'it does not answer as a labml app does'
 
 
 class Undelivered(Exception):
-    """Why an app has not taken an update."""
+    """Why an app has not taken an update. It may take another run if `is_refusal`: it has answered."""
+
+    def __init__(self, message: str, *, is_refusal: bool = False):
+        super().__init__(message)
+        self.is_refusal = is_refusal
 
 
 class Delivery:
@@ -49,13 +57,16 @@ class Delivery:
 
     def __init__(self, run: Run, url: str, *, timeout: float = 10.):
         info = _yaml(run.path / 'run.yaml')
-        query = {'run_uuid': run.uuid, 'rank': info.get('distributed_rank') or 0, 'main_rank': 0,
+        # labml has the rank in the name of the folder, too
+        query = {'run_uuid': info.get('uuid') or run.uuid, 'rank': info.get('distributed_rank') or 0, 'main_rank': 0,
                  'world_size': info.get('distributed_world_size') or 0, 'labml_version': labml.__version__}
         self.run = run
         self.url = url + urllib.parse.urlencode(query)
         self.timeout = timeout
         # Values that were sent
         self.n_sent = 0
+        # The last step that the app has, of any indicator
+        self.last_step: float | None = None
         self._app = url
         # The app goes by the name: an update with one introduces a run
         self._info = {'name': run.experiment} | {name: info[name] for name in _INFO if info.get(name)}
@@ -80,62 +91,58 @@ class Delivery:
 
         Raises `Undelivered` if the app cannot be reached or does not take it.
         """
-        offset, update, n_values = self._offset, {}, 0
+        is_first, offset, update, n_values = not self._is_introduced, self._offset, {}, 0
         stamp = self._stamp_now()
-        if not self._is_introduced:
+        if is_first:
             update |= self._info | {'computer': computer_singleton().uuid, 'began': self.run.began}
         else:
-            offset, update['track'], n_values = self._next()
+            offset, update['track'], n_values = self._next(_CHUNK)
         if stamp != self._stamp:
             update |= self._files()
         if status and status != self._status:
             update['status'] = {'rank': 0, 'details': None, **status}
-        answer = self._post([update | (output or {}) | {'lives': self._lives(), 'time': time.time()}])
-        if answer.get('is_new') and self._is_introduced:
+        about = {'lives': self._lives(), 'received': self._received, 'time': time.time()}
+        answer = self._post([update | (output or {}) | about])
+        if answer.get('is_new') and not is_first:
             # It has lost its store meanwhile
             self._forget()
             return answer
+        received = answer.get('received')
+        if received is None:
+            received = self._noted(update.get('track'))
+        elif any(step > received.get(name, -1.) for name, step in self._received.items()):
+            # It has gone back to an earlier store, and has taken nothing
+            self._offset, self._received = 0, received
+            return answer
+        self._is_introduced, self._offset, self._received = True, offset, received
         self._stamp, self._status, self.n_sent = stamp, status or self._status, self.n_sent + n_values
-        if 'received' in answer:
-            self._received = answer['received']
-        elif self._is_introduced:
-            self._note(offset)
-        else:
-            offset = min(self._noted().get(self._app, 0), self._size())
-        self._is_introduced, self._offset = True, offset
+        self.last_step = max(received.values(), default=None)
         return answer
 
     def is_complete(self, *, status: dict | None = None) -> bool:
         """Has the app everything, and that status?"""
-        return self._is_introduced and self._offset >= self._size() and self._stamp == self._stamp_now() and (
+        return self._is_introduced and self._next(1)[0] == self._offset and self._stamp == self._stamp_now() and (
             status is None or status == self._status)
 
-    def n_missing(self) -> int:
-        """Values that the app has not acknowledged."""
-        before, n, end = self._offset, 0, -1
-        while end != self._offset:
-            end = self._offset
-            self._offset, _, of_these = self._next()
-            n += of_these
-        self._offset = before
-        return n
-
-    def _next(self) -> tuple[int, dict[str, dict], int]:
-        """Where the next lines of the metrics end, what they have for the app, and how many values that is."""
+    def _next(self, n_values: int) -> tuple[int, dict[str, dict], int]:
+        """
+        Where the next lines of the metrics end, up to so many values, what they have for the app, and how many values
+        that is.
+        """
         track, end, n, size = {}, self._offset, 0, self._size()
         if end >= size:
             return end, track, n
         with open(self.run.log, 'rb') as f:
             f.seek(end)
-            while n < _CHUNK and end < size and (line := f.readline()).endswith(b'\n'):
+            # A line may be only half there
+            while n < n_values and end < size and (line := f.readline()).endswith(b'\n'):
                 end += len(line)
-                for name, pairs in _track(line).items():
-                    for step, values in pairs:
-                        if step > self._received.get(name, float('-inf')):
-                            series = track.setdefault(name, {'step': [], 'value': []})
-                            series['step'].append(step)
-                            series['value'].append(sum(values) / len(values))
-                            n += 1
+                for name, step, value in _values(line):
+                    if step > self._received.get(name, -1.):
+                        series = track.setdefault(name, {'step': [], 'value': []})
+                        series['step'].append(step)
+                        series['value'].append(value)
+                        n += 1
         return end, track, n
 
     def _files(self) -> dict:
@@ -143,8 +150,8 @@ class Delivery:
         for name in _CONFIGS:
             configs |= _yaml(self.run.path / name)
         indicators = _yaml(self.run.path / 'indicators.yaml')
-        return {'configs': configs, 'indicators': indicators.get('indicators', {}),
-                'wildcard_indicators': indicators.get('wildcards', {})}
+        return {'configs': configs, 'indicators': indicators.get('indicators') or {},
+                'wildcard_indicators': indicators.get('wildcards') or {}}
 
     def _stamp_now(self) -> list[tuple[int, int]]:
         stamps = []
@@ -167,34 +174,37 @@ class Delivery:
         request = urllib.request.Request(self.url, json.dumps(updates).encode(),
                                          {'Content-Type': 'application/json; charset=utf-8'})
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as response:
+            with open_url(request, self.timeout) as response:
                 answer = json.loads(response.read())
         except urllib.error.HTTPError as e:
-            raise Undelivered(f'it answers {e.code} {e.reason}') from None
+            raise Undelivered(f'it answers {e.code} {_reason(e)}', is_refusal=True) from None
         except urllib.error.URLError as e:
             raise Undelivered(_said(e.reason)) from None
         except (OSError, http.client.HTTPException) as e:
             raise Undelivered(_said(e)) from None
         except ValueError:
-            raise Undelivered('it does not answer as a labml app does') from None
+            raise Undelivered(_NO_APP) from None
         if not isinstance(answer, dict) or not isinstance(answer.get('errors', []), list):
-            raise Undelivered('it does not answer as a labml app does')
+            raise Undelivered(_NO_APP)
         for error in answer.get('errors', []):
             if not isinstance(error, dict) or 'warning' not in error:
                 message = (error.get('message') or error.get('error')) if isinstance(error, dict) else error
-                raise Undelivered(f'it refuses: {message}')
+                raise Undelivered(f'it refuses: {message}', is_refusal=True)
+        received = answer.get('received', {})
+        if not isinstance(received, dict) or not all(isinstance(step, int | float) for step in received.values()):
+            raise Undelivered(_NO_APP)
         return answer
 
-    def _noted(self) -> dict[str, int]:
+    def _noted(self, track: dict[str, dict] | None) -> dict[str, float]:
+        """The last step of each indicator that an app has that does not say so, with those that it has just taken."""
+        path, noted = self.run.path / 'delivered.json', {}
         with contextlib.suppress(OSError, ValueError):
-            return json.loads((self.run.path / 'delivered.json').read_bytes())
-        return {}
-
-    def _note(self, offset: int):
-        if offset != self._offset:
+            noted = json.loads(path.read_bytes())
+        received = noted.get(self._app, {}) | {name: series['step'][-1] for name, series in (track or {}).items()}
+        if track:
             with contextlib.suppress(OSError):
-                write_atomically(self.run.path / 'delivered.json',
-                                 json.dumps(self._noted() | {self._app: offset}).encode())
+                write_atomically(path, json.dumps(noted | {self._app: received}).encode())
+        return received
 
 
 def sync(run: Run, url: str) -> int:
@@ -203,10 +213,20 @@ def sync(run: Run, url: str) -> int:
 
     Raises `Undelivered` if the app cannot be reached or does not take them.
     """
-    delivery, status = Delivery(run, url), _end_of(run)
+    delivery, status, n_lost = Delivery(run, url), _end_of(run), 0
     while not delivery.is_complete(status=status):
-        delivery.send(status=status)
+        n_lost += delivery.send(status=status).get('is_new', False)
+        if n_lost > 3:
+            raise Undelivered('it does not keep the run')
     return delivery.n_sent
+
+
+def open_url(request: Any, timeout: float) -> Any:
+    """What `urllib` opens, but never through a proxy if it is on this machine."""
+    url = request if isinstance(request, str) else request.full_url
+    is_here = urllib.parse.urlsplit(url).hostname in ('localhost', '127.0.0.1', '::1')
+    opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if is_here else []))
+    return opener.open(request, timeout=timeout)
 
 
 def _end_of(run: Run) -> dict:
@@ -216,11 +236,20 @@ def _end_of(run: Run) -> dict:
     return run.ending() or {'status': 'crashed', 'details': status, 'time': run.path.stat().st_mtime}
 
 
-def _track(line: bytes) -> dict[str, list]:
+def _values(line: bytes) -> list[tuple[str, float, float]]:
+    """Indicators, steps and values of a line of metrics; nothing if the line was damaged."""
     try:
-        return json.loads(line)['track']
-    except (ValueError, KeyError):
-        return {}  # the line was damaged
+        return [(name, step, sum(values) / len(values)) for name, pairs in json.loads(line)['track'].items()
+                if name.partition('.')[0] not in _NOT_KEPT for step, values in pairs]
+    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError):
+        return []
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    with contextlib.suppress(Exception):
+        answer = json.loads(error.read(1000))
+        return f'({answer.get("error") or answer["detail"]})'
+    return error.reason
 
 
 def _said(error: Any) -> str:
@@ -238,8 +267,8 @@ _Loader.add_multi_constructor('tag:yaml.org,2002:python/', lambda loader, _, nod
     loader.construct_mapping(node, deep=True) if isinstance(node, yaml.MappingNode) else node.value))
 
 
-def _yaml(path: Any) -> dict:
-    with contextlib.suppress(OSError, yaml.YAMLError):
+def _yaml(path: Path) -> dict:
+    with contextlib.suppress(OSError, yaml.YAMLError, ValueError):
         value = yaml.load(path.read_bytes(), _Loader)  # noqa: S506  it is a safe one
         return value if isinstance(value, dict) else {}
     return {}

@@ -179,7 +179,7 @@ class _Launch:
                 if status == 'completed':
                     _log_summary(conf)
                     logger.log(['The run is in ', (str(run.path), Text.value)])
-                app.finish()
+                app.finish(status, details)
             screen.finish()
         if status == 'interrupted':
             leave(128 + (conf.interrupt.signal or 2), _interrupted(conf, run))

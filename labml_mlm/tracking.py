@@ -10,7 +10,6 @@ import threading
 import time
 import urllib.error
 import urllib.parse
-import urllib.request
 
 from labml import logger
 from labml.internal.app.logs import APP_CONSOLE_LOGS
@@ -18,7 +17,7 @@ from labml.internal.app.url import AppUrlResponseHandler
 from labml.internal.lab import lab_singleton
 from labml.logger import Text
 
-from labml_mlm.delivery import Delivery, Undelivered
+from labml_mlm.delivery import Delivery, open_url
 from labml_mlm.log_file import FileWriter
 from labml_mlm.runs import Run
 
@@ -60,12 +59,16 @@ class App:
             # Its output is taken every now and then
             APP_CONSOLE_LOGS.set_app_tracker(None, frequency=0)
             self.thread = _Thread(run, configs.url, log, open_browser=configs.open_browser)
+            self.thread.is_known = self.is_answering
             self.thread.start()
 
-    def finish(self):
-        """Waits until the app has everything, for eight seconds at the most, and says what it has not."""
+    def finish(self, status: str, details: str | None):
+        """
+        Waits until the app has everything, that the run has ended so included, for eight seconds at the most, and says
+        what it has not.
+        """
         if self.thread is not None:
-            self.thread.is_over.set()
+            self.thread.end({'status': status, 'details': details, 'time': time.time()})
             self.thread.join(_PATIENCE if self.thread.is_known or self.is_answering else _PROBE_TIMEOUT)
             forget_output()
             if missing := self.thread.missing():
@@ -89,62 +92,73 @@ class _Thread(threading.Thread):
 
     def __init__(self, run: Run, url: str, log: FileWriter, *, open_browser: bool):
         super().__init__(daemon=True)
-        self.is_over = threading.Event()
-        # Has the app answered at all?
+        # Has an app answered at all?
         self.is_known = False
+        self._is_over = threading.Event()
         self._run, self._url, self._log = run, url, log
         self._delivery: Delivery | None = None
         self._address = AppUrlResponseHandler(open_browser, 'Monitor experiment at ')
         self._output: dict[str, str] = {}
         self._status = {'status': 'in progress', 'time': time.time()}
-        self._is_complete = False
+        # The status with which the app had everything
+        self._complete_with: dict | None = None
         self._error: Exception | None = None
 
+    def end(self, status: dict):
+        """The run has ended: what is left is to be sent."""
+        self._status = status
+        self._is_over.set()
+
     def run(self):
-        deadline, interval = None, 0.
-        while deadline is None or time.monotonic() < deadline:
-            if deadline is None and self.is_over.wait(interval):
-                deadline = time.monotonic() + _PATIENCE
-                self._status = self._run.ending() or self._status
-            try:
-                self._deliver()
-            except Exception as e:  # whatever it is, the run is worth more
-                if self._error is None and self.is_known:
-                    logger.log(f'The labml app at {_site(self._url)} takes no updates now: {e}. '
-                               'The run goes on, and sends them later', Text.warning)
-                self._error = e
-                if deadline is not None:
-                    if not self.is_known:
-                        return
-                    time.sleep(0.5)
+        interval = 0.
+        while not self._is_over.wait(interval):
+            self._try_to_deliver()
             interval = _RETRY_INTERVAL if self._error else _INTERVAL
-            if deadline is not None and self._is_complete:
-                return
+        deadline = time.monotonic() + _PATIENCE
+        while not self._is_complete and time.monotonic() < deadline:
+            self._try_to_deliver()
+            if self._error:
+                if not self.is_known:
+                    return
+                time.sleep(0.5)
+
+    @property
+    def _is_complete(self) -> bool:
+        return self._complete_with is self._status
 
     def missing(self) -> str:
         """What the app does not have, once the run is over; nothing if it has everything."""
         if self._is_complete:
             return ''
-        n = self._delivery.n_missing() if self._delivery else 0
-        error = self._error or Undelivered('it does not answer in time')
-        return (f'Not on the labml app at {_site(self._url)}: {f"{n:,} values and " if n else ""}how the run ended, as '
-                f'{error}. To send it: labml-mlm sync {self._run.uuid}')
+        last_step = self._delivery.last_step if self._delivery else None
+        lacks = 'the run' if last_step is None else f'what the run did after step {last_step:,.0f}'
+        return (f'Not on the labml app at {_site(self._url)}: {lacks}, as '
+                f'{self._error or "it does not answer in time"}. To send it: labml-mlm sync {self._run.uuid}')
 
-    def _deliver(self):
+    def _try_to_deliver(self):
         """Sends what there is, some of it at a time."""
-        if self._delivery is None:
-            self._delivery = Delivery(self._run, self._url)
-        self._is_complete = False
-        while not self._is_complete:
-            self._take_output()
-            answer = self._delivery.send(status=self._status, output=self._output)
-            self._output, self._error = {}, None
-            if not self.is_known:
-                self.is_known = True
-                # Metrics come to the disk by the minute where nobody watches
-                self._log.interval = _INTERVAL
-                self._address.handle(answer)
-            self._is_complete = self._delivery.is_complete(status=self._status)
+        self._complete_with = None
+        try:
+            if self._delivery is None:
+                self._delivery = Delivery(self._run, self._url)
+            while not self._is_complete:
+                self._send(self._delivery)
+        except Exception as e:  # whatever it is, the run is worth more
+            if self._error is None and self.is_known and not self._is_over.is_set():
+                logger.log(f'The labml app at {_site(self._url)} takes no updates now: {e}. '
+                           'The run goes on, and sends them later', Text.warning)
+            self._error = e
+
+    def _send(self, delivery: Delivery):
+        self._take_output()
+        # The end of the run may come meanwhile
+        status = self._status
+        answer = delivery.send(status=status, output=self._output)
+        self._output, self._error, self.is_known = {}, None, True
+        # Metrics come to the disk by the minute where nobody watches
+        self._log.interval = _INTERVAL
+        self._address.handle(answer)
+        self._complete_with = status if delivery.is_complete(status=status) else None
 
     def _take_output(self):
         for stream, text in APP_CONSOLE_LOGS.get_data_packet().data.items():
@@ -162,7 +176,7 @@ def _answers(url: str) -> bool:
 
     def ask():
         try:
-            with urllib.request.urlopen(url, timeout=_PROBE_TIMEOUT):
+            with open_url(url, _PROBE_TIMEOUT):
                 answer.put(True)
         except urllib.error.HTTPError:
             # It takes posts only; what matters is that somebody is there

@@ -1,4 +1,5 @@
 """The labml app as it is started, over sockets."""
+import contextlib
 import json
 import re
 import signal
@@ -83,6 +84,40 @@ def test_clients_of_labml_itself(app, uuid):
     assert app.ask(f'logs/stdout/{uuid}', {'page': -1})['pages'] == {'0': 'hello\n'}
 
 
+def test_an_earlier_store(app, uuid):
+    """The app has less than it once said: it takes nothing that would leave a hole."""
+    app.update(uuid, INTRODUCTION)
+    app.update(uuid, track([1, 2, 3]))
+    answer = app.update(uuid, {**track([7, 8]), 'received': {'loss': 6}})
+    assert answer['received'] == {'loss': 3}
+    assert app.points(uuid) == {((1, 2, 3), (1, 2, 3))}
+    app.update(uuid, {**track([4, 5, 6, 7, 8]), 'received': {'loss': 3}})
+    assert app.points(uuid) == {((*range(1, 9),), (*range(1, 9),))}
+
+
+def test_ranks(app, uuid):
+    """As labml's own clients report, and as ours do."""
+    for rank in range(2):
+        for about in ({}, {'lives': []}):
+            name = f'{uuid[:20]}{len(about)}'
+            ask = f'default/track?run_uuid={name}&labml_version=0.5.3&world_size=2&rank={rank}'
+            app.ask(ask, [{**INTRODUCTION, **about}])
+            app.ask(ask, [{**track([1, 2, 3]), **about}])
+            stored = f'{name}_{rank}' if rank else f'{name}_0'
+            assert app.points(stored) == {((1, 2, 3), (1, 2, 3))}
+
+
+def test_a_deleted_run_may_report_again(app, uuid):
+    app.update(uuid, INTRODUCTION)
+    app.update(uuid, track([1, 2]))
+    app.ask('runs', {'run_uuids': [uuid]}, method='PUT')
+    assert app.update(uuid, track([3]))['is_new']
+    app.update(uuid, INTRODUCTION)
+    app.update(uuid, track([1, 2, 3]))
+    assert app.points(uuid) == {((1, 2, 3), (1, 2, 3))}
+    assert uuid in [run['run_uuid'] for run in app.ask('runs/null')['runs']]
+
+
 def test_an_update_of_a_run_that_is_not_known(app, uuid):
     """The app has lost its store: ours begin anew, from the introduction on."""
     answer = app.update(uuid, track([8, 9]))
@@ -119,6 +154,8 @@ def test_pages(app):
     for font in set(re.findall(r'url\(\.\./([^)]*\.woff2)\)', body.decode())):
         assert app.status_of(f'{style.rpartition("/css/")[0]}/{font}')[1][:4] == b'wOF2'
     assert app.status_of('/', method='HEAD') == (200, b'')
+    with urllib.request.urlopen(f'{app.url}/') as response:
+        assert response.headers['Content-Security-Policy'] == "frame-ancestors 'none'"
     assert app.status_of('/api/v1/nothing')[0] == 404
 
 
@@ -140,6 +177,8 @@ JSON = {'Content-Type': 'application/json'}
 @pytest.mark.parametrize('headers, status', [
     ({**JSON, 'Origin': 'https://evil.example'}, 403), ({**JSON, 'Origin': 'null'}, 403),
     ({**JSON, 'Origin': 'http://localhost:1'}, 403), ({**JSON, 'Origin': 'https://app.labml.ai'}, 403),
+    ({**JSON, 'Origin': 'http://[bad'}, 403),
+    ({**JSON, 'Origin': 'ftp://localhost'}, 403),
     ({'Content-Type': 'text/plain'}, 415), ({'Content-Type': 'application/x-www-form-urlencoded'}, 415),
     ({'Content-Type': 'text/plain; application/json'}, 415), ({}, 415),
     (JSON, 200), ({'Content-Type': 'application/json; charset=utf-8'}, 200),
@@ -171,7 +210,10 @@ def test_our_own_origin_and_no_grant_to_others(app):
     b'[{"track": {"loss": {"step": [1' + b'0' * 400 + b'], "value": [1]}}}]',
     b'[{"name": "x", "note": ' + b'[' * 900 + b']' * 900 + b', "configs": {"a": {"name": "a", "computed": '
     + b'[' * 900 + b']' * 900 + b'}}}]',
-    b'[{"lives": [null]}]', b'[{"lives": 5}]', b'[{"name": {}}]', b'[{"tags": "mlm"}]',
+    b'[{"status": {"status": "foo"}}]', b'[{"status": {"status": 5}}]', b'[{"status": {"status": [1]}}]',
+    b'[{"status": {"time": "now"}}]', b'[{"status": {"time": NaN}}]', b'[{"began": Infinity}]',
+    b'[{"received": {"loss": "1"}}]', b'[{"lives": [null]}]',
+    b'[{"lives": 5}]', b'[{"name": {}}]', b'[{"tags": "mlm"}]',
 ])
 def test_malformed_updates(app, uuid, body):
     path = f'/api/v1/default/track?run_uuid={uuid}&labml_version=0.5.3'
@@ -196,10 +238,14 @@ def test_other_requests_that_lack_something(app, method, path, body):
 
 def test_bodies_that_are_too_large(app):
     path = 'POST /api/v1/default/track?run_uuid=0123456789&labml_version=0.5.3 HTTP/1.1\r\nHost: localhost\r\n'
+    updates = json.dumps([{}] * 101).encode()
+    assert app.status_of(path.split()[1], updates, method='POST', headers=JSON)[0] == 413
     head = f'{path}Content-Type: application/json\r\n'
     assert app.raw(f'{head}Content-Length: 100000000\r\n\r\n'.encode())[0] == 413
     chunk = b'100000\r\n' + b'1' * 0x100000 + b'\r\n'
-    assert app.raw(f'{head}Transfer-Encoding: chunked\r\n\r\n'.encode() + chunk * 17)[0] == 413
+    # The connection may be closed before all is sent
+    with contextlib.suppress(ConnectionError):
+        assert app.raw(f'{head}Transfer-Encoding: chunked\r\n\r\n'.encode() + chunk * 9)[0] == 413
     assert app.raw(f'{head}Content-Length: x\r\n\r\n'.encode())[0] in (400, 413)
     # It is there as before
     assert app.ask('runs/null')['runs'] is not None
@@ -216,6 +262,17 @@ def test_values_that_are_not_finite(app, uuid):
     app.update(uuid, track([1, 2, 3, 4], [1, float('nan'), float('inf'), 4]))
     # As upstream has it
     assert app.points(uuid) == {((1, 2, 3, 4), (1, 1, 1, 4))}
+
+
+def test_what_is_not_finite_keeps_nobody_from_seeing_pages(app, uuid):
+    nan = float('nan')
+    app.update(uuid, {**INTRODUCTION, 'configs': {'rate': {'name': 'rate', 'computed': nan}},
+                      'status': {'status': 'completed', 'details': [float('inf')], 'time': 1.}})
+    assert uuid in [run['run_uuid'] for run in app.ask('runs/null')['runs']]
+    assert app.ask(f'run/{uuid}')['configs'][0]['computed'] == 'nan'
+    app.ask(f'default/computer?session_uuid={uuid}&computer_uuid={uuid}&labml_version=0.5.3',
+            [{'status': {'status': 'in progress', 'details': nan, 'time': 1.}}])
+    assert app.ask('sessions/null')['sessions']
 
 
 def test_a_run_uuid_that_upstream_refuses(app):
@@ -279,6 +336,8 @@ def test_a_second_server(app, tmp_path):
     assert result.stderr == f'cannot listen at 127.0.0.1, port {app.port}: Address already in use. ' \
                             '--port takes another one\n'
     assert not (tmp_path / 'other.sqlite').exists()
+    (tmp_path / 'link.sqlite').symlink_to(app.store)
+    assert 'is in use by another labml app' in run_app('--port', 0, '--store', tmp_path / 'link.sqlite').stderr
 
 
 @pytest.mark.parametrize('arguments, code, message', [
@@ -297,15 +356,18 @@ def test_ctrl_c_ends_it(start_app):
     server = start_app()
     out, err = server.stop(signal.SIGINT)
     assert (server.process.returncode, out, err) == (0, '', '')
+    # All is in the one file
+    assert {path.name for path in server.store.parent.glob('store.sqlite*')} == {'store.sqlite', 'store.sqlite.lock'}
     # What it has goes on
     assert start_app().ask('runs/null')['runs'] == []
 
 
 def test_another_host(start_app):
-    server = start_app('--host', '0.0.0.0', '--allow-host', 'lab.example')
+    server = start_app('--host', '0.0.0.0', '--allow-host', 'lab.example', '--allow-host', 'other.example:5005')
     assert 'The labml app is at http://0.0.0.0:' in server.line
     assert 'the labml app has no login' in server.process.stdout.readline()
-    for host, status in [('lab.example:80', 200), ('192.168.0.9', 200), ('localhost', 200), ('evil.example', 403)]:
+    for host, status in [('lab.example:80', 200), ('other.example', 200), ('192.168.0.9', 200), ('localhost', 200),
+                         ('evil.example', 403)]:
         assert server.status_of('/', headers={'Host': host})[0] == status
 
 

@@ -148,8 +148,10 @@ def test_a_database_of_something_else(tmp_path):
     connection = sqlite3.connect(path)
     connection.execute('CREATE TABLE mine (value TEXT)')
     connection.close()
+    before = path.read_bytes()
     with pytest.raises(UserError, match='is the database of something else'):
         Store(path)
+    assert path.read_bytes() == before
 
 
 def test_a_folder_that_cannot_be_written():

@@ -126,9 +126,8 @@ def test_an_app_that_is_away_costs_two_lines(project):
     [run] = project.runs
     first, last = [line for line in result.stdout.splitlines() if 'labml app' in line]
     assert first == 'No labml app answers at http://localhost:1: the run goes on without it. `labml-mlm app` starts one'
-    n = sum(map(len, values_of(run / 'log.jsonl').values()))
-    assert last == (f'Not on the labml app at http://localhost:1: {n} values and how the run ended, as Connection '
-                    f'refused. To send it: labml-mlm sync {run.name}')
+    assert last == (f'Not on the labml app at http://localhost:1: the run, as Connection refused. '
+                    f'To send it: labml-mlm sync {run.name}')
 
 
 def test_an_app_that_never_answers(project):
@@ -214,6 +213,9 @@ def test_our_app_is_killed_and_started_again(start_app, project, is_store_kept):
     (200, b'{"errors": [{"other": 1}]}', 'it refuses: '), (200, b'[]', 'it does not answer as a labml app does'),
     (200, b'no JSON', 'it does not answer as a labml app does'), (500, b'', 'it answers 500 Internal Server Error'),
     (200, b'{"errors": 5}', 'it does not answer as a labml app does'), (404, b'{}', 'it answers 404 Not Found'),
+    (200, b'{"errors": [], "received": 5}', 'it does not answer as a labml app does'),
+    (200, b'{"errors": [], "received": {"loss": "x"}}', 'it does not answer as a labml app does'),
+    (403, b'{"error": "not for you"}', 'it answers 403 (not for you)'),
 ])
 def test_an_app_that_refuses_updates(fake_app, project, code, answer, reason):
     fake_app.code, fake_app.answer = code, answer
@@ -224,6 +226,38 @@ def test_an_app_that_refuses_updates(fake_app, project, code, answer, reason):
     assert 'Validation loss' in result.stdout
     last = result.stdout.splitlines()[-1]
     assert last.startswith('Not on the labml app') and reason in last
+
+
+@pytest.mark.parametrize('epochs', [1, 20])
+def test_a_slow_app_has_everything_in_the_end(fake_app, project, epochs):
+    """Upstream's takes three seconds for each answer."""
+    fake_app.before_answer = lambda n: threading.Event().wait(3)
+    project.configure(fake_app.url)
+    result = project.train(f'epochs={epochs}', 'n_prompts=0')
+    assert result.returncode == 0, result.stderr
+    assert 'Not on the labml app' not in result.stdout
+    assert fake_app.values() == values_of(project.runs[0] / 'log.jsonl')
+    assert [update['status']['status'] for update in fake_app.updates if 'status' in update][-1] == 'completed'
+
+
+def test_what_went_wrong_is_said_once(fake_app, project):
+    fake_app.before_answer = lambda n: setattr(fake_app, 'code', 500 if n > 1 else 200)
+    project.configure(fake_app.url)
+    result = project.train('epochs=100', 'n_prompts=0')
+    assert result.returncode == 0, result.stderr
+    # While it trains, and at the end
+    assert result.stdout.count('it answers 500') == 2
+    assert result.stdout.count('takes no updates now') == 1
+
+
+def test_an_app_of_labmls_own_kind_gets_no_step_twice(fake_app, project):
+    """Also if the run goes back to an earlier checkpoint."""
+    project.configure(fake_app.url)
+    assert project.train('epochs=3', 'n_prompts=0').returncode == 0
+    first, *_ = sorted(project.runs[0].glob('checkpoints/*'), key=lambda path: int(path.name))
+    assert project.run('--resume', str(first)).returncode == 0
+    steps = [step for step, _ in fake_app.values()['loss.train']]
+    assert steps == [step for step, _ in values_of(project.runs[0] / 'log.jsonl')['loss.train']]
 
 
 def test_ctrl_c_while_a_finished_run_waits_for_a_slow_app(fake_app, project):
@@ -294,6 +328,52 @@ def test_sync(app, project):
     result = sync(project, '--url', 'http://localhost:1/api/v1/default')
     assert result.returncode == 1
     assert 'has not taken the run' in result.stderr and 'Connection refused' in result.stderr
+
+
+def test_sync_of_what_a_kill_has_left(app, project):
+    """A line that is half there, and one that is none."""
+    assert project.train('epochs=2', *EVEN, env={'RUN_UUID': 'd' * 32}).returncode == 0
+    project.configure(app.app_url)
+    [run] = project.runs
+    whole = (run / 'log.jsonl').read_bytes()
+    (run / 'log.jsonl').write_bytes(b'5\n{"track": {"loss.train": [5]}}\n' + whole + b'{"track": {"loss.train": [[9')
+    result = sync(project)
+    assert result.returncode == 0 and 'values sent' in result.stdout, result.stderr
+    (run / 'log.jsonl').write_bytes(whole)
+    assert_has_all_of(app, run)
+
+
+def test_sync_goes_on_after_a_run_that_is_refused(app, project):
+    project.configure(app.app_url)
+    for name in ('short', 'e' * 32):
+        assert project.train(env={'RUN_UUID': name}).returncode == 0
+    for path in project.runs:
+        if path.name != 'short':
+            app.ask('runs', {'run_uuids': [path.name]}, method='PUT')
+    result = sync(project, '--all')
+    assert result.returncode == 1
+    assert 'has not taken the run short: it refuses: Invalid Run UUID' in result.stderr
+    assert f'{"e" * 32}  test  ' in result.stdout and 'values sent' in result.stdout
+
+
+def test_sync_of_a_rank(app, project):
+    """labml has the rank in the name of the folder."""
+    assert project.train(*EVEN, env={'RUN_UUID': 'f' * 32}).returncode == 0
+    project.configure(app.app_url)
+    folder = project.runs[0].rename(project.runs[0].with_name(f'{"f" * 32}.1'))
+    info = (folder / 'run.yaml').read_text()
+    (folder / 'run.yaml').write_text(info.replace('distributed_rank: 0', 'distributed_rank: 1').replace(
+        'distributed_world_size: 0', 'distributed_world_size: 2'))
+    assert 'values sent' in sync(project).stdout
+    assert 'nothing new' in sync(project).stdout
+    assert app.points(f'{"f" * 32}_1', 'loss.train')
+
+
+def test_nothing_to_sync(app, project):
+    project.configure(app.app_url)
+    (project.path / 'logs').mkdir()
+    result = sync(project, '--all')
+    assert (result.returncode, result.stdout) == (0, f'There is no run in {project.path}/logs yet\n')
 
 
 def test_a_killed_run_and_what_became_of_it(app, project):

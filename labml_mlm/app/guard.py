@@ -10,13 +10,16 @@ otherwise, and even then a browser on this machine takes orders from any page th
 * bodies that are not `application/json`: those are all that a foreign page can send without asking first
 * bodies that are too large or no JSON
 """
+import asyncio
 import ipaddress
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-MAX_BODY = 16 * 2 ** 20
+MAX_BODY = 8 * 2 ** 20
+# Seconds that a body may take to come
+_TIMEOUT = 30.
 
 Receive = Callable[[], Awaitable[dict]]
 Send = Callable[[dict], Awaitable[None]]
@@ -44,7 +47,7 @@ class Guard:
 
     def __init__(self, app: Any, *, hosts: set[str], is_any_address: bool = False):
         self.app = app
-        self.hosts = {host.lower() for host in hosts}
+        self.hosts = {_host_name(f'//{host}') or host.lower() for host in hosts}
         self.is_any_address = is_any_address
 
     async def __call__(self, scope: dict, receive: Receive, send: Send):
@@ -53,10 +56,14 @@ class Guard:
                 headers = {name.decode('latin-1').lower(): value.decode('latin-1')
                            for name, value in scope['headers']}
                 self._check_sender(headers)
-                body = await _read(headers, receive)
+                async with asyncio.timeout(_TIMEOUT):
+                    body = await _read(headers, receive)
                 _check_body(headers, body)
             except Refused as e:
                 await respond(send, e.status, str(e))
+                return
+            except TimeoutError:
+                await respond(send, 408, 'the body did not come in time')
                 return
             receive = replay(body)
         elif scope['type'] != 'lifespan':
@@ -67,9 +74,9 @@ class Guard:
         host = headers.get('host', '')
         name = _host_name(f'//{host}')
         if name not in self.hosts and not (self.is_any_address and _is_address(name)):
-            raise Refused(403, f'{host!r} is not a name of this server; --allow-host NAME accepts it')
+            raise Refused(403, f'{name!r} is not a name of this server; --allow-host NAME accepts it')
         origin = headers.get('origin')
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and origin.lower() not in (f'http://{host}'.lower(), f'https://{host}'.lower()):
             raise Refused(403, f'requests of pages from {origin!r} are not taken')
 
 

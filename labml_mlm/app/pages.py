@@ -12,6 +12,8 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 
+from labml_mlm.errors import UserError
+
 # What the page fetches from elsewhere, by what its address has: the package that ships it, and the files of that, the
 # first of which is what the page asks for
 _LIBRARIES = {
@@ -37,7 +39,8 @@ def add_pages(app: FastAPI):
         type_ = mimetypes.guess_type(name)[0] or 'application/octet-stream'
         return Response(files[name] if request.method == 'GET' else b'', media_type=type_, headers={
             'Cache-Control': 'max-age=86400' if name.startswith('vendor/') else 'no-cache',
-            'X-Content-Type-Options': 'nosniff'})
+            # No page of another site may have it in a frame, and so have its buttons pressed
+            'Content-Security-Policy': "frame-ancestors 'none'", 'X-Content-Type-Options': 'nosniff'})
 
     app.add_api_route('/{path:path}', page, methods=['GET', 'HEAD'])
 
@@ -63,4 +66,7 @@ def _local(page: str) -> str:
 
 def _folder(package: str) -> Path:
     """Where a package lies; it is not imported."""
-    return Path(importlib.util.find_spec(package).submodule_search_locations[0])
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        raise UserError(f"the labml app is not whole (there is no {package}): pip install 'labml_mlm[app]'")
+    return Path(spec.submodule_search_locations[0])

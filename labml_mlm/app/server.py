@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,24 +35,26 @@ def serve(*, host: str, port: int, store: Path, allowed_hosts: list[str]):
     Raises `UserError` if the address cannot be listened at, or if the store is not for use, and `OSError` if it cannot
     be written.
     """
-    with contextlib.suppress(KeyboardInterrupt), _listening(host, port) as listening:
+    with contextlib.suppress(KeyboardInterrupt), _listening(host, port) as listening, contextlib.ExitStack() as stack:
+        address, port, *_ = listening.getsockname()
         if 'MONGO_HOST' in os.environ:
-            transaction, where = _use_mongo(), f"the MongoDB at {os.environ['MONGO_HOST']}"
+            transaction, close, where = _use_mongo(), lambda: None, f"the MongoDB at {os.environ['MONGO_HOST']}"
         else:
             opened = Store(store)
             opened.drive(db.models, [*db.indexes, updates.LivesIndex])
-            transaction, where = opened.transaction, str(opened.path)
+            transaction, close, where = opened.transaction, opened.close, str(opened.path)
+        stack.callback(close)
         with transaction():
             _prepare()
-        app = Guard(Transactions(_application(), transaction), hosts={*LOOPBACK, host, *allowed_hosts},
+        app = Guard(Transactions(_application(close), transaction), hosts={*LOOPBACK, host, address, *allowed_hosts},
                     is_any_address=host in _WILDCARDS)
         shown = f'[{host}]' if ':' in host else host
-        print(f'The labml app is at http://{shown}:{listening.getsockname()[1]}, with its runs in {where}. '
+        print(f'The labml app is at http://{shown}:{port}, with its runs in {where}. '
               'Ctrl-C ends it', flush=True)
         if host not in LOOPBACK:
             print('Note: the labml app has no login. Whoever reaches this address sees all runs, and can delete them',
                   flush=True)
-        uvicorn.Server(uvicorn.Config(app, log_level='warning', access_log=False, proxy_headers=False,
+        uvicorn.Server(uvicorn.Config(app, log_level='critical', access_log=False, proxy_headers=False,
                                       server_header=False, timeout_graceful_shutdown=3)).run(sockets=[listening])
 
 
@@ -89,12 +92,18 @@ def _prepare():
     db.project.ProjectIndex.set('', local.projects[0])
 
 
-def _application() -> FastAPI:
+def _application(close: Callable[[], None]) -> FastAPI:
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI):
+        yield
+        # Here, too: after it uvicorn lets SIGTERM end the process
+        close()
+
     logger.setLevel(logging.ERROR)
     # Upstream takes means of curves that are empty so far
     warnings.filterwarnings('ignore', category=RuntimeWarning, module='numpy')
     # The pages of FastAPI's own come from elsewhere
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     updates.add_routes(app)
     handlers.add_handlers(app)
     add_pages(app)

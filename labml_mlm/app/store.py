@@ -43,7 +43,8 @@ class Store:
     """
 
     def __init__(self, path: Path):
-        path = path.expanduser().absolute()
+        # However it is called: a store has one lock
+        path = path.expanduser().resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._lock = Lock(path.with_name(f'{path.name}.lock'))
@@ -60,17 +61,18 @@ class Store:
         # All is done in one thread at a time, if not in the same
         self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         execute = self._connection.execute
+        [application], [version] = (execute(f'PRAGMA {name}').fetchone() for name in ('application_id', 'user_version'))
+        is_new = not application and not execute('SELECT * FROM sqlite_master').fetchone()
+        if not is_new and (application, version) != (_APPLICATION_ID, _VERSION):
+            raise UserError(f'{self.path} is the database of something else, or of another version')
         execute('PRAGMA journal_mode = WAL')
         execute('PRAGMA synchronous = FULL')
-        [application], [version] = (execute(f'PRAGMA {name}').fetchone() for name in ('application_id', 'user_version'))
-        if not application and not execute('SELECT * FROM sqlite_master').fetchone():
+        if is_new:
             with self.transaction():
                 for statement in _TABLES.split(';'):
                     execute(statement)
                 execute(f'PRAGMA application_id = {_APPLICATION_ID}')
                 execute(f'PRAGMA user_version = {_VERSION}')
-        elif (application, version) != (_APPLICATION_ID, _VERSION):
-            raise UserError(f'{self.path} is the database of something else, or of another version')
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:

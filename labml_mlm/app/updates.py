@@ -3,13 +3,16 @@
 
 Upstream's API adds whatever an update has to the curves of its run. Sent again, because its answer was lost, the same
 steps would be there twice; and a run that goes on from a checkpoint would draw the steps after that for a second time.
-So here
+So of runs that say more than labml's own clients do
 
-* of each indicator only steps after its last one are taken: those of a run come in order
-* a run says where each of its lives began but the first (`lives`, in steps). The first update of a new life takes the
+* only steps after the last one of their indicator are taken: those of a run come in order
+* `lives` says where each of the run's lives began but the first, in steps. The first update of a new life takes the
   curves back to there
-* the answer says the last step of each indicator (`received`), and whether the run was not known (`is_new`), so that
-  whoever sends can go on from there
+* `received` says the last step of each indicator that the app is known to have. If it has less, as its store is an
+  earlier one, it takes nothing; and so it does with a run that it does not know and that does not introduce itself
+
+and the answer says what the app has then (`received`), and whether the run was not known (`is_new`), so that whoever
+sends can go on from there. Updates of labml's own clients are taken as upstream takes them.
 """
 import math
 from typing import Any
@@ -17,13 +20,20 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request
 from labml_app import handlers
 from labml_app.analyses.experiments.metrics import MetricsAnalysis, MetricsPreferencesIndex
+from labml_app.db import project
 from labml_app.db import run as runs
+from labml_app.enums import INDICATORS, RunEnums
 from labml_db import Index
 
+# Updates in a request; labml's clients send a few
+_MAX_UPDATES = 100
 # What an update may have, and of which type; upstream takes it as it is
 _TYPES = {'track': dict, 'configs': dict, 'indicators': dict, 'wildcard_indicators': dict, 'status': dict,
           'stdout': str, 'stderr': str, 'logger': str, 'name': str, 'comment': str, 'python_file': str, 'commit': str,
-          'commit_message': str, 'computer': str, 'tags': list, 'lives': list, 'began': int | float, 'pid': int}
+          'commit_message': str, 'computer': str, 'tags': list, 'lives': list, 'received': dict, 'began': int | float,
+          'pid': int}
+# Upstream's pages fail at any other
+_STATUSES = {RunEnums.RUN_COMPLETED, RunEnums.RUN_CRASHED, RunEnums.RUN_INTERRUPTED, RunEnums.RUN_IN_PROGRESS}
 
 
 class LivesIndex(Index['Lives']):
@@ -39,41 +49,59 @@ def add_routes(app: FastAPI):
 async def _track(request: Request) -> dict:
     """Upstream's `update_run` without its pause of three seconds, for the project of the local user."""
     query = request.query_params
+    rank, world_size, main_rank = (int(query.get(name, 0)) for name in ('rank', 'world_size', 'main_rank'))
     run_uuid = query.get('run_uuid', '')
-    body = await request.json()
-    updates = body if isinstance(body, list) else [body]
-    for update in updates:
-        _check(update)
-    is_new = runs.get(run_uuid) is None
-    if is_new and any('lives' in update for update in updates) and not any('name' in update for update in updates):
-        # Ours, which had introduced its run to a store that is gone, does so again
-        return {'errors': [], 'received': {}, 'is_new': True}
-    lives = max((update.get('lives', []) for update in updates), key=len, default=[])
-    if not _begin_life(run_uuid, lives):
-        return {'errors': [{'error': 'old_life', 'message': f'the run {run_uuid} has gone on in another process'}]}
-    received = {} if is_new else _received(run_uuid)
-    for update in updates:
-        _leave_new_ones(update, received)
+    # Where upstream keeps it
+    kept_as = f'{run_uuid}_{rank}' if world_size > 1 and rank > 0 else run_uuid
+    updates = _checked(await request.json())
+    is_new = runs.get(kept_as) is None
+    if is_new:
+        _forget(kept_as)
+    received: dict[str, float] = {}
+    if says_more := any('lives' in update for update in updates):
+        if is_new and not any('name' in update for update in updates):
+            return {'errors': [], 'received': {}, 'is_new': True}
+        if not _begin_life(kept_as, max((update.get('lives', []) for update in updates), key=len)):
+            return {'errors': [{'error': 'old_life', 'message': f'the run {run_uuid} has gone on in another process'}]}
+        received = _received(kept_as)
+        if any(step > received.get(name, -math.inf) for update in updates
+               for name, step in update.get('received', {}).items()):
+            return {'errors': [], 'received': received, 'is_new': False}
+        for update in updates:
+            _leave_new_ones(update, received)
     # It sees what was changed in `updates`: the request keeps its JSON
-    answer = await handlers._update_run(request, '', query.get('labml_version', ''), run_uuid,
-                                        *(int(query.get(name, 0)) for name in ('rank', 'world_size', 'main_rank')))
-    if is_new and (run := runs.get(run_uuid)) and (began := [u['began'] for u in updates if u.get('began')]):
+    answer = await handlers._update_run(request, '', query.get('labml_version', ''), run_uuid, rank, world_size,
+                                        main_rank)
+    if is_new and (run := runs.get(kept_as)) and (began := [u['began'] for u in updates if u.get('began')]):
         run.start_time = began[0]
         run.save()
-    return {**answer, 'received': received, 'is_new': is_new}
+    return {**answer, 'received': received, 'is_new': is_new} if says_more else answer
 
 
 async def _computer(request: Request) -> dict:
     """Upstream's `update_session` without its pause."""
+    _checked(await request.json())
     query = request.query_params
     return await handlers._update_session(
         request, '', *(query.get(name, '') for name in ('session_uuid', 'computer_uuid', 'labml_version')))
 
 
-def _check(update: Any):
-    """Raises an HTTP 400 if an update is none."""
-    if not isinstance(update, dict):
-        raise HTTPException(400, 'an update has to be an object')
+def _checked(body: Any) -> list[dict]:
+    """The updates of a request. Raises an HTTP 400 if they are none."""
+    updates = body if isinstance(body, list) else [body]
+    if len(updates) > _MAX_UPDATES:
+        raise HTTPException(413, f'a request may have {_MAX_UPDATES} updates')
+    for update in updates:
+        if not isinstance(update, dict):
+            raise HTTPException(400, 'an update has to be an object')
+        _check(update)
+        for name, value in update.items():
+            if name != 'track':
+                update[name] = _finite(value)
+    return updates
+
+
+def _check(update: dict):
     for name, type_ in _TYPES.items():
         if update.get(name) is not None and not isinstance(update[name], type_):
             raise HTTPException(400, f'`{name}` is not of the type that an update has')
@@ -82,11 +110,33 @@ def _check(update: Any):
         if not (_is_numbers(steps) and _is_numbers(values) and len(steps) == len(values)
                 and all(map(math.isfinite, steps))):
             raise HTTPException(400, f'`{name}`: steps and values have to be lists of as many numbers')
-    if not _is_numbers(update.get('lives', [])):
-        raise HTTPException(400, '`lives` has to be a list of steps')
+    if not (_is_numbers(update.get('lives', [])) and _is_numbers(list(update.get('received', {}).values()))):
+        raise HTTPException(400, '`lives` and `received` have to be steps')
+    status = update.get('status') or {}
+    if status.get('status') not in (None, *_STATUSES):
+        raise HTTPException(400, f'`status` has to be one of {", ".join(sorted(_STATUSES))}')
+    if not all(time is None or _is_numbers([time]) and math.isfinite(time)
+               for time in (update.get('began'), status.get('time'))):
+        raise HTTPException(400, 'times have to be numbers')
     for config in (update.get('configs') or {}).values():
         if not isinstance(config, dict) or not {'name', 'computed'} <= config.keys():
             raise HTTPException(400, '`configs` has to be objects with `name` and `computed`')
+
+
+def _finite(value: Any) -> Any:
+    """The same with texts in place of numbers that are none, which upstream could not answer with."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _forget(run_uuid: str):
+    """Takes a run that was deleted out of the project, where upstream leaves it, so that it may report again."""
+    local = project.get_project('')
+    if local.runs.pop(run_uuid, None):
+        local.save()
 
 
 def _is_numbers(values: Any) -> bool:
@@ -97,6 +147,8 @@ def _leave_new_ones(update: dict, received: dict[str, float]):
     """Takes out of an update all steps that are not after the last one of their indicator, and notes the others."""
     track = {}
     for name, series in (update.get('track') or {}).items():
+        if name.partition('.')[0] in INDICATORS:
+            continue  # upstream does not keep them
         kept = []
         for step, value in zip(series['step'], series['value'], strict=True):
             if step > received.get(name, -math.inf):
