@@ -25,6 +25,7 @@ from labml_mlm.runs import Run
 _PROBE_TIMEOUT = 2.
 _INTERVAL = 1.
 _RETRY_INTERVAL = 5.
+_LAST_ATTEMPTS = 3
 # What the end of a run may take for what is still to be sent
 _PATIENCE = 8.
 # Characters that are kept of what was printed while the app is away, of each stream
@@ -114,13 +115,13 @@ class _Thread(threading.Thread):
         while not self._is_over.wait(interval):
             self._try_to_deliver()
             interval = _RETRY_INTERVAL if self._error else _INTERVAL
-        deadline = time.monotonic() + _PATIENCE
-        while not self._is_complete and time.monotonic() < deadline:
+        # An app that was never there is not waited for; one that fails gets another chance or two
+        attempts = _LAST_ATTEMPTS if self.is_known else 1
+        while not self._is_complete and attempts:
             self._try_to_deliver()
-            if self._error:
-                if not self.is_known:
-                    return
-                time.sleep(0.5)
+            attempts -= 1
+            if self._error and attempts:
+                time.sleep(1.)
 
     @property
     def _is_complete(self) -> bool:

@@ -243,7 +243,7 @@ def test_a_slow_app_has_everything_in_the_end(fake_app, project, epochs):
 def test_what_went_wrong_is_said_once(fake_app, project):
     fake_app.before_answer = lambda n: setattr(fake_app, 'code', 500 if n > 1 else 200)
     project.configure(fake_app.url)
-    result = project.train('epochs=100', 'n_prompts=0')
+    result = project.train('epochs=40', 'n_prompts=0')
     assert result.returncode == 0, result.stderr
     # While it trains, and at the end
     assert result.stdout.count('it answers 500') == 2
