@@ -54,7 +54,7 @@ def test_all_kinds_of_commands_are_found():
 
 
 @pytest.mark.parametrize('command', [c for c in COMMANDS if c not in SET_UP])
-def test_command(checkout, command, app):
+def test_command(checkout, command, app, project):
     if '--resume' in command or 'labml-mlm' in command:
         assert checkout(TRAIN).returncode == 0
     elif command.startswith('python experiments/') and 'text_path' not in command and '--help' not in command:
@@ -63,7 +63,7 @@ def test_command(checkout, command, app):
     if 'benchmarks/' in command:
         command += ' --rounds 1' + next((more for name, more in BENCHMARKS.items() if name in command), ' --steps 2')
     if 'sync' in command:
-        checkout(f"echo 'app_url: {app.app_url}' > .labml.yaml")
+        project.configure(app.app_url)
     if command == 'labml-mlm app':
         # Until somebody ends it
         command = f'timeout --signal INT 10 {command} --port 0 --store store.sqlite'
