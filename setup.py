@@ -22,6 +22,7 @@ setuptools.setup(
         # The first whose `save_file` lets other threads go on
         'safetensors>=0.8',
         'PyYAML>=6',
+        'zstandard>=0.22',
     ],
     entry_points={'console_scripts': ['labml-mlm = labml_mlm.__main__:main']},
     extras_require={

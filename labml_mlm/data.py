@@ -12,42 +12,52 @@ import torch
 from torch import Tensor
 
 from labml_mlm.errors import UserError
+from labml_mlm.shuffle import Shuffle
 
-TRAIN_SHARE = 0.9
-
-
-def split(tokens: np.ndarray) -> tuple[Tensor, Tensor]:
-    """The first 90% of the tokens for training and the rest for validation, as labml_nn has it; `int32` both."""
-    cut = int(len(tokens) * TRAIN_SHARE)
-    return torch.from_numpy(tokens[:cut]), torch.from_numpy(tokens[cut:])
+# Windows
+_SHUFFLED_AT_ONCE = 4096
 
 
 class TrainLoader:
     """
     ## Shuffled windows with a new offset each epoch
 
-    * `tokens` is the text, `[n]`
+    * `tokens` is the text, `[n]`: a tensor, or an array that may be mapped from a file
     * `seed` is what offset and order of each epoch come from
+    * `rank` of `world_size` is whose share of the windows it is: every `world_size`-th one
 
     In an epoch the text, taken as a ring, is cut into windows from a random offset, so that every token comes at every
-    position in time, and they are shuffled. `n % seq_len` tokens are left out, other ones each time; the last batch may
-    have fewer windows. Offset and order are a function of the seed and the epoch's number and of nothing else, so that
-    any place in any epoch can be gone to at once.
+    position in time, and they are shuffled. Every token comes once, but for the `n % seq_len` tokens between the last
+    window and the first, and for fewer than `world_size` windows, which are left out, other ones each time; the last
+    batch may have fewer windows. Offset and order are a function of the seed and the epoch's number and of nothing
+    else, so that any place in any epoch can be gone to at once.
 
-    Each iteration over the loader is the next epoch. Raises `UserError` if the text is shorter than one batch.
+    Each iteration over the loader is the next epoch. Raises `UserError` if the text is shorter than one batch of all
+    ranks.
     """
 
-    def __init__(self, tokens: Tensor, *, seq_len: int, batch_size: int, seed: int):
-        if len(tokens) < seq_len * batch_size:
+    def __init__(self, tokens: Tensor | np.ndarray, *, seq_len: int, batch_size: int, seed: int, rank: int = 0,
+                 world_size: int = 1):
+        if len(tokens) < seq_len * batch_size * world_size:
+            of_all = f' × {world_size} ranks' if world_size > 1 else ''
             raise UserError(
                 f'the text is too short: {len(tokens):,} tokens to train on, and one batch is seq_len={seq_len} × '
-                f'batch_size={batch_size} = {seq_len * batch_size:,} tokens. A longer text, a smaller seq_len or a '
-                f'smaller batch_size would do')
-        self.tokens = tokens
+                f'batch_size={batch_size}{of_all} = {seq_len * batch_size * world_size:,} tokens. A longer text, a '
+                'smaller seq_len or a smaller batch_size would do')
+        self.tokens = np.asarray(tokens)
         self.seq_len = seq_len
         self.batch_size = batch_size
         self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        # `[seq_len, 1]`
+        self._places = np.arange(seq_len)[:, None]
         self._epochs = itertools.count()
+
+    @property
+    def n_windows(self) -> int:
+        """Windows of this rank in an epoch."""
+        return len(self.tokens) // self.seq_len // self.world_size
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -55,23 +65,31 @@ class TrainLoader:
 
     def batches_after(self, n_windows: int) -> int:
         """Batches that are left of an epoch after so many windows."""
-        return -(-(len(self.tokens) // self.seq_len - n_windows) // self.batch_size)
+        return -(-(self.n_windows - n_windows) // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
         return self.batches(next(self._epochs))
 
     def batches(self, epoch: int, n_windows: int = 0) -> Iterator[Tensor]:
         """The batches of an epoch, counted from 0, after so many windows; each `[seq_len, batch_size]`."""
-        n = len(self.tokens)
-        generator = torch.Generator().manual_seed(_mixed(self.seed, epoch))
-        offset = torch.randint(n, (1,), generator=generator)
-        order = torch.randperm(n // self.seq_len, generator=generator)
-        # `[seq_len, 1]`
-        places = torch.arange(self.seq_len)[:, None]
-        for begin in range(n_windows, len(order), self.batch_size):
-            windows = order[begin:begin + self.batch_size]
-            # `[seq_len, batch_size]`
-            yield self.tokens[(offset + windows * self.seq_len + places) % n].long()
+        n, seed = len(self.tokens), _mixed(self.seed, epoch)
+        offset = np.random.default_rng(seed).integers(n)
+        shuffle = Shuffle(n // self.seq_len, seed=seed)
+        # Many at once, as one call takes its time
+        n_at_once = max(1, _SHUFFLED_AT_ONCE // self.batch_size) * self.batch_size
+        for begin in range(n_windows, self.n_windows, n_at_once):
+            mine = np.arange(begin, min(begin + n_at_once, self.n_windows))
+            starts = offset + shuffle(mine * self.world_size + self.rank) * self.seq_len
+            starts[starts >= n] -= n
+            for i in range(0, len(starts), self.batch_size):
+                yield self._batch(starts[i:i + self.batch_size])
+
+    def _batch(self, starts: np.ndarray) -> Tensor:
+        # `[seq_len, batch_size]`
+        index = starts + self._places
+        if index[-1].max() >= len(self.tokens):
+            index[index >= len(self.tokens)] -= len(self.tokens)
+        return torch.from_numpy(self.tokens[index].astype(np.int64))
 
 
 class ValidLoader:
@@ -83,21 +101,21 @@ class ValidLoader:
     Less than one window is left out at the end. Raises `UserError` if there is no window at all.
     """
 
-    def __init__(self, tokens: Tensor, *, seq_len: int, batch_size: int):
+    def __init__(self, tokens: Tensor | np.ndarray, *, seq_len: int, batch_size: int):
         if len(tokens) < seq_len:
             raise UserError(f'the text is too short: {len(tokens):,} tokens are for validation, '
                             f'fewer than seq_len={seq_len}. A longer text or a smaller seq_len would do')
         # `[n_windows, seq_len]`
-        self.windows = tokens[:len(tokens) // seq_len * seq_len].view(-1, seq_len)
+        self.windows = np.asarray(tokens)[:len(tokens) // seq_len * seq_len].reshape(-1, seq_len)
         self.batch_size = batch_size
 
     def __len__(self) -> int:
         return -(-len(self.windows) // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
-        for windows in self.windows.split(self.batch_size):
+        for begin in range(0, len(self.windows), self.batch_size):
             # `[seq_len, batch_size]`
-            yield windows.T.long()
+            yield torch.from_numpy(self.windows[begin:begin + self.batch_size].T.astype(np.int64))
 
 
 def _mixed(*numbers: int) -> int:

@@ -4,7 +4,6 @@
 Before the first step `record_of` says which values were given, what the defaults were, what was computed, and which
 text it is. That is what a run goes on with, and what a trained model is built from.
 """
-import hashlib
 import os
 import platform
 import time
@@ -88,11 +87,10 @@ def retyped(item: Item, value: Any) -> Any:
 
 
 def _text_of(conf: BaseConfigs) -> dict:
-    text = conf._get_computed('text')
-    if not isinstance(text, str):
+    if conf._get_computed('text') is None:
         return {'source': None, 'characters': None, 'sha256': None}
-    return {'source': conf._get_computed('auto_text'), 'characters': len(text),
-            'sha256': hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}
+    return {'source': conf._get_computed('auto_text'), 'characters': conf.corpus.n_characters,
+            'sha256': conf.corpus.sha256}
 
 
 def _versions(conf: BaseConfigs) -> dict[str, Any]:

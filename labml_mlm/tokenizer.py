@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from labml_mlm.corpus import code_points
 from labml_mlm.errors import UserError
 
 SPECIAL_TOKENS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
@@ -27,19 +28,19 @@ class CharacterTokenizer:
 
     def __init__(self, characters: Iterable[str]):
         self.tokens = SPECIAL_TOKENS + list(characters)
-        code_points = np.array([ord(c) for c in self.tokens[len(SPECIAL_TOKENS):]], dtype=np.int64)
+        points = np.array([ord(c) for c in self.tokens[len(SPECIAL_TOKENS):]], dtype=np.int64)
         # The id of each code point: encoding is one look-up
         self._ids = np.full(0x110000, UNK, dtype=np.int32)
-        self._ids[code_points] = np.arange(len(SPECIAL_TOKENS), len(self.tokens))
+        self._ids[points] = np.arange(len(SPECIAL_TOKENS), len(self.tokens))
 
     @classmethod
-    def from_text(cls, text: str) -> 'CharacterTokenizer':
-        """The characters of `text`, sorted. Raises `UserError` if there are fewer than two."""
-        characters = [chr(c) for c in np.unique(_code_points(text))]
-        if len(characters) < 2:
-            raise UserError(f'the text has {len(characters)} distinct characters: there is nothing to predict; '
+    def from_characters(cls, characters: str) -> 'CharacterTokenizer':
+        """That of a text with these characters, sorted. Raises `UserError` if there are fewer than two."""
+        distinct = sorted(set(characters))
+        if len(distinct) < 2:
+            raise UserError(f'the text has {len(distinct)} distinct characters: there is nothing to predict; '
                             f'it takes 2 at least')
-        return cls(characters)
+        return cls(distinct)
 
     @classmethod
     def from_dict(cls, saved: dict) -> 'CharacterTokenizer':
@@ -59,17 +60,13 @@ class CharacterTokenizer:
 
     def encode(self, text: str) -> np.ndarray:
         """Token ids, `int32` of shape `[len(text)]`; `[UNK]` for characters out of the vocabulary."""
-        return self._ids[_code_points(text)]
+        return self._ids[code_points(text)]
 
     def unknown(self, text: str) -> list[str]:
         """The characters of `text` that are not in the vocabulary, sorted, each once."""
-        code_points = _code_points(text)
-        return [chr(c) for c in np.unique(code_points[self._ids[code_points] == UNK])]
+        points = code_points(text)
+        return [chr(c) for c in np.unique(points[self._ids[points] == UNK])]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids; special tokens by their names."""
         return ''.join(self.tokens[i] for i in ids)
-
-
-def _code_points(text: str) -> np.ndarray:
-    return np.frombuffer(text.encode('utf-32-le', 'surrogatepass'), dtype='<u4')

@@ -224,7 +224,12 @@ def test_sample_leaves_training_as_it_is(build, tracked, capsys):
     ({'randomize_prob': 0.6, 'no_change_prob': 0.6}, 'at most 1'),
     ({'mask_token': 500}, 'not in the vocabulary'),
     ({'text': 'file', 'text_path': ''}, 'text=file needs a file: text_path=PATH'),
-    ({'text_path': '/nowhere/at/all.txt'}, 'cannot read /nowhere/at/all.txt'),
+    ({'text_path': '/nowhere/at/all.txt'}, '/nowhere/at/all.txt cannot be read: No such file'),
+    ({'text': 'folder', 'text_path': ''}, 'text=folder needs a folder: text_path=PATH'),
+    ({'text': 'folder', 'text_path': '/nowhere'}, '/nowhere is no folder'),
+    ({'text': 'file', 'text_path': '/'}, '/ is a folder, and not one text file: text=folder takes it'),
+    ({'text_errors': 'ignore'}, 'text_errors=ignore: it can be strict, skip, replace'),
+    ({'text_unit': 'paragraphs'}, 'text_unit=paragraphs: it can be file, paragraph. Did you mean `paragraph`'),
     ({'prompt': ['a', '']}, 'the prompts have 1, 0 tokens'),
     ({'mask_token': 0}, 'they have to differ'),
     ({'text_path': '~nobody_of_that_name/x'}, 'cannot read ~nobody_of_that_name/x'),
@@ -255,7 +260,7 @@ def test_a_subclass_with_an_item_and_an_option():
     conf = OwnConfigs()
     conf._set_values({**SMALL_VALUES, **parse_overrides(conf, ['text=repeated', 'repeats=3'])})
     assert conf.text == TEXT * 3
-    with pytest.raises(UserError, match='tiny_shakespeare, python_topics, file, repeated'):
+    with pytest.raises(UserError, match='tiny_shakespeare, python_topics, file, folder, repeated'):
         parse_overrides(conf, ['text=repeatd'])
     with pytest.raises(UserError, match='`repeats=x`: it has to be an integer'):
         parse_overrides(conf, ['repeats=x', 'text=repeated'])

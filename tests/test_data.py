@@ -1,10 +1,9 @@
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labml_mlm.data import TrainLoader, ValidLoader, split
+from labml_mlm.data import TrainLoader, ValidLoader
 from labml_mlm.errors import UserError
 
 
@@ -71,12 +70,6 @@ def test_validation_is_all_windows_in_order(seq_len, batch_size, extra):
     assert len(batches) == len(loader)
     assert torch.cat(batches, dim=1).T.flatten().tolist() == list(range(n // seq_len * seq_len))
     assert all(torch.equal(a, b) for a, b in zip(batches, loader, strict=True))
-
-
-def test_split():
-    train, valid = split(np.arange(101))
-    assert train.tolist() == list(range(90))
-    assert valid.tolist() == list(range(90, 101))
 
 
 def test_too_short():

@@ -1,4 +1,6 @@
 """Whole runs, as a user starts them: other processes, real files and signals."""
+import gzip
+import json
 import os
 import pty
 import re
@@ -96,8 +98,7 @@ def test_the_same_seed_gives_the_same_losses(project):
     ('transformer.ffn.glu_variant=Swi', 'SwiGLU'),
     ('d_model=33', 'd_model=33 is not divisible by n_heads=2'),
     ('seq_len=100000', 'the text is too short'),
-    ('text_path=missing.txt', 'cannot read missing.txt: No such file'),
-    ('text_path=.', 'is a folder'),
+    ('text_path=missing.txt', 'missing.txt cannot be read: No such file'),
     ('--resum', 'not an override'),
 ])
 def test_wrong_arguments(project, argument, message):
@@ -432,6 +433,70 @@ def test_python_topics(project):
     result = project.run('text=python_topics', *SMALL, 'seq_len=256', 'batch_size=64')
     assert result.returncode == 0, result.stderr
     assert not (project.path / 'data').exists()
+
+
+@pytest.fixture
+def texts(project):
+    """A folder of texts of all kinds."""
+    folder = project.path / 'texts'
+    (folder / 'deep').mkdir(parents=True)
+    for i in range(12):
+        (folder / f'{i}.txt').write_text(f'the quick brown fox number {i} jumps over the lazy dog\n' * 20)
+    (folder / 'deep/more.jsonl.gz').write_bytes(gzip.compress(b''.join(
+        json.dumps({'body': f'a line about {i} foxes and dogs '}).encode() + b'\n' for i in range(60))))
+    (folder / 'code.py').write_text('no text')
+    return folder
+
+
+def test_a_folder_of_texts(project, texts):
+    arguments = [f'text_path={texts}', 'text_field=body', *SMALL]
+    for uuid in ('a', 'b'):
+        result = project.run(*arguments, env={'RUN_UUID': uuid})
+        assert result.returncode == 0, result.stderr
+        # The second one reads no text
+        assert ('Using the tokens in' in result.stdout) == (uuid == 'b')
+    first, second = (values_of(project.path / f'logs/test/{uuid}/log.jsonl') for uuid in ('a', 'b'))
+    assert first['loss.train'] == second['loss.train'] and first['loss.valid'] == second['loss.valid']
+    assert len(list((project.path / 'data/tokens').glob('*.tokens'))) == 1
+
+    # The same text on a resume, and another one
+    assert project.run('--resume', 'b', 'epochs=2').returncode == 0
+    (texts / 'new.txt').write_text('one more\n')
+    assert_clean_failure(project.run('--resume', 'b', 'epochs=3'), 2, 'this is another text than the run has: ')
+
+
+def test_texts_of_a_folder_that_are_none(project, texts):
+    (texts / 'binary.txt').write_bytes(b'\0\1\2')
+    arguments = [f'text_path={texts}', 'text_field=body', *SMALL]
+    assert_clean_failure(project.run(*arguments), 2, 'binary.txt is binary: it has the character NUL. text_errors=skip')
+    assert not (project.path / 'logs').exists()
+    assert project.run(*arguments, 'text_errors=skip').returncode == 0
+    assert_clean_failure(project.run(*arguments[1:], f'text_path={texts}', 'text_glob=*.rst'), 2, 'there is no text in')
+    assert_clean_failure(project.run(*arguments, 'text_errors=ignore'), 2, 'text_errors=ignore: it can be strict, skip')
+
+
+def test_documents_of_ones_own(project):
+    project.script.write_text('''
+from labml.configs import option
+
+from labml_mlm import MLMConfigs, train
+
+
+class Own(MLMConfigs):
+    n_documents: int = 300
+
+
+@option(Own.text, 'numbered')
+def _numbered(c: Own):
+    return (f'document number {i} of the quick brown fox' for i in range(c.n_documents))
+
+
+train(Own(), name='test')
+''')
+    result = project.run('text=numbered', *SMALL)
+    assert result.returncode == 0, result.stderr
+    record = json.loads((project.runs[0] / 'configs.json').read_text())
+    assert record['text']['characters'] == sum(len(f'document number {i} of the quick brown fox') for i in range(300))
 
 
 def test_a_project_of_ones_own_with_the_package_installed_normally(project):

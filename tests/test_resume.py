@@ -369,7 +369,7 @@ def test_metrics_that_are_missing(project, stopped):
 def test_a_text_that_has_changed(project, stopped):
     stopped()
     moved = project.text.rename(project.path / 'moved.txt')
-    assert_refused(project.run('--resume', 'feed'), f'cannot read {project.text}: No such file')
+    assert_refused(project.run('--resume', 'feed'), f'{project.text} cannot be read: No such file')
     # The same text elsewhere is the same text
     assert project.run('--resume', 'feed', 'text_path=moved.txt').returncode == 0
     with open(moved, 'a') as f:

@@ -13,14 +13,14 @@ def slow_encode(tokenizer, text):
 
 @given(st.text(min_size=2).filter(lambda s: len(set(s)) > 1), st.text())
 def test_look_up_equals_the_loop(text, other):
-    tokenizer = CharacterTokenizer.from_text(text)
+    tokenizer = CharacterTokenizer.from_characters(text)
     assert tokenizer.encode(text).tolist() == slow_encode(tokenizer, text)
     assert tokenizer.encode(other).tolist() == slow_encode(tokenizer, other)
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 def test_special_tokens_come_first_and_characters_are_sorted():
-    tokenizer = CharacterTokenizer.from_text('hello 🙂\n')
+    tokenizer = CharacterTokenizer.from_characters('hello 🙂\n')
     assert tokenizer.tokens == [*SPECIAL_TOKENS, '\n', ' ', 'e', 'h', 'l', 'o', '🙂']
     assert tokenizer.n_tokens == 12
     assert tokenizer.encode('z').tolist() == [UNK]
@@ -31,4 +31,4 @@ def test_special_tokens_come_first_and_characters_are_sorted():
 @pytest.mark.parametrize('text', ['', 'aaaa'])
 def test_too_few_characters(text):
     with pytest.raises(UserError, match=f'{len(set(text))} distinct characters'):
-        CharacterTokenizer.from_text(text)
+        CharacterTokenizer.from_characters(text)

@@ -143,7 +143,7 @@ def test_an_app_that_never_answers(project):
 def test_an_app_that_hangs(fake_app, project, is_first):
     fake_app.before_answer = lambda n: threading.Event().wait(60) if is_first or n > 2 else None
     project.configure(fake_app.url)
-    result = project.train('epochs=40', 'n_prompts=0')
+    result = project.train('epochs=10', 'n_prompts=0')
     assert result.returncode == 0, result.stderr
     assert 'it does not answer in time. To send it: labml-mlm sync' in result.stdout.splitlines()[-1]
     assert project.status() == 'completed'
@@ -201,7 +201,7 @@ def test_our_app_is_killed_and_started_again(start_app, project, is_store_kept):
     local = values_of(folder / 'log.jsonl')['loss.train']
     [(steps, _)] = server.points(folder.name, 'loss.train')
     # A long curve is merged to fewer points
-    assert steps[-1] == local[-1][0]
+    assert steps[-1] == pytest.approx(local[-1][0], rel=0.01)
     if len(local) <= 1024:
         assert_has_all_of(server, folder)
     assert server.ask(f'run/{folder.name}')['name'] == 'test'

@@ -1,0 +1,262 @@
+"""
+# Texts as documents, read as a stream
+
+A text is a row of documents, each of which comes in pieces of some million characters, so that no more than a piece is
+ever in memory. A document is a file, or a line of a `.jsonl` file, or a paragraph of either.
+"""
+import codecs
+import glob
+import gzip
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from labml_mlm.errors import UserError
+
+# A piece of a document, and whether it is the last one
+Piece = tuple[str, bool]
+
+# Bytes that are read at once
+_CHUNK = 1 << 22
+_SUFFIXES = '.txt', '.md', '.jsonl'
+_PACKED = '.gz', '.zst'
+# Files that a message names
+_MAX_NAMED = 5
+
+
+class Files:
+    """
+    ## The documents of files
+
+    * `paths` are text files in UTF-8, whatever their names are, and files of JSON lines (`.jsonl`); also packed by gzip
+      (`.gz`) or Zstandard (`.zst`)
+    * `field` is the field of a JSON line that has the text
+    * `errors` says what becomes of what is no text: `strict` refuses it, `skip` leaves out the document, and `replace`
+      has U+FFFD in place of what cannot be decoded
+    * `unit` is `file` for a document a file or JSON line, or `paragraph` for one wherever a line is blank
+
+    Line ends are `\\n`, whatever they were. Raises `UserError` at the first reading if there is nothing to read, or if
+    something cannot be read or is no text and `errors` is `strict`; the message names the files.
+    """
+
+    def __init__(self, paths: Sequence[Path], *, field: str = 'text', errors: str = 'strict', unit: str = 'file'):
+        self.paths = list(paths)
+        self.field = field
+        self.errors = errors
+        self.unit = unit
+        self._left_out: set[tuple[Path, int]] | None = None
+
+    @property
+    def identity(self) -> list:
+        """What tells it from other texts without reading it: names, sizes, times and how they are read. For JSON."""
+        files = []
+        for path in self.paths:
+            try:
+                stat = path.stat()
+                files.append([str(path.absolute()), stat.st_size, stat.st_mtime_ns])
+            except OSError:
+                files.append([str(path), None])  # which the reading will find, too
+        return [files, self.field, self.errors, self.unit]
+
+    def __iter__(self) -> Iterator[Piece]:
+        if self._left_out is None:
+            self._left_out = self._check()
+        for path in self.paths:
+            if (path, 0) not in self._left_out:
+                pieces = self._documents(path, skip=self._left_out)
+                yield from _paragraphs(pieces) if self.unit == 'paragraph' else pieces
+
+    def _documents(self, path: Path, *, skip: set[tuple[Path, int]]) -> Iterator[Piece]:
+        if _kind(path) != '.jsonl':
+            yield from _pieces(path, errors='strict' if self.errors != 'replace' else 'replace')
+            return
+        with _open(path) as f:
+            for number, line in enumerate(f, start=1):
+                if line.strip() and (path, number) not in skip:
+                    yield _normal(self._text_of(line)), True
+
+    def _text_of(self, line: bytes) -> str:
+        """The text of a JSON line. Raises `ValueError` if it has none."""
+        record = json.loads(line.decode('utf-8', 'strict' if self.errors != 'replace' else 'replace'))
+        text = record.get(self.field) if isinstance(record, dict) else None
+        if not isinstance(text, str):
+            raise ValueError(f'has no text in the field `{self.field}`')
+        if not text:
+            raise ValueError('is empty')
+        return text
+
+    def _check(self) -> set[tuple[Path, int]]:
+        """Reads everything once. Returns the files and lines to leave out, a whole file as its line 0."""
+        wrong: dict[tuple[Path, int], str] = {}
+        n = 0
+        for path in self.paths:
+            try:
+                n += self._check_lines(path, wrong) if _kind(path) == '.jsonl' else self._check_file(path, wrong)
+            except UserError:
+                raise
+            except (OSError, EOFError) as e:
+                wrong[path, 0] = f'cannot be read: {getattr(e, "strerror", None) or e}'
+            except Exception as e:  # what a decompressor raises
+                wrong[path, 0] = f'cannot be unpacked: {e}'
+        if wrong and self.errors == 'strict':
+            raise UserError(_named(wrong) + ('. text_errors=skip leaves them out' if len(self.paths) > 1 else ''))
+        if not n:
+            raise UserError('there is no text: ' + (_named(wrong) if wrong else 'no file to read'))
+        return set(wrong)
+
+    def _check_file(self, path: Path, wrong: dict[tuple[Path, int], str]) -> int:
+        is_empty = True
+        try:
+            for piece, _ in _pieces(path, errors='strict' if self.errors != 'replace' else 'replace'):
+                if '\0' in piece:
+                    wrong[path, 0] = 'is binary: it has the character NUL'
+                    return 0
+                is_empty = is_empty and not piece
+        except UnicodeDecodeError as e:
+            wrong[path, 0] = f'is not UTF-8 text: invalid byte 0x{e.object[e.start]:02x}'
+            return 0
+        if is_empty:
+            wrong[path, 0] = 'is empty'
+        return not is_empty
+
+    def _check_lines(self, path: Path, wrong: dict[tuple[Path, int], str]) -> int:
+        n = 0
+        with _open(path) as f:
+            for number, line in enumerate(f, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    self._text_of(line)
+                    n += 1
+                except UnicodeDecodeError:
+                    wrong[path, number] = 'is not UTF-8 text'
+                except ValueError as e:
+                    wrong[path, number] = 'is no JSON' if isinstance(e, json.JSONDecodeError) else str(e)
+        if not n and not any(at[0] == path for at in wrong):
+            wrong[path, 0] = 'is empty'
+        return n
+
+
+class Texts:
+    """
+    ## Documents from Python
+
+    * `documents` are texts; one text is one document. What can be read only once, as a generator, is read at once, into
+      a temporary file
+    """
+    identity = None
+
+    def __init__(self, documents: str | Iterable[str]):
+        self._documents: Iterable[str] = [documents] if isinstance(documents, str) else documents
+        self._spool: Any = None
+        if iter(self._documents) is self._documents:
+            self._spool = tempfile.NamedTemporaryFile()  # noqa: SIM115  it lives as long as this
+            for document in self._documents:
+                self._spool.write(json.dumps(document).encode() + b'\n')
+            self._spool.flush()
+
+    def __iter__(self) -> Iterator[Piece]:
+        if self._spool is None:
+            yield from self._pieces(self._documents)
+        else:
+            with open(self._spool.name, 'rb') as f:
+                yield from self._pieces(map(json.loads, f))
+
+    def _pieces(self, documents: Iterable[str]) -> Iterator[Piece]:
+        for document in documents:
+            if not isinstance(document, str):
+                raise UserError(f'a document has to be a text, and one is a {type(document).__name__}')
+            # No longer ones than those of a file
+            for begin in range(0, max(len(document), 1), _CHUNK):
+                yield document[begin:begin + _CHUNK], begin + _CHUNK >= len(document)
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with `~` for the home folder. Raises `UserError` if there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as e:
+        raise UserError(f'cannot read {path}: {e}') from None
+
+
+def folder_files(folder: str | Path, pattern: str) -> list[Path]:
+    """
+    The files in `folder` that `pattern` takes, sorted by name; of `**/*` only those whose names are those of texts.
+
+    Raises `UserError` if there is none.
+    """
+    folder = expanded(folder)
+    if not folder.is_dir():
+        raise UserError(f'{folder} is no folder')
+    found = sorted(Path(path) for path in glob.glob(os.path.join(glob.escape(str(folder)), pattern), recursive=True))
+    files = [path for path in found if path.is_file() and _kind(path) in _SUFFIXES]
+    if not files:
+        raise UserError(f'there is no text in {folder}: no file that {pattern} takes ends in '
+                        f'{", ".join(_SUFFIXES)}, or in one of those and {" or ".join(_PACKED)}')
+    return files
+
+
+def _kind(path: Path) -> str:
+    """What a file is, by its name; a packed one by what is in it."""
+    return Path(path.stem).suffix.lower() if path.suffix.lower() in _PACKED else path.suffix.lower()
+
+
+def _open(path: Path) -> Any:
+    if path.suffix.lower() == '.gz':
+        return gzip.open(path, 'rb')
+    if path.suffix.lower() == '.zst':
+        import zstandard
+
+        return io.BufferedReader(zstandard.open(path, 'rb'), _CHUNK)
+    return open(path, 'rb')
+
+
+def _pieces(path: Path, *, errors: str) -> Iterator[Piece]:
+    """The one document of a text file. Raises `UnicodeDecodeError`."""
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder('utf-8-sig')(errors), translate=True)
+    with _open(path) as f:
+        chunk = _read(f)
+        while True:
+            # An end is seen before it is reached, as the last piece says that it is
+            following = _read(f)
+            yield decoder.decode(chunk, final=not following), not following
+            if not following:
+                return
+            chunk = following
+
+
+def _read(f: BinaryIO) -> bytes:
+    return f.read(_CHUNK)
+
+
+def _normal(text: str) -> str:
+    return text.replace('\r\n', '\n').replace('\r', '\n')
+
+
+def _paragraphs(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Documents cut wherever a line is blank, each with one line end."""
+    rest, is_begun = '', False
+    for piece, is_last in pieces:
+        *whole, rest = (rest + piece).split('\n\n')
+        if is_last:
+            whole, rest = [*whole, rest], ''
+        for paragraph in whole:
+            paragraph = paragraph.rstrip('\n') if is_begun else paragraph.strip('\n')
+            if is_begun or paragraph.strip():
+                yield paragraph + '\n', True
+            is_begun = False
+        # One without end; line ends may be the first half of its end
+        if len(rest) > _CHUNK and (begin := rest.rstrip('\n')):
+            rest = rest[len(begin):]
+            yield begin if is_begun else begin.lstrip('\n'), False
+            is_begun = True
+
+
+def _named(wrong: dict[tuple[Path, int], str]) -> str:
+    named = [f'{path}{f", line {line:,}," if line else ""} {what}' for (path, line), what in wrong.items()]
+    more = f' and {len(named) - _MAX_NAMED:,} more' if len(named) > _MAX_NAMED else ''
+    return '; '.join(named[:_MAX_NAMED]) + more
