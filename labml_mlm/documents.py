@@ -15,6 +15,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from labml import logger
+from labml.logger import Text
+
 from labml_mlm.errors import UserError
 
 # A piece of a document, and whether it is the last one
@@ -106,6 +109,8 @@ class Files:
             raise UserError(_named(wrong) + ('. text_errors=skip leaves them out' if len(self.paths) > 1 else ''))
         if not n:
             raise UserError('there is no text: ' + (_named(wrong) if wrong else 'no file to read'))
+        if wrong:
+            logger.log(f'Left out: {_named(wrong)}', Text.warning)
         return set(wrong)
 
     def _check_file(self, path: Path, wrong: dict[tuple[Path, int], str]) -> int:

@@ -104,8 +104,11 @@ def test_a_message_names_some_and_counts_the_rest(write):
         read(Files(paths))
 
 
-def test_what_is_no_text_is_skipped(wrong, chunk):
-    assert read(Files(wrong, errors='skip')) == ['good text', 'good']
+def test_what_is_no_text_is_skipped_and_said(wrong, chunk, capsys):
+    source = Files(wrong, errors='skip')
+    for _ in range(2):
+        assert read(source) == ['good text', 'good']
+    assert capsys.readouterr().out.count('Left out: ') == 1
 
 
 def test_what_cannot_be_decoded_is_replaced(write, chunk):
