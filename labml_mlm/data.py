@@ -22,7 +22,7 @@ class TrainLoader:
     """
     ## Shuffled windows with a new offset each epoch
 
-    * `tokens` is the text, `[n]`: a tensor, or an array that may be mapped from a file
+    * `tokens` is the text, `[n]`, of any type of whole numbers; it may be mapped from a file
     * `seed` is what offset and order of each epoch come from
     * `rank` of `world_size` is whose share of the windows it is: every `world_size`-th one
 

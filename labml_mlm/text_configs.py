@@ -57,12 +57,12 @@ class TextConfigs(OwnDefaults, TrainValidConfigs):
     tokenizer: CharacterTokenizer = 'character'
     # Size of the vocabulary, special tokens included
     n_tokens: int = 'from_tokenizer'
-    # Token ids for training and for validation, `[n]` each
+    # Token ids for training and for validation, `[n]` each, of any type of whole numbers
     tokens: tuple = 'encoded'
     # Token ids of the training text, `[n]`
-    train_tokens: Tensor | np.ndarray = 'of_tokens'
+    train_tokens: Tensor = 'of_tokens'
     # Token ids of the validation text
-    valid_tokens: Tensor | np.ndarray = 'of_tokens'
+    valid_tokens: Tensor = 'of_tokens'
 
     # Tokens in a sequence
     seq_len: int = 32
@@ -181,7 +181,7 @@ def _encoded(c: TextConfigs):
     if isinstance(c.text, Files):
         with monit.section('Tokens', is_not_in_loop=True):
             found = c._token_cache.tokens(c.corpus, c.tokenizer)
-        return found.train, found.valid
+        return torch.from_numpy(found.train), torch.from_numpy(found.valid)
     _, is_valid = corpora.read(c._texts, valid_share=c.valid_share)
     parts, number = ([], []), 0
     for piece, is_last in c._texts:

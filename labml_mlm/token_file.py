@@ -68,8 +68,9 @@ class TokenFile:
         except (ValueError, KeyError, TypeError, struct.error) as e:
             raise Damaged(f'{path} is no file of tokens: {e}') from None
         n, cut, n_train = header['n_tokens'], header['n_train_tokens'], header['n_train_documents']
-        tokens = np.memmap(path, header['dtype'], 'r', _TOKENS_AT, (n,)) if n else np.zeros(0, header['dtype'])
-        ends = np.memmap(path, np.int64, 'r', header['ends_at'], (header['n_documents'],))
+        # `c`: torch warns of what cannot be written; what is written stays in memory
+        tokens = np.memmap(path, header['dtype'], 'c', _TOKENS_AT, (n,)) if n else np.zeros(0, header['dtype'])
+        ends = np.memmap(path, np.int64, 'c', header['ends_at'], (header['n_documents'],))
         self.train, self.valid = tokens[:cut], tokens[cut:]
         self.train_ends, self.valid_ends = ends[:n_train], ends[n_train:] - cut
 
