@@ -220,7 +220,8 @@ def no_space():
 
 
 def test_no_space_at_the_start(project):
-    result = project.train(preexec_fn=no_space)
+    # A text whose tokens need no space
+    result = project.run('text=python_topics', *SMALL, 'seq_len=256', 'batch_size=64', preexec_fn=no_space)
     assert_clean_failure(result, 1, f'cannot start the run in {project.path}/logs/test/')
     assert 'File too large' in result.stderr
     assert project.runs == []
@@ -252,6 +253,13 @@ def test_no_space_for_the_status(project):
     assert 'Validation loss' in result.stdout
     assert f'The run is in {folder}' in result.stdout
     assert values_of(folder / 'log.jsonl')['loss.valid']
+
+
+def test_no_space_for_tokens(project):
+    result = project.train(preexec_fn=no_space)
+    assert_clean_failure(result, 1, 'File too large')
+    assert not (project.path / 'logs').exists()
+    assert not [path for path in project.path.glob('data/tokens/*') if path.suffix in ('.tokens', '.new', '.json')]
 
 
 def test_a_disk_that_fills_up_while_it_trains(project):
@@ -409,6 +417,7 @@ def test_tiny_shakespeare_that_cannot_be_fetched(project):
     assert not list(project.path.glob('data/*'))
 
 
+@pytest.mark.long
 def test_tiny_shakespeare_is_fetched_and_cached(project, shakespeare):
     server = subprocess.Popen([sys.executable, '-u', '-m', 'http.server', '0', '--bind', '127.0.0.1', '--directory',
                                shakespeare.parent], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

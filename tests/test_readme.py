@@ -53,7 +53,8 @@ def test_all_kinds_of_commands_are_found():
     assert len(COMMANDS) == 21
 
 
-@pytest.mark.parametrize('command', [c for c in COMMANDS if c not in SET_UP])
+@pytest.mark.parametrize('command', [pytest.param(c, marks=[pytest.mark.long] if 'benchmarks/' in c else [])
+                                     for c in COMMANDS if c not in SET_UP])
 def test_command(checkout, command, app, project):
     if '--resume' in command or 'labml-mlm' in command:
         assert checkout(TRAIN).returncode == 0

@@ -378,6 +378,7 @@ def test_a_text_that_has_changed(project, stopped):
                    'this is another text than the run has: 8,801 characters, and not the 8,800 with the SHA-256 ')
 
 
+@pytest.mark.long
 def test_auto_is_what_it_was(project, shakespeare):
     """Tiny Shakespeare could not be had at the start, and can be now."""
     arguments = ['tiny_shakespeare_url=http://localhost:1/', *SMALL, 'seq_len=256', 'batch_size=64',

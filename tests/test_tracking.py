@@ -139,6 +139,7 @@ def test_an_app_that_never_answers(project):
     assert result.stdout.count('Not on the labml app') == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('is_first', [True, False])
 def test_an_app_that_hangs(fake_app, project, is_first):
     fake_app.before_answer = lambda n: threading.Event().wait(60) if is_first or n > 2 else None
@@ -228,6 +229,7 @@ def test_an_app_that_refuses_updates(fake_app, project, code, answer, reason):
     assert last.startswith('Not on the labml app') and reason in last
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('epochs', [1, 20])
 def test_a_slow_app_has_everything_in_the_end(fake_app, project, epochs):
     """Upstream's takes three seconds for each answer."""
@@ -240,6 +242,7 @@ def test_a_slow_app_has_everything_in_the_end(fake_app, project, epochs):
     assert [update['status']['status'] for update in fake_app.updates if 'status' in update][-1] == 'completed'
 
 
+@pytest.mark.long
 def test_what_went_wrong_is_said_once(fake_app, project):
     fake_app.before_answer = lambda n: setattr(fake_app, 'code', 500 if n > 1 else 200)
     project.configure(fake_app.url)
