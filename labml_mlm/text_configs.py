@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from labml import lab, logger, monit
 from labml.configs import option
+from labml.internal.experiment import has_experiment
 from labml_helpers.train_valid import TrainValidConfigs
 from torch import Tensor
 
@@ -87,8 +88,11 @@ class TextConfigs(OwnDefaults, TrainValidConfigs):
     @functools.cached_property
     def _token_cache(self) -> TokenCache:
         """What is known of a text of files, in labml's data path."""
-        return TokenCache(lab.get_data_path() / 'tokens', self.text, valid_share=self.valid_share,
-                          progress=monit.progress)
+        cache = TokenCache(lab.get_data_path() / 'tokens', self.text, valid_share=self.valid_share,
+                           progress=monit.progress)
+        # What is printed where nothing is trained is for others to read
+        cache.is_said = has_experiment()
+        return cache
 
 
 @option(TextConfigs.auto_text, 'found')

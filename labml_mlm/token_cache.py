@@ -57,6 +57,8 @@ class TokenCache:
         self.documents: Iterable[Piece] = documents
         self.valid_share = valid_share
         self.progress = progress
+        # Is it said if they are there?
+        self.is_said = True
         self._is_valid: np.ndarray | None = None
         self._corpus_path = folder / f'{_key([documents.identity, valid_share])}.json'
 
@@ -96,7 +98,8 @@ class TokenCache:
         except (Damaged, OSError) as e:
             logger.log(f'{e}: it is written anew', Text.warning)
             return None
-        logger.log(f'Using the tokens in {path}', Text.meta)
+        if self.is_said:
+            logger.log(f'Using the tokens in {path}', Text.meta)
         return tokens
 
     def _write(self, path: Path, corpus: Corpus, tokenizer: Tokenizer):
