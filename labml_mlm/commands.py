@@ -114,17 +114,19 @@ def _chunks() -> Iterator[list[str]]:
 
 def evaluate(parsed: argparse.Namespace):
     """How well a model knows a text."""
+    import numpy as np
     import torch
 
     from labml_mlm import evaluate as evaluation
+    from labml_mlm.documents import Files, expanded
     from labml_mlm.pretrained import load
-    from labml_mlm.text import read_file
 
     pretrained = load(parsed.run, which=parsed.checkpoint, folder=parsed.path)
     conf = pretrained.configs
     print(f'Using {pretrained.about}', file=sys.stderr)
     if parsed.text:
-        texts = [torch.from_numpy(pretrained.tokenizer.encode(read_file(path))) for path in parsed.text]
+        encode, files = pretrained.tokenizer.encode, [Files([expanded(path)]) for path in parsed.text]
+        texts = [torch.from_numpy(np.concatenate([encode(piece) for piece, _ in file])) for file in files]
         batches = list(itertools.chain.from_iterable(
             evaluation.windows(text, seq_len=conf.seq_len, batch_size=conf.valid_batch_size) for text in texts))
     else:

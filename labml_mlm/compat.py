@@ -14,6 +14,7 @@
   it does not have. Configs that subclass `OwnDefaults` leave their base classes as they are.
 """
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,18 @@ def tolerate_full_disk(conf: BaseConfigs):
 
     tracker_.save_indicators = save_and_try_again
     conf._set_update_callback(show)
+
+
+@contextlib.contextmanager
+def in_project_of(folder: Path) -> Iterator[None]:
+    """Within it labml's project, and so its data path, is that of `folder`, if it is in one."""
+    before = labml.internal.lab._internal
+    try:
+        if _is_in_project(folder):
+            labml.internal.lab._internal = _lab(folder)
+        yield
+    finally:
+        labml.internal.lab._internal = before
 
 
 def logs_of(folder: Path) -> Path:

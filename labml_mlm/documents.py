@@ -13,7 +13,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from labml import logger
 from labml.logger import Text
@@ -27,6 +27,8 @@ Piece = tuple[str, bool]
 _CHUNK = 1 << 22
 _SUFFIXES = '.txt', '.md', '.jsonl'
 _PACKED = '.gz', '.zst'
+# The pattern of all files whose names are those of texts
+ALL_TEXTS = '**/*'
 # Files that a message names
 _MAX_NAMED = 5
 
@@ -51,6 +53,7 @@ class Files:
         self.field = field
         self.errors = errors
         self.unit = unit
+        self._decoding = 'replace' if errors == 'replace' else 'strict'
         self._left_out: set[tuple[Path, int]] | None = None
 
     @property
@@ -75,7 +78,7 @@ class Files:
 
     def _documents(self, path: Path, *, skip: set[tuple[Path, int]]) -> Iterator[Piece]:
         if _kind(path) != '.jsonl':
-            yield from _pieces(path, errors='strict' if self.errors != 'replace' else 'replace')
+            yield from _pieces(path, errors=self._decoding)
             return
         with _open(path) as f:
             for number, line in enumerate(f, start=1):
@@ -84,7 +87,7 @@ class Files:
 
     def _text_of(self, line: bytes) -> str:
         """The text of a JSON line. Raises `ValueError` if it has none."""
-        record = json.loads(line.decode('utf-8', 'strict' if self.errors != 'replace' else 'replace'))
+        record = json.loads(line.decode('utf-8', self._decoding))
         text = record.get(self.field) if isinstance(record, dict) else None
         if not isinstance(text, str):
             raise ValueError(f'has no text in the field `{self.field}`')
@@ -116,7 +119,7 @@ class Files:
     def _check_file(self, path: Path, wrong: dict[tuple[Path, int], str]) -> int:
         is_empty = True
         try:
-            for piece, _ in _pieces(path, errors='strict' if self.errors != 'replace' else 'replace'):
+            for piece, _ in _pieces(path, errors=self._decoding):
                 if '\0' in piece:
                     wrong[path, 0] = 'is binary: it has the character NUL'
                     return 0
@@ -190,7 +193,8 @@ def expanded(path: str | Path) -> Path:
 
 def folder_files(folder: str | Path, pattern: str) -> list[Path]:
     """
-    The files in `folder` that `pattern` takes, sorted by name; of `**/*` only those whose names are those of texts.
+    The files in `folder` that `pattern` takes, sorted by name; of `**/*`, which takes all, those whose names are those
+    of texts.
 
     Raises `UserError` if there is none.
     """
@@ -198,10 +202,11 @@ def folder_files(folder: str | Path, pattern: str) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f'{folder} is no folder')
     found = sorted(Path(path) for path in glob.glob(os.path.join(glob.escape(str(folder)), pattern), recursive=True))
-    files = [path for path in found if path.is_file() and _kind(path) in _SUFFIXES]
+    files = [path for path in found if path.is_file() and (pattern != ALL_TEXTS or _kind(path) in _SUFFIXES)]
     if not files:
-        raise UserError(f'there is no text in {folder}: no file that {pattern} takes ends in '
-                        f'{", ".join(_SUFFIXES)}, or in one of those and {" or ".join(_PACKED)}')
+        raise UserError(f'there is no text in {folder}: ' + (
+            f'no file ends in {", ".join(_SUFFIXES)}, or in one of those and {" or ".join(_PACKED)}'
+            if pattern == ALL_TEXTS else f'{pattern} takes no file'))
     return files
 
 
@@ -224,18 +229,14 @@ def _pieces(path: Path, *, errors: str) -> Iterator[Piece]:
     """The one document of a text file. Raises `UnicodeDecodeError`."""
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder('utf-8-sig')(errors), translate=True)
     with _open(path) as f:
-        chunk = _read(f)
+        chunk = f.read(_CHUNK)
         while True:
             # An end is seen before it is reached, as the last piece says that it is
-            following = _read(f)
+            following = f.read(_CHUNK)
             yield decoder.decode(chunk, final=not following), not following
             if not following:
                 return
             chunk = following
-
-
-def _read(f: BinaryIO) -> bytes:
-    return f.read(_CHUNK)
 
 
 def _normal(text: str) -> str:

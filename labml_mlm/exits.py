@@ -25,13 +25,18 @@ def exits(*, is_user_code: bool = True) -> Iterator[None]:
         leave(2, str(e))
     except BrokenPipeError:
         # Whoever read the output has gone; Python's own flush at exit would fail again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         sys.exit(1)
     except OSError as e:
         # Ours have a message of their own and no number
         if is_user_code and e.errno is not None and e.errno not in _DISK_ERRORS:
             raise
         leave(1, f'{e.strerror}: {e.filename}' if e.filename else e.strerror or str(e))
+
+
+def drop_output():
+    """Nothing that is printed from here on goes anywhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def leave(code: int, message: str) -> NoReturn:

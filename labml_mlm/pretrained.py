@@ -22,7 +22,7 @@ from torch import Tensor
 
 from labml_mlm import checkpoint, runs
 from labml_mlm.checkpoint import Checkpoint, Damaged
-from labml_mlm.compat import logs_of
+from labml_mlm.compat import in_project_of, logs_of
 from labml_mlm.configs import MLMConfigs
 from labml_mlm.errors import UserError, did_you_mean
 from labml_mlm.items import items_of
@@ -99,7 +99,8 @@ class Pretrained:
             if value is not None and not items[name].is_possible(value):
                 raise UserError(f'the run was validated on {name}={value}, which is not known here: '
                                 f'give another text, or `configs` of the class that has it')
-        with _silent():
+        # Its text and tokens are in the data of its own project, wherever one stands
+        with _silent(), in_project_of(self.checkpoint.path.parent):
             batches = list(self.configs.valid_loader)
             check_same(self.configs, self.checkpoint.document['configs'])
             return batches

@@ -22,6 +22,8 @@ from labml.internal.tracker import tracker_singleton
 from labml.internal.tracker.writers import Writer
 from labml.internal.util import is_ipynb
 
+from labml_mlm.exits import drop_output
+
 # Set while it trains: what to do when nobody reads the output any more
 on_gone: Callable[[], None] | None = None
 
@@ -34,19 +36,14 @@ def _lossy() -> Iterator[None]:
     except BrokenPipeError:
         if on_gone is None:
             raise
-        drop()
+        drop_output()
         on_gone()
     except OSError as e:
         if on_gone is None:
             raise
         if e.errno == errno.EIO:
             # The terminal is gone for good; a full disk may have space again
-            drop()
-
-
-def drop():
-    """Nothing that is printed from here on goes anywhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            drop_output()
 
 
 class LossyDestination(Destination):

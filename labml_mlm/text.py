@@ -1,7 +1,7 @@
 """
 # Texts to train on
 
-Each function here gives a whole text as one string, or raises `OSError` or `UserError` with one clear message.
+Each function here gives a whole text as one string, or raises `OSError` with one clear message.
 """
 import hashlib
 import queue
@@ -10,7 +10,6 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from labml_mlm.errors import UserError
 from labml_mlm.files import write_atomically
 
 TINY_SHAKESPEARE_URL = 'https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt'
@@ -20,32 +19,6 @@ TINY_SHAKESPEARE_SHA256 = '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca
 # Seconds to wait for the next piece of a download, the first one included
 TIMEOUT = 10.
 _CHUNK = 1 << 16
-
-
-def read_file(path: str | Path) -> str:
-    """
-    A text file in UTF-8, with `\\n` for every line end.
-
-    Raises `UserError` if it is missing, unreadable, a folder, empty, or not UTF-8.
-    """
-    try:
-        path = Path(path).expanduser()
-    except RuntimeError as e:
-        raise UserError(f'cannot read {path}: {e}') from None
-    try:
-        data = path.read_bytes()
-    except IsADirectoryError:
-        raise UserError(f'{path} is a folder, and not one text file') from None
-    except OSError as e:
-        raise UserError(f'cannot read {path}: {e.strerror}') from None
-    try:
-        text = data.decode('utf-8-sig')
-    except UnicodeDecodeError as e:
-        raise UserError(f'{path} is not UTF-8 text: invalid byte 0x{data[e.start]:02x} '
-                        f'at position {e.start:,} of {len(data):,}') from None
-    if not text:
-        raise UserError(f'{path} is empty')
-    return text.replace('\r\n', '\n').replace('\r', '\n')
 
 
 def python_topics() -> str:

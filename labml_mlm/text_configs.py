@@ -22,7 +22,7 @@ from labml_mlm import text as texts
 from labml_mlm.compat import OwnDefaults
 from labml_mlm.corpus import Corpus
 from labml_mlm.data import TrainLoader, ValidLoader
-from labml_mlm.documents import Files, Texts, expanded, folder_files
+from labml_mlm.documents import ALL_TEXTS, Files, Texts, expanded, folder_files
 from labml_mlm.errors import Range, UserError, at_least, did_you_mean
 from labml_mlm.token_cache import TokenCache
 from labml_mlm.tokenizer import CharacterTokenizer
@@ -38,8 +38,8 @@ class TextConfigs(OwnDefaults, TrainValidConfigs):
     text: str = 'auto'
     # Path of a text in UTF-8, for text=file, or of a folder of texts, for text=folder
     text_path: str = ''
-    # Which files of the folder: .txt, .md and .jsonl, each also .gz or .zst
-    text_glob: str = '**/*'
+    # Which files of the folder; all that end in .txt, .md or .jsonl, or in one of those and .gz or .zst, unless given
+    text_glob: str = ALL_TEXTS
     # The field of a JSON line that has the text
     text_field: str = 'text'
     # What becomes of files that are no text: strict for an error, skip, or replace for U+FFFD in place of wrong bytes

@@ -15,6 +15,7 @@ os.environ['OMP_NUM_THREADS'] = '1'
 import torch
 from app_server import AppServer
 from labml import tracker
+from labml.internal.lab import lab_singleton
 
 from labml_mlm import MLMConfigs
 
@@ -153,6 +154,14 @@ def project(tmp_path, fork_server) -> Iterator[Project]:
         # The test has failed meanwhile
         os.kill(project.pid, signal.SIGKILL)
         project.wait()
+
+
+@pytest.fixture(autouse=True)
+def data_path(tmp_path_factory, monkeypatch):
+    """What is kept of texts is kept for one test, and not in this project's data."""
+    path = tmp_path_factory.mktemp('data')
+    monkeypatch.setattr(lab_singleton(), 'data_path', path)
+    return path
 
 
 @pytest.fixture

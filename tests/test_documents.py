@@ -132,8 +132,12 @@ def test_a_folder(write, tmp_path):
     assert [path.relative_to(tmp_path).as_posix() for path in folder_files(tmp_path, '**/*')] == \
         ['[x]/f.txt', 'a.md', 'b.txt', 'deep/d.TXT.zst', 'deep/er/c.jsonl.gz']
     assert len(folder_files(str(tmp_path / '[x]'), '**/*.txt')) == 1
-    with pytest.raises(UserError, match='there is no text in .*: no file that \\*.rst takes'):
+    # What is asked for by name is taken
+    assert [path.name for path in folder_files(tmp_path, '*.py')] == ['no.py']
+    with pytest.raises(UserError, match='there is no text in .*: \\*.rst takes no file'):
         folder_files(tmp_path, '*.rst')
+    with pytest.raises(UserError, match='no file ends in .txt, .md, .jsonl, or in one of those and .gz or .zst'):
+        folder_files(write('code/a.py', 'x').parent, '**/*')
     with pytest.raises(UserError, match='is no folder'):
         folder_files(tmp_path / 'none', '*')
 

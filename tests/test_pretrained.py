@@ -1,8 +1,10 @@
 """Loading, filling in and evaluating, from Python and by the command."""
+import gzip
 import io
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -324,7 +326,27 @@ def test_evaluate_command(command, trained):
 
 
 def test_evaluate_command_on_what_is_no_text(command):
-    assert_refused(command('evaluate', 'feed', '--text', 'none.txt'), 'cannot read none.txt: No such file')
+    assert_refused(command('evaluate', 'feed', '--text', 'none.txt'), 'none.txt cannot be read: No such file')
+
+
+def test_evaluation_keeps_tokens_in_the_project_of_the_run(command, trained, data_path, monkeypatch, tmp_path):
+    """Wherever one stands, and whatever project labml is in."""
+    shutil.rmtree(trained.path / 'data/tokens')
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = command('evaluate', str(trained.runs[0]))
+    assert code == 0 and 'unigram' in out and 'Using' not in out
+    assert list((trained.path / 'data/tokens').glob('*.tokens'))
+    assert not list(data_path.iterdir())
+
+
+def test_evaluation_of_packed_texts_and_json_lines(command, trained, tmp_path):
+    text = trained.text.read_bytes()
+    (tmp_path / 'a.txt').write_bytes(text)
+    (tmp_path / 'a.txt.gz').write_bytes(gzip.compress(text))
+    (tmp_path / 'a.jsonl').write_text(json.dumps({'text': text.decode()}))
+    results = [command('evaluate', 'feed', '--text', str(tmp_path / name))[1]
+               for name in ('a.txt', 'a.txt.gz', 'a.jsonl')]
+    assert 'unigram' in results[0] and len(set(results)) == 1
 
 
 def test_evaluate_when_the_runs_text_has_changed(command, trained):

@@ -6,7 +6,6 @@ import time
 import pytest
 
 from labml_mlm import text
-from labml_mlm.errors import UserError
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -112,29 +111,3 @@ def test_python_topics():
     topics = text.python_topics()
     assert len(topics) > 300_000
     assert 'The "if" statement' in topics
-
-
-def test_read_file(tmp_path):
-    path = tmp_path / 'a.txt'
-    path.write_bytes('\ufeffGrüße\r\nzwei\rdrei\n'.encode())
-    assert text.read_file(path) == 'Grüße\nzwei\ndrei\n'
-    assert text.read_file(str(path)) == text.read_file(path)
-
-
-@pytest.mark.parametrize('data, message', [
-    (b'', 'is empty'), ('\ufeff'.encode(), 'is empty'),
-    (b'good \xff bad', r'not UTF-8 text: invalid byte 0xff at position 5 of 10'),
-])
-def test_files_that_are_no_text(tmp_path, data, message):
-    path = tmp_path / 'a.txt'
-    path.write_bytes(data)
-    with pytest.raises(UserError, match=message) as e:
-        text.read_file(path)
-    assert str(path) in str(e.value)
-
-
-def test_no_file(tmp_path):
-    with pytest.raises(UserError, match='No such file'):
-        text.read_file(tmp_path / 'missing')
-    with pytest.raises(UserError, match='is a folder'):
-        text.read_file(tmp_path)
