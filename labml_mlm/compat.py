@@ -4,6 +4,8 @@
 * `MultiHeadAttention.forward` of labml_nn hands its attention weights to `tracker.debug`, for inspection;
   labml 0.5 dropped that function, so every attention of labml_nn fails. Importing this module puts one there that
   discards its value.
+* labml's output in notebooks takes `display` from where IPython 9 no longer has it. Importing this module in a notebook
+  puts it there.
 * labml takes the first file outside its own packages for the experiment, and so finds the project: its
   `.labml.yaml`, `data/` and `logs/`. That would be one of our files, wherever they are installed. `set_project` names
   the file that called us instead, and `logs_of` finds the project of a folder.
@@ -14,6 +16,7 @@
   it does not have. Configs that subclass `OwnDefaults` leave their base classes as they are.
 """
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +49,13 @@ def _debug(name: str, value: Any):
 
 if not hasattr(tracker, 'debug'):
     tracker.debug = _debug
+
+if 'IPython' in sys.modules:
+    import IPython.core.display
+    import IPython.display
+
+    if not hasattr(IPython.core.display, 'display'):
+        IPython.core.display.display = IPython.display.display
 
 
 def set_project() -> str:

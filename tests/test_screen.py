@@ -1,4 +1,6 @@
 import io
+import subprocess
+import sys
 
 import pytest
 from labml.internal.tracker.indicators.numeric import Scalar
@@ -78,3 +80,20 @@ def test_set_up_survives_another_encoding(monkeypatch):
     print('↵')
     stream.flush()
     assert raw.getvalue() == b'?\n'
+
+
+def test_a_notebook_of_ipython_9():
+    """What labml takes `display` from has none there."""
+    code = '''
+import sys, types
+for name in ("IPython", "IPython.core", "IPython.core.display", "IPython.display"):
+    module = sys.modules[name] = types.ModuleType(name)
+    if "." in name:
+        setattr(sys.modules[name.rpartition(".")[0]], name.rpartition(".")[2], module)
+sys.modules["IPython.display"].display = "shown"
+import labml_mlm.compat
+from IPython.core.display import display
+print(display)
+'''
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert result.stdout == 'shown\n', result.stderr
