@@ -142,7 +142,7 @@ def test_an_app_that_never_answers(project):
 @pytest.mark.long
 @pytest.mark.parametrize('is_first', [True, False])
 def test_an_app_that_hangs(fake_app, project, is_first):
-    fake_app.before_answer = lambda n: threading.Event().wait(60) if is_first or n > 2 else None
+    fake_app.before_answer = lambda n: threading.Event().wait(60) if is_first or n > 1 else None
     project.configure(fake_app.url)
     result = project.train('epochs=10', 'n_prompts=0')
     assert result.returncode == 0, result.stderr
