@@ -22,6 +22,8 @@ setuptools.setup(
         # The first whose `save_file` lets other threads go on
         'safetensors>=0.8',
         'PyYAML>=6',
+        # The first that can read special tokens in a text as text
+        'tokenizers>=0.19',
         'zstandard>=0.22',
     ],
     entry_points={'console_scripts': ['labml-mlm = labml_mlm.__main__:main']},
@@ -30,6 +32,6 @@ setuptools.setup(
         'app': ['labml-app>=0.5.14,<0.6', 'uvicorn>=0.30', 'mpld3>=0.5.10', 'bootstrap-flask>=2.4',
                 'fontawesomefree>=5.15,<6'],
         'plot': ['matplotlib>=3.8'],
-        'test': ['pytest>=8', 'hypothesis>=6.100', 'ruff>=0.8', 'selenium>=4.20'],
+        'test': ['pytest>=8', 'pytest-xdist>=3.5', 'hypothesis>=6.100', 'ruff>=0.8', 'selenium>=4.20'],
     },
 )
