@@ -4,6 +4,7 @@ r"""
 A checkpoint is a folder `<labml's run folder>/checkpoints/<global step>` with
 
 * `model.safetensors` and `optimizer.safetensors`, the tensors;
+* the files of the tokenizer, if it has any: `tokenizer.json`;
 * `checkpoint.json`, everything else. It has size and SHA-256 of each of the other files, and of itself.
 
 Nothing is pickled: to load a stranger's checkpoint is to read numbers and text.
@@ -82,13 +83,15 @@ class Checkpoint(NamedTuple):
         return load_file(self.path / f'{name}.safetensors')
 
 
-def write(folder: Path, step: int, *, tensors: dict[str, dict[str, 'Tensor']], document: dict):
+def write(folder: Path, step: int, *, tensors: dict[str, dict[str, 'Tensor']], document: dict,
+          texts: dict[str, str] | None = None):
     """
     Writes a checkpoint as a whole or not at all, and returns when it is on the disk.
 
     * `folder` is `checkpoints` of the run; it is made if need be
     * `tensors` are those of each file, contiguous and on the CPU
     * `document` is what else there is, for JSON
+    * `texts` are further files, by name
 
     Raises `OSError` if that fails; older checkpoints are as they were then.
     """
@@ -98,6 +101,8 @@ def write(folder: Path, step: int, *, tensors: dict[str, dict[str, 'Tensor']], d
     try:
         files = {f'{name}.safetensors': _write_tensors(temporary / f'{name}.safetensors', of_file)
                  for name, of_file in tensors.items()}
+        for name, text in (texts or {}).items():
+            files[name] = _write_text(temporary / name, text)
         document = {'format': FORMAT, 'step': step, **document, 'files': files}
         with open(temporary / DOCUMENT, 'x') as f:
             json.dump({**document, 'sha256': _sha256(document)}, f)
@@ -229,6 +234,15 @@ def _write_tensors(path: Path, tensors: dict[str, 'Tensor']) -> dict:
     # safetensors makes files for their owner only, whatever the umask
     path.chmod(path.parent.stat().st_mode & 0o666)
     with open(path, 'rb') as f:
+        os.fsync(f.fileno())
+    n_bytes, sha256 = _measure(path)
+    return {'bytes': n_bytes, 'sha256': sha256}
+
+
+def _write_text(path: Path, text: str) -> dict:
+    with open(path, 'w', encoding='utf-8', newline='') as f:
+        f.write(text)
+        f.flush()
         os.fsync(f.fileno())
     n_bytes, sha256 = _measure(path)
     return {'bytes': n_bytes, 'sha256': sha256}

@@ -118,6 +118,7 @@ def evaluate(parsed: argparse.Namespace):
     import torch
 
     from labml_mlm import evaluate as evaluation
+    from labml_mlm.data import Batch
     from labml_mlm.documents import Files, expanded
     from labml_mlm.pretrained import load
 
@@ -125,8 +126,9 @@ def evaluate(parsed: argparse.Namespace):
     conf = pretrained.configs
     print(f'Using {pretrained.about}', file=sys.stderr)
     if parsed.text:
-        encode, files = pretrained.tokenizer.encode, [Files([expanded(path)]) for path in parsed.text]
-        texts = [torch.from_numpy(np.concatenate([encode(piece) for piece, _ in file])) for file in files]
+        encoded = [[tokens for tokens, _ in pretrained.tokenizer.encode_documents(Files([expanded(path)]))]
+                   for path in parsed.text]
+        texts = [torch.from_numpy(np.concatenate(parts).astype(np.int64)) for parts in encoded]
         batches = list(itertools.chain.from_iterable(
             evaluation.windows(text, seq_len=conf.seq_len, batch_size=conf.valid_batch_size) for text in texts))
     else:
@@ -134,7 +136,7 @@ def evaluate(parsed: argparse.Namespace):
             batches = pretrained.validation_batches()
         except UserError as e:
             raise UserError(f'{e}. --text FILE evaluates on another text') from None
-    n_tokens = sum(batch.numel() for batch in batches)
+    n_tokens = sum(Batch.of(batch).n_tokens for batch in batches)
     is_shown = sys.stderr.isatty()
 
     def progress(done: int):
@@ -145,7 +147,8 @@ def evaluate(parsed: argparse.Namespace):
     if parsed.json:
         print(json.dumps(result._asdict()))
         return
-    unknown = sum(int((batch == conf.no_mask_tokens[0]).sum()) for batch in batches) if conf.no_mask_tokens else 0
+    unk = pretrained.tokenizer.special.unk
+    unknown = 0 if unk is None else sum(int((Batch.of(batch).tokens == unk).sum()) for batch in batches)
     print(f'{result.n_tokens:,} tokens, {result.n_masked:,} of them masked'
           + (f'; {unknown:,} are not in the vocabulary' if unknown else ''))
     print(f'{"":9}{"loss":>9}{"accuracy":>11}{"perplexity":>13}')

@@ -13,6 +13,7 @@ from labml_helpers.device import DeviceConfigs
 from labml_helpers.train_valid import BatchIndex
 from torch import Tensor, nn
 
+from labml_mlm.data import Batch
 from labml_mlm.errors import ABOVE_ZERO, SHARE, UserError, at_least
 from labml_mlm.masking import MLM
 from labml_mlm.model import MLMTransformerConfigs, TransformerMLM
@@ -20,7 +21,6 @@ from labml_mlm.optimizer import MLMOptimizerConfigs, has_own_schedule, learning_
 from labml_mlm.run_configs import EXACTNESS_ENDS, RunConfigs
 from labml_mlm.samples import Sampler
 from labml_mlm.schedule import warmup_cosine
-from labml_mlm.tokenizer import CLS, MASK, PAD, SEP, UNK
 
 
 class MLMConfigs(RunConfigs):
@@ -35,12 +35,6 @@ class MLMConfigs(RunConfigs):
     # Do the batches of a loader of your own hold padding, not to be attended to?
     is_padded: bool = False
 
-    # Id of `[PAD]`
-    padding_token: int = PAD
-    # Id of `[MASK]`
-    mask_token: int = MASK
-    # Ids of further tokens that are never masked
-    no_mask_tokens: list[int] = [UNK, CLS, SEP]
     # Share of the tokens to predict in training
     masking_prob: float = 0.15
     # Share of the tokens to predict in validation
@@ -82,8 +76,7 @@ class MLMConfigs(RunConfigs):
     sampler: Sampler = 'prompts'
 
     _ranges = {
-        'device.cuda_device': at_least(0), 'padding_token': at_least(0),
-        'mask_token': at_least(0), 'no_mask_tokens': at_least(0), 'masking_prob': SHARE, 'valid_masking_prob': SHARE,
+        'device.cuda_device': at_least(0), 'masking_prob': SHARE, 'valid_masking_prob': SHARE,
         'randomize_prob': SHARE, 'no_change_prob': SHARE, 'd_model': at_least(2), 'lr_warmup_steps': at_least(0),
         'lr_min_share': SHARE, 'grad_norm_clip': ABOVE_ZERO, 'n_prompts': at_least(0),
     }
@@ -106,24 +99,28 @@ class MLMConfigs(RunConfigs):
                             f'{self.model.max_seq_len}. transformer.encoder_attn=sdpa_rotary takes any length')
         _ = self.sampler
 
-    def step(self, batch: Tensor, batch_idx: BatchIndex):
+    def step(self, batch: Tensor | Batch, batch_idx: BatchIndex):
         """
         One step of training or validation.
 
-        * `batch` holds token ids, `[seq_len, batch_size]`
+        * `batch` holds token ids, `[seq_len, batch_size]`, or is a `Batch` or a tuple `(tokens, key_padding)`
         """
         self.model.train(self.mode.is_train)
-        x = batch.to(self.device)
+        batch = Batch.of(batch, padding_token=self.padding_token if self.is_padded else None)
+        n_tokens = batch.n_tokens
+        x, key_padding, document = batch.to(self.device)
         masked, labels = self.mlm(x) if self.mode.is_train else self.valid_mlm(x)
-        output = self.model(masked, labels, key_padding=x == self.padding_token if self.is_padded else None)
+        output = self.model(masked, labels, key_padding=key_padding, document=document)
 
         if not self.mode.is_train:
             self.valid_metrics.add(output)
             return
 
-        tracker.add_global_step(x.numel())
+        tracker.add_global_step(n_tokens)
         tracker.add('loss.', output.loss)
         tracker.add('accuracy.', output.n_correct / output.n_masked.clamp(min=1))
+        if key_padding is not None:
+            tracker.add('efficiency.', n_tokens / x.numel())
         output.loss.backward()
         if self.grad_norm_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=self.grad_norm_clip)
@@ -131,7 +128,7 @@ class MLMConfigs(RunConfigs):
         tracker.add('lr', learning_rate(self.optimizer))
         self.scheduler.step()
         self.optimizer.zero_grad()
-        tracker.add('tokens_per_second', self.throughput.step(x.numel()))
+        tracker.add('tokens_per_second', self.throughput.step(n_tokens))
         tracker.save()
 
     def sample(self):
@@ -163,7 +160,7 @@ def _valid_mlm(c: MLMConfigs):
 def _masking(c: MLMConfigs, *, masking_prob: float, randomize_prob: float, no_change_prob: float) -> MLM:
     if c.n_tokens < c.tokenizer.n_tokens:
         raise UserError(f'n_tokens={c.n_tokens} is fewer than the {c.tokenizer.n_tokens} of the tokenizer')
-    return MLM(padding_token=c.padding_token, mask_token=c.mask_token, no_mask_tokens=c.no_mask_tokens,
+    return MLM(padding_token=c.padding_token, mask_token=c.mask_token, no_mask_tokens=c._unmasked_tokens,
                n_tokens=c.n_tokens, masking_prob=masking_prob, randomize_prob=randomize_prob,
                no_change_prob=no_change_prob, generator=torch.Generator(c.device).manual_seed(c.seed))
 
@@ -219,12 +216,13 @@ def _sampler(c: MLMConfigs):
         raise UserError(f'the prompts have {", ".join(str(len(prompt)) for prompt in prompts)} tokens: '
                         f'each has to have at least 1, and at most what the model takes, {c.model.max_seq_len}')
     if not prompts and c.n_prompts:
-        # Columns of the first batch, without their padding; `[seq_len, batch_size]`
-        windows = next(iter(c.valid_loader)).cpu()
-        spaced = range(0, windows.shape[1], -(-windows.shape[1] // c.n_prompts))
-        prompts = [windows[:, i][windows[:, i] != c.padding_token] for i in spaced]
+        # Columns of the first batch, `[seq_len, batch_size]`: their first documents, without padding
+        batch = Batch.of(next(iter(c.valid_loader)), padding_token=c.padding_token).to(torch.device('cpu'))
+        shown = ~batch.key_padding if batch.document is None else batch.document == 1
+        spaced = range(0, shown.shape[1], -(-shown.shape[1] // c.n_prompts))
+        prompts = [batch.tokens[:, i][shown[:, i]] for i in spaced]
         prompts = [prompt for prompt in prompts if len(prompt)]
-    mlm = MLM(padding_token=c.padding_token, mask_token=c.mask_token, no_mask_tokens=c.no_mask_tokens,
+    mlm = MLM(padding_token=c.padding_token, mask_token=c.mask_token, no_mask_tokens=c._unmasked_tokens,
               n_tokens=c.n_tokens, masking_prob=c.valid_masking_prob, randomize_prob=0., no_change_prob=0.,
               generator=torch.Generator().manual_seed(0))
     return Sampler(prompts, tokens=c.tokenizer.tokens, mlm=mlm)

@@ -6,6 +6,7 @@ windows, sequence first as everywhere in labml: `[seq_len, batch_size]`.
 """
 import itertools
 from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,46 +19,114 @@ from labml_mlm.shuffle import Shuffle
 _SHUFFLED_AT_ONCE = 4096
 
 
+class Batch(NamedTuple):
+    """
+    A batch that is more than tokens; all of shape `[seq_len, batch_size]`. A loader of your own may also give a tensor
+    of tokens, or a tuple `(tokens, key_padding)`.
+    """
+    # Token ids
+    tokens: Tensor
+    # True where that is padding, which is never attended to
+    key_padding: Tensor | None = None
+    # Which document of its window a token is of; it attends to those of the same number
+    document: Tensor | None = None
+
+    @classmethod
+    def of(cls, batch: Any, *, padding_token: int | None = None) -> 'Batch':
+        """What a loader gives. Where it does not tell padding, that is wherever `padding_token` is, if given."""
+        batch = cls(batch) if isinstance(batch, Tensor) else cls(*batch)
+        if batch.key_padding is None and padding_token is not None:
+            batch = batch._replace(key_padding=batch.tokens == padding_token)
+        return batch
+
+    def to(self, device: torch.device) -> 'Batch':
+        """The same on a device."""
+        return Batch(*(part if part is None else part.to(device) for part in self))
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens without padding."""
+        return self.tokens.numel() if self.key_padding is None else int((~self.key_padding).sum())
+
+
+class WindowSource(Protocol):
+    """Windows by number."""
+    seq_len: int
+    # At how many places the first window may begin
+    n_offsets: int
+
+    def __len__(self) -> int:
+        """Number of windows."""
+
+    def batch(self, numbers: np.ndarray, offset: int = 0) -> Tensor | Batch:
+        """Windows by their numbers, `[batch_size]`; each `[seq_len, batch_size]`."""
+
+
+class Windows:
+    """
+    ## A text cut into windows
+
+    * `tokens` is the text, `[n]`, of any type of whole numbers; it may be mapped from a file
+
+    The text is taken as a ring, and may be cut from any offset. The `n % seq_len` tokens before that are in no window.
+    """
+
+    def __init__(self, tokens: Tensor | np.ndarray, *, seq_len: int):
+        self.tokens = np.asarray(tokens)
+        self.seq_len = seq_len
+        self.n_offsets = len(tokens)
+        # `[seq_len, 1]`
+        self._places = np.arange(seq_len)[:, None]
+
+    def __len__(self) -> int:
+        return len(self.tokens) // self.seq_len
+
+    def batch(self, numbers: np.ndarray, offset: int = 0) -> Tensor:
+        """Windows by their numbers, `[batch_size]`, where the first begins at `offset`; `[seq_len, batch_size]`."""
+        starts = offset + numbers * self.seq_len
+        starts[starts >= len(self.tokens)] -= len(self.tokens)
+        # `[seq_len, batch_size]`
+        index = starts + self._places
+        if index[-1].max() >= len(self.tokens):
+            index[index >= len(self.tokens)] -= len(self.tokens)
+        return torch.from_numpy(self.tokens[index].astype(np.int64))
+
+
 class TrainLoader:
     """
     ## Shuffled windows with a new offset each epoch
 
-    * `tokens` is the text, `[n]`, of any type of whole numbers; it may be mapped from a file
+    * `windows` is what there is, as `Windows` or `Packs`
     * `seed` is what offset and order of each epoch come from
     * `rank` of `world_size` is whose share of the windows it is: every `world_size`-th one
 
-    In an epoch the text, taken as a ring, is cut into windows from a random offset, so that every token comes at every
-    position in time, and they are shuffled. Every token comes once, but for the `n % seq_len` tokens between the last
-    window and the first, and for fewer than `world_size` windows, which are left out, other ones each time; the last
-    batch may have fewer windows. Offset and order are a function of the seed and the epoch's number and of nothing
-    else, so that any place in any epoch can be gone to at once.
+    In an epoch the text is cut into windows from a random offset, so that every token comes at every position in time,
+    and they are shuffled. Every token comes once, but for the `n % seq_len` tokens between the last window and the
+    first, and for fewer than `world_size` windows, which are left out, other ones each time; the last batch may have
+    fewer windows. (In `Packs` windows begin where they begin, and every token comes.) Offset and order are a function
+    of the seed and the epoch's number and of nothing else, so that any place in any epoch can be gone to at once.
 
     Each iteration over the loader is the next epoch. Raises `UserError` if the text is shorter than one batch of all
     ranks.
     """
 
-    def __init__(self, tokens: Tensor | np.ndarray, *, seq_len: int, batch_size: int, seed: int, rank: int = 0,
-                 world_size: int = 1):
-        if len(tokens) < seq_len * batch_size * world_size:
+    def __init__(self, windows: WindowSource, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1):
+        if len(windows) < batch_size * world_size:
             of_all = f' × {world_size} ranks' if world_size > 1 else ''
-            raise UserError(
-                f'the text is too short: {len(tokens):,} tokens to train on, and one batch is seq_len={seq_len} × '
-                f'batch_size={batch_size}{of_all} = {seq_len * batch_size * world_size:,} tokens. A longer text, a '
-                'smaller seq_len or a smaller batch_size would do')
-        self.tokens = np.asarray(tokens)
-        self.seq_len = seq_len
+            raise UserError(f'the text is too short: it has {len(windows):,} windows of seq_len={windows.seq_len} to '
+                            f'train on, and one batch is batch_size={batch_size}{of_all}. A longer text, a smaller '
+                            'seq_len or a smaller batch_size would do')
+        self.windows = windows
         self.batch_size = batch_size
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
-        # `[seq_len, 1]`
-        self._places = np.arange(seq_len)[:, None]
         self._epochs = itertools.count()
 
     @property
     def n_windows(self) -> int:
         """Windows of this rank in an epoch."""
-        return len(self.tokens) // self.seq_len // self.world_size
+        return len(self.windows) // self.world_size
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -67,55 +136,46 @@ class TrainLoader:
         """Batches that are left of an epoch after so many windows."""
         return -(-(self.n_windows - n_windows) // self.batch_size)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Tensor | Batch]:
         return self.batches(next(self._epochs))
 
-    def batches(self, epoch: int, n_windows: int = 0) -> Iterator[Tensor]:
+    def batches(self, epoch: int, n_windows: int = 0) -> Iterator[Tensor | Batch]:
         """The batches of an epoch, counted from 0, after so many windows; each `[seq_len, batch_size]`."""
-        n, seed = len(self.tokens), _mixed(self.seed, epoch)
-        offset = np.random.default_rng(seed).integers(n)
-        shuffle = Shuffle(n // self.seq_len, seed=seed)
+        seed = _mixed(self.seed, epoch)
+        offset = int(np.random.default_rng(seed).integers(self.windows.n_offsets))
+        shuffle = Shuffle(len(self.windows), seed=seed)
         # Many at once, as one call takes its time
         n_at_once = max(1, _SHUFFLED_AT_ONCE // self.batch_size) * self.batch_size
         for begin in range(n_windows, self.n_windows, n_at_once):
             mine = np.arange(begin, min(begin + n_at_once, self.n_windows))
-            starts = offset + shuffle(mine * self.world_size + self.rank) * self.seq_len
-            starts[starts >= n] -= n
-            for i in range(0, len(starts), self.batch_size):
-                yield self._batch(starts[i:i + self.batch_size])
-
-    def _batch(self, starts: np.ndarray) -> Tensor:
-        # `[seq_len, batch_size]`
-        index = starts + self._places
-        if index[-1].max() >= len(self.tokens):
-            index[index >= len(self.tokens)] -= len(self.tokens)
-        return torch.from_numpy(self.tokens[index].astype(np.int64))
+            numbers = shuffle(mine * self.world_size + self.rank)
+            for i in range(0, len(numbers), self.batch_size):
+                yield self.windows.batch(numbers[i:i + self.batch_size], offset)
 
 
 class ValidLoader:
     """
     ## All windows in order
 
-    * `tokens` is the text, `[n]`
+    * `windows` is what there is; with `Windows`, less than one is left out at the end
 
-    Less than one window is left out at the end. Raises `UserError` if there is no window at all.
+    Raises `UserError` if there is no window at all.
     """
 
-    def __init__(self, tokens: Tensor | np.ndarray, *, seq_len: int, batch_size: int):
-        if len(tokens) < seq_len:
-            raise UserError(f'the text is too short: {len(tokens):,} tokens are for validation, '
-                            f'fewer than seq_len={seq_len}. A longer text or a smaller seq_len would do')
-        # `[n_windows, seq_len]`
-        self.windows = np.asarray(tokens)[:len(tokens) // seq_len * seq_len].reshape(-1, seq_len)
+    def __init__(self, windows: WindowSource, *, batch_size: int):
+        if not len(windows):
+            raise UserError('there is nothing to validate on: a longer text, a larger valid_share or a valid_path '
+                            'would do')
+        self.windows = windows
         self.batch_size = batch_size
 
     def __len__(self) -> int:
         return -(-len(self.windows) // self.batch_size)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Tensor | Batch]:
         for begin in range(0, len(self.windows), self.batch_size):
             # `[seq_len, batch_size]`
-            yield torch.from_numpy(self.windows[begin:begin + self.batch_size].T.astype(np.int64))
+            yield self.windows.batch(np.arange(begin, min(begin + self.batch_size, len(self.windows))))
 
 
 def _mixed(*numbers: int) -> int:

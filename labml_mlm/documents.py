@@ -44,8 +44,8 @@ class Files:
       has U+FFFD in place of what cannot be decoded
     * `unit` is `file` for a document a file or JSON line, or `paragraph` for one wherever a line is blank
 
-    Line ends are `\\n`, whatever they were. Raises `UserError` at the first reading if there is nothing to read, or if
-    something cannot be read or is no text and `errors` is `strict`; the message names the files.
+    Line ends are `\\n`, whatever they were. Raises `UserError` at the end of the first reading if there is nothing to
+    read, or if something cannot be read or is no text and `errors` is `strict`; the message names the files.
     """
 
     def __init__(self, paths: Sequence[Path], *, field: str = 'text', errors: str = 'strict', unit: str = 'file'):
@@ -70,19 +70,31 @@ class Files:
 
     def __iter__(self) -> Iterator[Piece]:
         if self._left_out is None:
-            self._left_out = self._check()
+            wrong: dict[tuple[Path, int], str] = {}
+            with_text: list[Path] = []
+            pieces = self._examined(wrong, with_text)
+            # What is wrong is an error in the end; only what may be left out has to be known before it comes
+            is_first_reading = self.errors == 'strict'
+            for piece in self._units(pieces) if is_first_reading else pieces:
+                if is_first_reading:
+                    yield piece
+            self._left_out = self._concluded(wrong, with_text)
+            if is_first_reading:
+                return
         for path in self.paths:
             if (path, 0) not in self._left_out:
-                pieces = self._documents(path, skip=self._left_out)
-                yield from _paragraphs(pieces) if self.unit == 'paragraph' else pieces
+                yield from self._units(self._documents(path, left_out=self._left_out))
 
-    def _documents(self, path: Path, *, skip: set[tuple[Path, int]]) -> Iterator[Piece]:
+    def _units(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        return _paragraphs(pieces) if self.unit == 'paragraph' else pieces
+
+    def _documents(self, path: Path, *, left_out: set[tuple[Path, int]]) -> Iterator[Piece]:
         if _kind(path) != '.jsonl':
             yield from _pieces(path, errors=self._decoding)
             return
         with _open(path) as f:
             for number, line in enumerate(f, start=1):
-                if line.strip() and (path, number) not in skip:
+                if line.strip() and (path, number) not in left_out:
                     yield _normal(self._text_of(line)), True
 
     def _text_of(self, line: bytes) -> str:
@@ -95,58 +107,59 @@ class Files:
             raise ValueError('is empty')
         return text
 
-    def _check(self) -> set[tuple[Path, int]]:
-        """Reads everything once. Returns the files and lines to leave out, a whole file as its line 0."""
-        wrong: dict[tuple[Path, int], str] = {}
-        n = 0
+    def _examined(self, wrong: dict[tuple[Path, int], str], with_text: list[Path]) -> Iterator[Piece]:
+        """
+        All documents. What keeps files and lines from being read is noted in `wrong`, a whole file as its line 0, and
+        the other files in `with_text`.
+        """
         for path in self.paths:
+            is_empty = True
             try:
-                n += self._check_lines(path, wrong) if _kind(path) == '.jsonl' else self._check_file(path, wrong)
-            except UserError:
-                raise
+                for piece in self._examined_lines(path, wrong) if _kind(path) == '.jsonl' else \
+                        _pieces(path, errors=self._decoding):
+                    is_empty = is_empty and not piece[0]
+                    yield piece
+            except UnicodeDecodeError as e:
+                wrong[path, 0] = f'is not UTF-8 text: invalid byte 0x{e.object[e.start]:02x}'
+            except _Binary:
+                wrong[path, 0] = 'is binary: it has the character NUL'
             except (OSError, EOFError) as e:
                 wrong[path, 0] = f'cannot be read: {getattr(e, "strerror", None) or e}'
             except Exception as e:  # what a decompressor raises
                 wrong[path, 0] = f'cannot be unpacked: {e}'
-        if wrong and self.errors == 'strict':
-            raise UserError(_named(wrong) + ('. text_errors=skip leaves them out' if len(self.paths) > 1 else ''))
-        if not n:
-            raise UserError('there is no text: ' + (_named(wrong) if wrong else 'no file to read'))
-        if wrong:
-            logger.log(f'Left out: {_named(wrong)}', Text.warning)
-        return set(wrong)
+            else:
+                if not is_empty:
+                    with_text.append(path)
+                elif not any(at[0] == path for at in wrong):
+                    wrong[path, 0] = 'is empty'
 
-    def _check_file(self, path: Path, wrong: dict[tuple[Path, int], str]) -> int:
-        is_empty = True
-        try:
-            for piece, _ in _pieces(path, errors=self._decoding):
-                if '\0' in piece:
-                    wrong[path, 0] = 'is binary: it has the character NUL'
-                    return 0
-                is_empty = is_empty and not piece
-        except UnicodeDecodeError as e:
-            wrong[path, 0] = f'is not UTF-8 text: invalid byte 0x{e.object[e.start]:02x}'
-            return 0
-        if is_empty:
-            wrong[path, 0] = 'is empty'
-        return not is_empty
-
-    def _check_lines(self, path: Path, wrong: dict[tuple[Path, int], str]) -> int:
-        n = 0
+    def _examined_lines(self, path: Path, wrong: dict[tuple[Path, int], str]) -> Iterator[Piece]:
         with _open(path) as f:
             for number, line in enumerate(f, start=1):
                 if not line.strip():
                     continue
                 try:
-                    self._text_of(line)
-                    n += 1
+                    text = self._text_of(line)
                 except UnicodeDecodeError:
                     wrong[path, number] = 'is not UTF-8 text'
                 except ValueError as e:
                     wrong[path, number] = 'is no JSON' if isinstance(e, json.JSONDecodeError) else str(e)
-        if not n and not any(at[0] == path for at in wrong):
-            wrong[path, 0] = 'is empty'
-        return n
+                else:
+                    yield _normal(text), True
+
+    def _concluded(self, wrong: dict[tuple[Path, int], str], with_text: list[Path]) -> set[tuple[Path, int]]:
+        """Says what is wrong, after a reading. Returns what is to be left out."""
+        if wrong and self.errors == 'strict':
+            raise UserError(_named(wrong) + ('. text_errors=skip leaves them out' if len(self.paths) > 1 else ''))
+        if not with_text:
+            raise UserError('there is no text: ' + (_named(wrong) if wrong else 'no file to read'))
+        if wrong:
+            logger.log(f'Left out: {_named(wrong)}', Text.warning)
+        return set(wrong)
+
+
+class _Binary(ValueError):
+    """A file with the character NUL."""
 
 
 class Texts:
@@ -226,11 +239,13 @@ def _open(path: Path) -> Any:
 
 
 def _pieces(path: Path, *, errors: str) -> Iterator[Piece]:
-    """The one document of a text file. Raises `UnicodeDecodeError`."""
+    """The one document of a text file. Raises `UnicodeDecodeError` and `_Binary`."""
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder('utf-8-sig')(errors), translate=True)
     with _open(path) as f:
         chunk = f.read(_CHUNK)
         while True:
+            if b'\0' in chunk:
+                raise _Binary
             # An end is seen before it is reached, as the last piece says that it is
             following = f.read(_CHUNK)
             yield decoder.decode(chunk, final=not following), not following

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from labml_mlm.data import Batch
 from labml_mlm.errors import UserError
 from labml_mlm.pretrained import Pretrained
 
@@ -53,10 +54,10 @@ def windows(tokens: Tensor, *, seq_len: int, batch_size: int) -> Iterator[Tensor
 
 
 @torch.no_grad()
-def evaluate(pretrained: Pretrained, batches: Iterable[Tensor], *, is_pseudo: bool = False,
+def evaluate(pretrained: Pretrained, batches: Iterable[Tensor | Batch], *, is_pseudo: bool = False,
              progress: Callable[[int], None] = lambda n_tokens: None) -> Evaluation:
     """
-    * `batches` are windows of token ids, `[seq_len, batch_size]`
+    * `batches` are windows of token ids, `[seq_len, batch_size]`, or are `Batch`es of such
     * `is_pseudo` adds the pseudo-perplexity
     * `progress` is called with the number of tokens so far
 
@@ -68,18 +69,19 @@ def evaluate(pretrained: Pretrained, batches: Iterable[Tensor], *, is_pseudo: bo
     # Of each token, how often it occurs and how often it was masked; `[n_vocabulary]`
     counts = torch.zeros(mlm.n_tokens, dtype=torch.long)
     labelled = torch.zeros_like(counts)
-    for x in batches:
-        x = x.to(device)
+    padding_token = model.padding_token if pretrained.configs.is_padded else None
+    for batch in batches:
+        batch = Batch.of(batch, padding_token=padding_token).to(device)
+        x, key_padding, document = batch
         masked, labels = mlm(x)
-        key_padding = x == model.padding_token if pretrained.configs.is_padded else None
-        output = model(masked, labels, key_padding=key_padding)
+        output = model(masked, labels, key_padding=key_padding, document=document)
         loss_sum += output.loss_sum.item()
         n_correct += output.n_correct.item()
-        n_tokens += x.numel() if key_padding is None else int((~key_padding).sum())
+        n_tokens += batch.n_tokens
         counts += x.flatten().bincount(minlength=len(counts)).cpu()
         labelled += labels[labels != model.padding_token].bincount(minlength=len(counts)).cpu()
         if is_pseudo:
-            of_batch, n = _pseudo_log_likelihood(pretrained, x, key_padding)
+            of_batch, n = _pseudo_log_likelihood(pretrained, batch)
             log_p, n_pseudo = log_p + of_batch, n_pseudo + n
         progress(n_tokens)
 
@@ -100,8 +102,9 @@ def _exp(x: float) -> float:
         return math.inf
 
 
-def _pseudo_log_likelihood(pretrained: Pretrained, x: Tensor, key_padding: Tensor | None) -> tuple[float, int]:
-    """The sum of the log-probabilities of the tokens in `[seq_len, batch_size]`, each masked in turn; their number."""
+def _pseudo_log_likelihood(pretrained: Pretrained, batch: Batch) -> tuple[float, int]:
+    """The sum of the log-probabilities of the tokens of a batch, each masked in turn; their number."""
+    x = batch.tokens
     model, mlm = pretrained.model, pretrained.configs.valid_mlm
     # Place and window of each token that can be masked; `[n]`
     places, columns = mlm.is_maskable.to(x.device)[x].nonzero(as_tuple=True)
@@ -113,7 +116,7 @@ def _pseudo_log_likelihood(pretrained: Pretrained, x: Tensor, key_padding: Tenso
         labels = copies[place, copy]
         copies[place, copy] = mlm.mask_token
         # `[n, n_vocabulary]`
-        padding = None if key_padding is None else key_padding[:, column]
-        logits = model.generator(model.encode(copies, padding)[place, copy])
+        context = (part if part is None else part[:, column] for part in batch[1:])
+        logits = model.generator(model.encode(copies, *context)[place, copy])
         total -= functional.cross_entropy(logits.float(), labels, reduction='sum').item()
     return total, len(places)

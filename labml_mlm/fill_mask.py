@@ -48,7 +48,7 @@ class FillMask:
         conf = pretrained.configs
         # What was never a label is no answer: special tokens, and ids beyond those of the tokenizer
         self._answers = torch.ones(conf.n_tokens, dtype=torch.bool)
-        self._answers[[conf.padding_token, conf.mask_token, *conf.no_mask_tokens]] = False
+        self._answers[conf._unmasked_tokens] = False
         self._answers[len(pretrained.tokenizer.tokens):] = False
 
     @classmethod
@@ -67,8 +67,9 @@ class FillMask:
         * `texts` is a text with `[MASK]` in it, or several
         * `top` is the number of predictions for each place
 
-        Raises `UserError` for a text without `[MASK]`, for one that is longer than the model allows, and for characters
-        that the tokenizer does not know.
+        A token that brings the space before it, as those of most tokenizers do, has it in the prediction, too. Raises
+        `UserError` for a text without `[MASK]`, for one that is longer than the model allows, and for characters that
+        the tokenizer does not know.
         """
         if isinstance(texts, str):
             return self([texts], top=top)[0]
@@ -85,7 +86,7 @@ class FillMask:
                 of_columns[column].append([Prediction(self.pretrained.tokenizer.tokens[i], q)
                                            for q, i in zip(p, t, strict=True)])
             for column, i in enumerate(indices):
-                filled[i] = _filled(texts[i], of_columns[column])
+                filled[i] = self._filled(texts[i], of_columns[column])
         return filled
 
     @torch.no_grad()
@@ -105,13 +106,22 @@ class FillMask:
 
     def ids(self, text: str) -> Tensor:
         """Token ids of a text with `[MASK]` in it, `[seq_len]`; raises what a call does."""
-        pieces = text.split(MASK_TEXT)
+        pieces = self._pieces(text)
         if len(pieces) == 1:
             raise UserError(f'there is no {MASK_TEXT} in {text!r}')
         return self.pretrained.masked_ids(pieces)
 
+    def _pieces(self, text: str) -> list[str]:
+        """What is before, between and after the masked places."""
+        *before, last = text.split(MASK_TEXT)
+        if self.pretrained.tokenizer.is_spaced:
+            # The space is a part of the token that stands there
+            before = [piece.removesuffix(' ') for piece in before]
+        return [*before, last]
 
-def _filled(text: str, masks: list[list[Prediction]]) -> Filled:
-    pieces = text.split(MASK_TEXT)
-    best = [predictions[0].token for predictions in masks]
-    return Filled(text, ''.join(part for pair in zip(pieces, [*best, ''], strict=True) for part in pair), masks)
+    def _filled(self, text: str, masks: list[list[Prediction]]) -> Filled:
+        pieces = self._pieces(text)
+        best = [predictions[0].token for predictions in masks]
+        if not pieces[0] and not text.startswith(' '):
+            best[0] = best[0].removeprefix(' ')
+        return Filled(text, ''.join(part for pair in zip(pieces, [*best, ''], strict=True) for part in pair), masks)

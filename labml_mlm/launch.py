@@ -21,11 +21,13 @@ from labml_mlm.compat import set_project, tolerate_full_disk
 from labml_mlm.configs import MLMConfigs
 from labml_mlm.errors import UserError, did_you_mean
 from labml_mlm.exits import exits, leave
+from labml_mlm.files import write_atomically
 from labml_mlm.interrupt import Stopped
 from labml_mlm.items import items_of
 from labml_mlm.overrides import help_text, parse_overrides
 from labml_mlm.record import record_of
 from labml_mlm.resume import Resumption
+from labml_mlm.tokenizer import files_of
 from labml_mlm.tracking import App
 
 
@@ -136,6 +138,8 @@ class _Launch:
                 self._check_new()
             # All that it takes to go on, before the first step
             folder.record = record
+            for name, text in files_of(conf._get_computed('tokenizer')).items():
+                write_atomically(folder.path / name, text.encode())
             this.start(global_step=conf.progress.tokens)
         except BaseException as e:
             if is_new and not isinstance(e, UserError):

@@ -66,13 +66,15 @@ class TransformerMLM(nn.Module):
         self.generator = generator
         self.padding_token = padding_token
 
-    def forward(self, x: Tensor, labels: Tensor, *, key_padding: Tensor | None = None) -> MLMOutput:
+    def forward(self, x: Tensor, labels: Tensor, *, key_padding: Tensor | None = None,
+                document: Tensor | None = None) -> MLMOutput:
         """
         * `x` is the masked batch and `labels` what to predict, as `MLM` returns them, `[seq_len, batch_size]`
         * `key_padding` is true where `x` is padding, which then is never attended to; same shape
+        * `document` has whole numbers; only tokens of a sequence with the same one attend to each other; same shape
         """
         # `[seq_len * batch_size, d_model]`
-        features = self.encode(x, key_padding).flatten(0, 1)
+        features = self.encode(x, key_padding, document).flatten(0, 1)
         labels = labels.flatten()
         # `[n_masked]`, `[n_masked, n_tokens]`
         masked = (labels != self.padding_token).nonzero()[:, 0]
@@ -88,13 +90,16 @@ class TransformerMLM(nn.Module):
         """Logits of every place, `[seq_len, batch_size, n_tokens]`."""
         return self.generator(self.encode(x, key_padding))
 
-    def encode(self, x: Tensor, key_padding: Tensor | None = None) -> Tensor:
-        """Features of every place, `[seq_len, batch_size, d_model]`."""
+    def encode(self, x: Tensor, key_padding: Tensor | None = None, document: Tensor | None = None) -> Tensor:
+        """Features of every place, `[seq_len, batch_size, d_model]`; the arguments are those of `forward`."""
         mask = None
+        if document is not None:
+            # labml_nn's mask is `[seq_len_q, seq_len_k, batch_size]`
+            mask = document[:, None] == document[None]
         if key_padding is not None:
-            # A sequence of nothing but padding sees all of it: a softmax over no key is not defined.
-            # labml_nn's mask is `[seq_len_q, seq_len_k, batch_size]`; 1 broadcasts.
-            mask = (~key_padding | key_padding.all(dim=0))[None]
+            # A token that could see nothing but padding sees that: a softmax over no key is not defined. 1 broadcasts
+            is_seen = ~key_padding[None] if mask is None else mask & ~key_padding[None]
+            mask = is_seen | ~is_seen.any(dim=1, keepdim=True)
         return self.encoder(self.src_embed(x), mask)
 
     @property

@@ -24,12 +24,13 @@ from labml_mlm import checkpoint, runs
 from labml_mlm.checkpoint import Checkpoint, Damaged
 from labml_mlm.compat import in_project_of, logs_of
 from labml_mlm.configs import MLMConfigs
+from labml_mlm.data import Batch
 from labml_mlm.errors import UserError, did_you_mean
 from labml_mlm.items import items_of
 from labml_mlm.model import TransformerMLM
-from labml_mlm.record import check_same, values_of
+from labml_mlm.record import TOKENIZERS, check_same, saved_tokenizer, values_of
 from labml_mlm.state import unpack
-from labml_mlm.tokenizer import UNK, CharacterTokenizer
+from labml_mlm.tokenizer import Tokenizer
 
 # Tokens of a batch, padding included
 _BATCH_TOKENS = 1 << 12
@@ -45,7 +46,7 @@ class Pretrained:
     * `about` says which checkpoint that is, in words
     """
 
-    def __init__(self, *, model: TransformerMLM, tokenizer: CharacterTokenizer, configs: MLMConfigs,
+    def __init__(self, *, model: TransformerMLM, tokenizer: Tokenizer, configs: MLMConfigs,
                  checkpoint: Checkpoint, about: str):
         self.model = model
         self.tokenizer = tokenizer
@@ -78,7 +79,7 @@ class Pretrained:
         mask = np.array([self.configs.mask_token])
         parts = [part for piece in pieces for part in (mask, self.tokenizer.encode(piece))]
         ids = np.concatenate(parts[1:])
-        if UNK in ids:
+        if self.tokenizer.special.unk in ids.tolist():
             unknown = ', '.join(map(repr, self.tokenizer.unknown(''.join(pieces))))
             raise UserError(f'the model does not know {unknown}, which the text that it was trained on does not have')
         if not len(ids):
@@ -87,7 +88,7 @@ class Pretrained:
             raise UserError(f'the text has {len(ids):,} tokens, and the model takes {self._max_seq_len:,} at most')
         return torch.from_numpy(ids).long()
 
-    def validation_batches(self) -> list[Tensor]:
+    def validation_batches(self) -> list[Tensor | Batch]:
         """
         What the run was validated on, `[seq_len, batch_size]` each.
 
@@ -230,9 +231,9 @@ def _configure(conf: MLMConfigs, chosen: Checkpoint, device: str | torch.device 
                if name.startswith('transformer.') and name in items and isinstance(value, int | float)
                and items[name].is_possible(value)}
     saved = record['tokenizer']
-    if saved is not None and (type(conf) is MLMConfigs or saved.get('kind') == CharacterTokenizer.kind):
+    if saved is not None and (type(conf) is MLMConfigs or saved.get('kind') in TOKENIZERS):
         values.pop('tokenizer', None)
-        conf.tokenizer = CharacterTokenizer.from_dict(saved)
+        conf.tokenizer = saved_tokenizer(saved, chosen.path)
     conf._set_values(values)
     conf.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
 

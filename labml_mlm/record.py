@@ -8,6 +8,7 @@ import os
 import platform
 import time
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,12 @@ from labml.configs import BaseConfigs
 
 from labml_mlm.errors import UserError
 from labml_mlm.items import Item, computed_values, given_values, items_of
+from labml_mlm.tokenizer import CharacterTokenizer, Tokenizer
+
+# Items that are paths
+PATHS = 'text_path', 'valid_path', 'tokenizer_path'
+# Kinds of tokenizers that a record tells enough of
+TOKENIZERS = CharacterTokenizer.kind, 'tokenizers'
 
 # Characters of a computed value: one may be a whole text
 _MAX_COMPUTED = 200
@@ -24,8 +31,9 @@ def record_of(conf: BaseConfigs, *, experiment: str) -> dict:
     """All about the configs of a run, once they are built, for JSON."""
     items = {item.name: item for item in items_of(conf).values() if item.is_given}
     given = {name: value for name, value in given_values(conf).items() if _is_plain(value)}
-    if path := conf._get_computed('text_path'):
-        given['text_path'] = absolute(path)
+    for name in PATHS:
+        if path := conf._get_computed(name):
+            given[name] = absolute(path)
     tokenizer = conf._get_computed('tokenizer')
     return {
         'experiment': experiment, 'time': time.time(), 'given': given,
@@ -55,6 +63,8 @@ def values_of(conf: BaseConfigs, record: dict) -> dict[str, Any]:
 def check_same(conf: BaseConfigs, record: dict):
     """Raises `UserError` if configs that were built have another text or vocabulary than the run."""
     text, saved = _text_of(conf), record['text']
+    if text['valid_sha256'] != saved.get('valid_sha256'):
+        raise UserError('the text for validation is another one than the run has')
     if text['sha256'] != saved['sha256']:
         raise UserError(f'this is another text than the run has: {text["characters"]:,} characters, and not the '
                         f'{saved["characters"]:,} with the SHA-256 {saved["sha256"][:12]}…'
@@ -63,6 +73,23 @@ def check_same(conf: BaseConfigs, record: dict):
     tokenizer = conf._get_computed('tokenizer')
     if hasattr(tokenizer, 'to_dict') and tokenizer.to_dict() != record['tokenizer']:
         raise UserError('this is another tokenizer than the run has: its vocabulary differs')
+
+
+def saved_tokenizer(saved: dict, folder: Path) -> Tokenizer:
+    """
+    The tokenizer that a record tells of.
+
+    * `saved` is what it says
+    * `folder` has the files of the tokenizer, if there are any
+
+    Raises `UserError` if it is of a kind that is not known here, or its files are no tokenizer.
+    """
+    if saved.get('kind') not in TOKENIZERS:
+        raise UserError(f'a tokenizer of the kind {saved.get("kind")} is none that is known here')
+    if saved['kind'] == CharacterTokenizer.kind:
+        return CharacterTokenizer.from_dict(saved)
+    from labml_mlm import subwords
+    return subwords.from_file(folder / subwords.FILE)
 
 
 def differing_versions(conf: BaseConfigs, record: dict) -> list[str]:
@@ -88,9 +115,10 @@ def retyped(item: Item, value: Any) -> Any:
 
 def _text_of(conf: BaseConfigs) -> dict:
     if conf._get_computed('text') is None:
-        return {'source': None, 'characters': None, 'sha256': None}
+        return {'source': None, 'characters': None, 'sha256': None, 'valid_sha256': None}
     return {'source': conf._get_computed('auto_text'), 'characters': conf.corpus.n_characters,
-            'sha256': conf.corpus.sha256}
+            'sha256': conf.corpus.sha256,
+            'valid_sha256': conf._valid_cache.corpus().sha256 if conf._valid_cache else None}
 
 
 def _versions(conf: BaseConfigs) -> dict[str, Any]:

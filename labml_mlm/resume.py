@@ -4,6 +4,7 @@
 `Resumption` is a run that is to go on: its values with the changes that it may make, its state, and its folder as it
 was at the checkpoint. Nothing on the disk changes before all of that is known to work.
 """
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,16 @@ from labml.logger import Text
 from labml_mlm import checkpoint, log_file, runs
 from labml_mlm.errors import UserError
 from labml_mlm.items import items_of
-from labml_mlm.record import absolute, as_json, check_same, differing_versions, retyped, values_of
+from labml_mlm.record import (
+    PATHS,
+    absolute,
+    as_json,
+    check_same,
+    differing_versions,
+    retyped,
+    saved_tokenizer,
+    values_of,
+)
 from labml_mlm.state import restore
 
 
@@ -56,8 +66,13 @@ class Resumption:
         if missing:
             raise UserError(f'the run was given `{missing[0]}`, which the configs of this script do not have')
         values = values_of(conf, self.record)
+        # What was trained on the text is not trained anew
+        with contextlib.suppress(UserError, AttributeError):
+            saved = saved_tokenizer(self.record['tokenizer'], self.run.path)
+            if saved.to_dict() == self.record['tokenizer']:
+                conf._saved_tokenizer = saved
         for name, value in new.items():
-            value = absolute(value) if name == 'text_path' and value else value
+            value = absolute(value) if name in PATHS and value else value
             before = self._ways_to_say(name)
             if as_json(value) in before:
                 continue

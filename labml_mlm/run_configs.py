@@ -1,8 +1,8 @@
 """
 # A run, as configs
 
-The second third of `MLMConfigs`: epochs and validations, and how a run is interrupted, saved and gone on with. The base
-of any run that has a `step`.
+The third quarter of `MLMConfigs`: epochs and validations, and how a run is interrupted, saved and gone on with. The
+base of any run that has a `step`.
 """
 import sys
 
@@ -19,7 +19,7 @@ from labml_mlm.metrics import Throughput, ValidMetrics
 from labml_mlm.record import record_of
 from labml_mlm.saver import Saver
 from labml_mlm.state import Progress
-from labml_mlm.text_configs import TextConfigs
+from labml_mlm.token_configs import TokenConfigs
 from labml_mlm.trainer import InterruptibleTrainer, ResumableTrainer
 
 EXACTNESS_ENDS = 'steps from here on are not those of a run that never stopped'
@@ -32,7 +32,7 @@ _OWN_CHECKPOINTS = dict.fromkeys(['is_save_models', 'save_models_interval'],
                                  'checkpoints go by `checkpoint_interval` and `keep_checkpoints`')
 
 
-class RunConfigs(TextConfigs):
+class RunConfigs(TokenConfigs):
     """
     ## Configurations of rounds, checkpoints and interrupts
     """
@@ -66,8 +66,8 @@ class RunConfigs(TextConfigs):
     _may_change = {
         'epochs': 'the learning rate falls until the new end', 'batch_size': EXACTNESS_ENDS,
         'checkpoint_interval': '', 'keep_checkpoints': '', 'is_track_time': '', 'tiny_shakespeare_url': '',
-        # The text itself is compared
-        'text': '', 'text_path': '',
+        # The text itself is compared, and the tokenizer is the run's own
+        'text': '', 'text_path': '', 'valid_path': '', 'tokenizer_path': '',
     }
 
     def init(self):

@@ -17,6 +17,7 @@ from labml.logger import Text
 from labml_mlm import checkpoint
 from labml_mlm.log_file import FileWriter
 from labml_mlm.state import capture
+from labml_mlm.tokenizer import files_of
 
 
 class Saver:
@@ -70,7 +71,7 @@ class Saver:
             self.error = e
             return
         self._last = at
-        save = {'step': c.progress.tokens, 'tensors': tensors,
+        save = {'step': c.progress.tokens, 'tensors': tensors, 'texts': files_of(c._get_computed('tokenizer')),
                 'document': {**self.about, **document, 'valid': valid, 'time': time.time()},
                 'log': self.log.mark() if self.log else None}
         with self._changed:
@@ -100,10 +101,10 @@ class Saver:
                 self._is_writing = False
                 self._changed.notify_all()
 
-    def _write(self, *, step: int, tensors: dict, document: dict, log: Any):
+    def _write(self, *, step: int, tensors: dict, texts: dict, document: dict, log: Any):
         if log is not None:
             document['log_bytes'] = log.result()
-        checkpoint.write(self.folder, step, tensors=tensors, document=document)
+        checkpoint.write(self.folder, step, tensors=tensors, document=document, texts=texts)
         # What cannot be removed now will be the next time
         with contextlib.suppress(OSError):
             checkpoint.prune(self.folder, keep=self.keep)

@@ -1,36 +1,29 @@
 """
-# From a text to batches, as configs
+# Which text, as configs
 
-The first third of `MLMConfigs`: which text, how it becomes tokens, and how those become batches.
-
-A text may be a `str`, which is one document, or any iterable of documents; files are read as a stream, and their tokens
-are kept in labml's data path.
+The first quarter of `MLMConfigs`. A text may be a `str`, which is one document, or any iterable of documents; files are
+read as a stream, and what is found out about them is kept in labml's data path.
 """
 import functools
+import tempfile
 from pathlib import Path
 
-import numpy as np
-import torch
 from labml import lab, logger, monit
 from labml.configs import option
 from labml.internal.experiment import has_experiment
 from labml_helpers.train_valid import TrainValidConfigs
-from torch import Tensor
 
-from labml_mlm import corpus as corpora
 from labml_mlm import text as texts
 from labml_mlm.compat import OwnDefaults
 from labml_mlm.corpus import Corpus
-from labml_mlm.data import TrainLoader, ValidLoader
 from labml_mlm.documents import ALL_TEXTS, Files, Texts, expanded, folder_files
-from labml_mlm.errors import Range, UserError, at_least, did_you_mean
+from labml_mlm.errors import Range, UserError, did_you_mean
 from labml_mlm.token_cache import TokenCache
-from labml_mlm.tokenizer import CharacterTokenizer
 
 
 class TextConfigs(OwnDefaults, TrainValidConfigs):
     """
-    ## Configurations of text, tokens and batches
+    ## Configurations of the text
     """
     # Seed of weights, masks, order of windows and dropout
     seed: int = 1
@@ -48,51 +41,44 @@ class TextConfigs(OwnDefaults, TrainValidConfigs):
     text_unit: str = 'file'
     # Share for validation: of the documents, or of the end of the text if it is one document
     valid_share: float = 0.1
+    # A text for validation alone, a file or a folder; the text then is for training alone
+    valid_path: str = ''
     # Where text=tiny_shakespeare is fetched
     tiny_shakespeare_url: str = texts.TINY_SHAKESPEARE_URL
     # Which text text=auto is
     auto_text: str = 'found'
     # What is known of the text
     corpus: Corpus = 'read'
-    # How text becomes tokens
-    tokenizer: CharacterTokenizer = 'character'
-    # Size of the vocabulary, special tokens included
-    n_tokens: int = 'from_tokenizer'
-    # Token ids for training and for validation, `[n]` each, of any type of whole numbers
-    tokens: tuple = 'encoded'
-    # Token ids of the training text, `[n]`
-    train_tokens: Tensor = 'of_tokens'
-    # Token ids of the validation text
-    valid_tokens: Tensor = 'of_tokens'
 
-    # Tokens in a sequence
-    seq_len: int = 32
-    # Sequences in a training batch
-    batch_size: int = 64
-    # Sequences in a validation batch
-    valid_batch_size: int = 64
-    # Training batches of token ids, `[seq_len, batch_size]`
-    train_loader: TrainLoader = 'shuffled_windows'
-    # Validation batches of token ids
-    valid_loader: ValidLoader = 'all_windows'
-
-    _ranges = {'seed': Range(0, 2 ** 32 - 1), 'valid_share': Range(0, 0.99), 'n_tokens': at_least(1),
-               'seq_len': at_least(1), 'batch_size': at_least(1), 'valid_batch_size': at_least(1)}
+    _ranges = {'seed': Range(0, 2 ** 32 - 1), 'valid_share': Range(0, 0.99)}
     _refused = {'auto_text': 'give `text`'}
 
     @functools.cached_property
-    def _texts(self) -> Texts:
-        """A text from Python as documents."""
-        return Texts(self.text)
+    def _token_cache(self) -> TokenCache:
+        """What is known of the text; of files in labml's data path, of a text from Python for as long as this lives."""
+        documents = self.text if isinstance(self.text, Files) else Texts(self.text)
+        return self._cache_of(documents, valid_share=None if self.valid_path else self.valid_share)
 
     @functools.cached_property
-    def _token_cache(self) -> TokenCache:
-        """What is known of a text of files, in labml's data path."""
-        cache = TokenCache(lab.get_data_path() / 'tokens', self.text, valid_share=self.valid_share,
-                           progress=monit.progress)
+    def _valid_cache(self) -> TokenCache | None:
+        """The same of the text for validation, if that is one of its own."""
+        if not self.valid_path:
+            return None
+        path = expanded(self.valid_path)
+        paths = folder_files(path, self.text_glob) if path.is_dir() else [path]
+        return self._cache_of(_files(self, paths), valid_share=None)
+
+    def _cache_of(self, documents: Files | Texts, *, valid_share: float | None) -> TokenCache:
+        folder = lab.get_data_path() / 'tokens' if documents.identity else Path(self._scratch.name)
+        cache = TokenCache(folder, documents, valid_share=valid_share, progress=monit.progress)
         # What is printed where nothing is trained is for others to read
         cache.is_said = has_experiment()
         return cache
+
+    @functools.cached_property
+    def _scratch(self) -> tempfile.TemporaryDirectory:
+        """For the tokens of a text from Python; it is removed with this."""
+        return tempfile.TemporaryDirectory(prefix='labml_mlm-')
 
 
 @option(TextConfigs.auto_text, 'found')
@@ -165,54 +151,4 @@ def _files(c: TextConfigs, paths: list[Path]) -> Files:
 
 @option(TextConfigs.corpus, 'read')
 def _corpus(c: TextConfigs):
-    if isinstance(c.text, Files):
-        return c._token_cache.corpus()
-    return corpora.read(c._texts, valid_share=c.valid_share)[0]
-
-
-@option(TextConfigs.tokenizer, 'character')
-def _character(c: TextConfigs):
-    return CharacterTokenizer.from_characters(c.corpus.characters)
-
-
-@option(TextConfigs.n_tokens, 'from_tokenizer')
-def _n_tokens(c: TextConfigs):
-    return c.tokenizer.n_tokens
-
-
-@option(TextConfigs.tokens, 'encoded')
-def _encoded(c: TextConfigs):
-    if isinstance(c.text, Files):
-        with monit.section('Tokens', is_not_in_loop=True):
-            found = c._token_cache.tokens(c.corpus, c.tokenizer)
-        return torch.from_numpy(found.train), torch.from_numpy(found.valid)
-    _, is_valid = corpora.read(c._texts, valid_share=c.valid_share)
-    parts, number = ([], []), 0
-    for piece, is_last in c._texts:
-        parts[bool(is_valid[number])].append(c.tokenizer.encode(piece))
-        number += is_last
-    train, valid = (np.concatenate(part) if part else np.zeros(0, np.int32) for part in parts)
-    if len(is_valid) == 1:
-        cut = int(len(train) * (1 - c.valid_share))
-        train, valid = train[:cut], train[cut:]
-    return torch.from_numpy(train), torch.from_numpy(valid)
-
-
-@option(TextConfigs.train_tokens, 'of_tokens')
-def _train_tokens(c: TextConfigs):
-    return c.tokens[0]
-
-
-@option(TextConfigs.valid_tokens, 'of_tokens')
-def _valid_tokens(c: TextConfigs):
-    return c.tokens[1]
-
-
-@option(TextConfigs.train_loader, 'shuffled_windows')
-def _train_loader(c: TextConfigs):
-    return TrainLoader(c.train_tokens, seq_len=c.seq_len, batch_size=c.batch_size, seed=c.seed)
-
-
-@option(TextConfigs.valid_loader, 'all_windows')
-def _valid_loader(c: TextConfigs):
-    return ValidLoader(c.valid_tokens, seq_len=c.seq_len, batch_size=c.valid_batch_size)
+    return c._token_cache.corpus()

@@ -1,18 +1,19 @@
 """
 # Each text becomes tokens once
 
-Beside labml's data a folder has, of texts that are files, what was found out by reading them, and their tokens: under
-names that come from all that decides what they are. So whatever changes, another name is looked for, and nothing that
-is there is ever wrong; a file that was damaged since is found out when it is opened, and written anew.
+Beside labml's data a folder has, of texts that are files, what was found out by reading them, the tokenizers that were
+trained on them, and their tokens: under names that come from all that decides what they are. So whatever changes,
+another name is looked for, and nothing that is there is ever wrong; a file that was damaged since is found out when it
+is opened, and written anew.
 """
 import contextlib
 import errno
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from labml import logger
@@ -22,23 +23,14 @@ from labml_mlm import corpus as corpora
 from labml_mlm.corpus import Corpus
 from labml_mlm.documents import Piece
 from labml_mlm.files import write_atomically
+from labml_mlm.segments import SEGMENT, segments
 from labml_mlm.token_file import Damaged, TokenFile, Writer, only_one
+from labml_mlm.tokenizer import Tokenizer
 
 # Of what is below; another one makes all files anew
-_VERSION = 1
+_VERSION = 2
 # Characters
 _PROGRESS_INTERVAL = 1 << 20
-
-
-class Tokenizer(Protocol):
-    """What makes tokens."""
-    n_tokens: int
-
-    def encode(self, text: str) -> np.ndarray:
-        """Token ids, `[n]`."""
-
-    def to_dict(self) -> dict:
-        """All that it takes to build it again, for JSON."""
 
 
 class TokenCache:
@@ -46,12 +38,12 @@ class TokenCache:
     ## What is known of one text, on the disk
 
     * `folder` is where it is kept
-    * `documents` is the text; its `identity` is what its files are known by
-    * `valid_share` is the share that is for validation
+    * `documents` is the text; its `identity` is what its files are known by, or `None` if it has to be read each time
+    * `valid_share` is the share that is for validation; `None` for nothing
     * `progress` is called with the share of the work that is done
     """
 
-    def __init__(self, folder: Path, documents: Any, *, valid_share: float,
+    def __init__(self, folder: Path, documents: Any, *, valid_share: float | None,
                  progress: Callable[[float], None] = lambda share: None):
         self.folder = folder
         self.documents: Iterable[Piece] = documents
@@ -60,19 +52,39 @@ class TokenCache:
         # Is it said if they are there?
         self.is_said = True
         self._is_valid: np.ndarray | None = None
-        self._corpus_path = folder / f'{_key([documents.identity, valid_share])}.json'
+        self._corpus_path = folder / f'{_key([documents.identity, valid_share])}.json' if documents.identity else None
 
     def corpus(self) -> Corpus:
         """What is known of it; it is read if that is not known yet."""
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            return Corpus(**json.loads(self._corpus_path.read_bytes()))
+        if self._corpus_path is not None:
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                return Corpus(**json.loads(self._corpus_path.read_bytes()))
         corpus, self._is_valid = corpora.read(self.documents, valid_share=self.valid_share)
-        write_atomically(self._corpus_path, json.dumps(corpus._asdict()).encode())
+        if self._corpus_path is not None:
+            write_atomically(self._corpus_path, json.dumps(corpus._asdict()).encode())
         return corpus
+
+    def trained(self, corpus: Corpus, about: Any, train: Callable[[Iterator[str]], str], *, sample: int) -> str:
+        """
+        What `train` makes of the text, or has made of it before: a tokenizer, as JSON.
+
+        * `about` tells it from others that are trained on the same text, for JSON
+        * `sample` is how many characters it is trained on, taken from all over the text
+        """
+        path = self.folder / f'{_key([corpus.sha256, sample, about])}.tokenizer.json'
+        if (found := _json_in(path)) is not None:
+            return found
+        with only_one(path):
+            # Another process may have made it meanwhile
+            if (found := _json_in(path)) is not None:
+                return found
+            made = train(self._sample(corpus, sample))
+            write_atomically(path, made.encode())
+        return made
 
     def tokens(self, corpus: Corpus, tokenizer: Tokenizer) -> TokenFile:
         """
-        Its tokens; they are made if they are not there, or were damaged.
+        Its tokens; they are made if they are not there, or were damaged. Each document of several ends in `[SEP]`.
 
         Raises `OSError` if there is no space for them. Nothing is left behind then.
         """
@@ -105,21 +117,58 @@ class TokenCache:
     def _write(self, path: Path, corpus: Corpus, tokenizer: Tokenizer):
         if self._is_valid is None:
             _, self._is_valid = corpora.read(self.documents, valid_share=self.valid_share)
-        # A token is a character at the least; the parts and the whole are there at the same time
-        needed = 2 * corpus.n_characters * Writer.dtype_of(tokenizer.n_tokens)().itemsize
-        if (free := shutil.disk_usage(path.parent).free) < needed:
-            raise OSError(errno.ENOSPC, f'the tokens take up to {needed / 1e6:,.0f} MB while they are written, and '
-                                        f'{free / 1e6:,.0f} MB are free', str(path.parent))
-        writer = Writer(path.parent, n_tokens=tokenizer.n_tokens)
-        done = shown = number = 0
-        for piece, is_last in self.documents:
-            writer.add(tokenizer.encode(piece), is_last=is_last, is_valid=bool(self._is_valid[number]))
-            number += is_last
-            done += len(piece)
+        writer, number = Writer(path.parent, n_tokens=tokenizer.n_tokens), 0
+        # The parts and the whole are there at the same time
+        _check_space(path.parent, 2 * self._estimated(corpus, tokenizer) * writer.dtype.itemsize)
+        separator = np.array([tokenizer.special.sep] * (corpus.n_documents > 1), writer.dtype)
+        for tokens, is_last in tokenizer.encode_documents(self._counted(corpus)):
+            is_valid = bool(self._is_valid[number])
+            writer.add(tokens, is_last=False, is_valid=is_valid)
+            if is_last:
+                writer.add(separator, is_last=True, is_valid=is_valid)
+                number += 1
+        _check_space(path.parent, writer.n_bytes)
+        writer.finish(path, about=corpus.sha256, valid_share=self.valid_share)
+
+    def _estimated(self, corpus: Corpus, tokenizer: Tokenizer) -> int:
+        """How many tokens it has, going by its beginning."""
+        beginning = next((piece for piece, _ in self.documents if piece), '')[:SEGMENT]
+        return len(tokenizer.encode(beginning)) * corpus.n_characters // max(1, len(beginning))
+
+    def _counted(self, corpus: Corpus) -> Iterator[Piece]:
+        """The documents, with progress."""
+        done = shown = 0
+        for piece in self.documents:
+            yield piece
+            done += len(piece[0])
             if done - shown > _PROGRESS_INTERVAL:
                 shown = done
                 self.progress(done / corpus.n_characters)
-        writer.finish(path, about=corpus.sha256, valid_share=self.valid_share)
+
+    def _sample(self, corpus: Corpus, sample: int) -> Iterator[str]:
+        share, seen, taken = sample / max(1, corpus.n_characters), 0, 0
+        for segment, _ in segments(self._counted(corpus)):
+            seen += len(segment)
+            # As much of what is over as of all of it
+            if segment and (share >= 1 or taken + len(segment) / 2 <= seen * share):
+                taken += len(segment)
+                yield segment
+
+
+def _json_in(path: Path) -> str | None:
+    """The content of a file, if it is there and JSON."""
+    try:
+        text = path.read_text(encoding='utf-8')
+        json.loads(text)
+    except (OSError, ValueError):
+        return None
+    return text
+
+
+def _check_space(folder: Path, needed: int):
+    if (free := shutil.disk_usage(folder).free) < needed:
+        raise OSError(errno.ENOSPC, f'the tokens take some {needed / 1e6:,.0f} MB more while they are written, and '
+                                    f'{free / 1e6:,.0f} MB are free', str(folder))
 
 
 def _key(about: Any) -> str:

@@ -84,26 +84,30 @@ class Writer:
     """
 
     def __init__(self, folder: Path, *, n_tokens: int):
-        self.dtype = self.dtype_of(n_tokens)
+        self.dtype = np.min_scalar_type(n_tokens - 1)
         self._parts = [_Part(folder), _Part(folder)]
 
-    @staticmethod
-    def dtype_of(n_tokens: int) -> type:
-        """The smallest type of number that holds a vocabulary of that size."""
-        return next(dtype for dtype in (np.uint8, np.uint16, np.uint32) if n_tokens - 1 <= np.iinfo(dtype).max)
+    @property
+    def n_bytes(self) -> int:
+        """Bytes so far."""
+        return sum(part.n for part in self._parts) * self.dtype.itemsize
 
     def add(self, tokens: np.ndarray, *, is_last: bool, is_valid: bool):
         """The next tokens of a document, and whether they are its last."""
         self._parts[is_valid].add(tokens.astype(self.dtype, copy=False), is_last=is_last)
 
-    def finish(self, path: Path, *, about: Any, valid_share: float):
-        """Puts the file together at `path`. The last `valid_share` of one document is cut off for validation."""
+    def finish(self, path: Path, *, about: Any, valid_share: float | None):
+        """
+        Puts the file together at `path`. If no document is for validation the last `valid_share` of all tokens is cut
+        off for that, unless it is `None`.
+        """
         train, valid = self._parts
         n, cut, n_train = train.n + valid.n, train.n, len(train.ends)
         ends = [*train.ends, *(train.n + end for end in valid.ends)]
-        if len(ends) == 1:
-            cut, n_train = int(n * (1 - valid_share)), 1
-            ends = [cut, n]
+        if not valid.ends and valid_share is not None:
+            cut = int(n * (1 - valid_share))
+            before = [end for end in ends if end < cut]
+            ends, n_train = [*before, cut, *(end for end in ends if end > cut)], len(before) + 1
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.', suffix='.new', delete=False) as f:
             try:
                 f.seek(_TOKENS_AT)
@@ -114,9 +118,9 @@ class Writer:
                 ends_at = -(-f.tell() // 8) * 8
                 f.seek(ends_at)
                 f.write(np.array(ends, np.int64).tobytes())
-                header = {'dtype': np.dtype(self.dtype).str, 'n_tokens': n, 'n_train_tokens': cut, 'about': about,
+                header = {'dtype': self.dtype.str, 'n_tokens': n, 'n_train_tokens': cut, 'about': about,
                           'n_documents': len(ends), 'n_train_documents': n_train, 'ends_at': ends_at, 'size': f.tell()}
-                header['blocks'] = _sums(f, n * np.dtype(self.dtype).itemsize)
+                header['blocks'] = _sums(f, n * self.dtype.itemsize)
                 data = json.dumps(header).encode()
                 assert _HEAD.size + len(data) <= _TOKENS_AT
                 f.seek(0)

@@ -1,17 +1,81 @@
 """
 # Tokenizers
 
-A tokenizer turns text into token ids and back. The special tokens come first, in BERT's order, whatever the text.
+A tokenizer turns text into token ids and back. Of those that are made from a text the special tokens come first, in
+BERT's order, whatever the text.
 """
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from labml_mlm.corpus import code_points
+from labml_mlm.documents import Piece
 from labml_mlm.errors import UserError
+from labml_mlm.words import Words
 
 SPECIAL_TOKENS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
-PAD, UNK, CLS, SEP, MASK = range(5)
+
+
+class Special(NamedTuple):
+    """Ids of special tokens by what they are for."""
+    pad: int
+    # What is not in the vocabulary; `None` where there is nothing of that kind
+    unk: int | None
+    # Before a document, in a model of somebody else's
+    cls: int | None
+    # Between two documents
+    sep: int
+    mask: int
+    # Whatever others there are
+    others: tuple[int, ...] = ()
+
+    @property
+    def all(self) -> list[int]:
+        """Each once, sorted."""
+        return sorted({token for token in (*self[:5], *self.others) if token is not None})
+
+
+class Tokenizer(Protocol):
+    """What every tokenizer has."""
+    # In `to_dict`
+    kind: str
+    special: Special
+    # What each id stands for in a text, with the space before it if it brings one; special tokens by their names
+    tokens: list[str]
+    # Do tokens bring the space before them?
+    is_spaced: bool
+    # What belongs to it as files, by name
+    files: dict[str, str]
+
+    @property
+    def n_tokens(self) -> int:
+        """Size of the vocabulary, special tokens included."""
+
+    @property
+    def words(self) -> Words:
+        """Which tokens begin words."""
+
+    def to_dict(self) -> dict:
+        """With `files`, all that it takes to build it again; for JSON. Equal ones are equal tokenizers."""
+
+    def encode(self, text: str) -> np.ndarray:
+        """Token ids, `[n]`, of any type of whole numbers."""
+
+    def encode_documents(self, pieces: Iterable[Piece]) -> Iterator[tuple[np.ndarray, bool]]:
+        """Token ids of documents that come in pieces, each with whether it ends its document."""
+
+    def unknown(self, text: str) -> list[str]:
+        """What in `text` is not in the vocabulary, sorted, each once."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids; special tokens by their names."""
+
+
+def files_of(tokenizer: Any) -> dict[str, str]:
+    """What belongs to a tokenizer as files; nothing if it is of a kind that knows of none."""
+    return getattr(tokenizer, 'files', {})
 
 
 class CharacterTokenizer:
@@ -22,15 +86,16 @@ class CharacterTokenizer:
 
     Ids are those of the special tokens, then of the characters in the order given.
     """
-
-    # In `to_dict`
     kind = 'character'
+    special = Special(*range(5))
+    is_spaced = False
+    files: dict[str, str] = {}
 
     def __init__(self, characters: Iterable[str]):
         self.tokens = SPECIAL_TOKENS + list(characters)
         points = np.array([ord(c) for c in self.tokens[len(SPECIAL_TOKENS):]], dtype=np.int64)
-        # The id of each code point: encoding is one look-up
-        self._ids = np.full(0x110000, UNK, dtype=np.int32)
+        # The id of each code point: encoding is one look-up. Small numbers, so that they stay in the processor's cache
+        self._ids = np.full(0x110000, self.special.unk, np.min_scalar_type(len(self.tokens) - 1))
         self._ids[points] = np.arange(len(SPECIAL_TOKENS), len(self.tokens))
 
     @classmethod
@@ -44,9 +109,7 @@ class CharacterTokenizer:
 
     @classmethod
     def from_dict(cls, saved: dict) -> 'CharacterTokenizer':
-        """The tokenizer that gave `to_dict`. Raises `UserError` if it is of another kind."""
-        if saved.get('kind') != cls.kind:
-            raise UserError(f'a tokenizer of the kind {saved.get("kind")} is none that is known here')
+        """The tokenizer that gave `to_dict`."""
         return cls(saved['characters'])
 
     def to_dict(self) -> dict:
@@ -58,14 +121,29 @@ class CharacterTokenizer:
         """Size of the vocabulary, special tokens included."""
         return len(self.tokens)
 
+    @functools.cached_property
+    def words(self) -> Words:
+        """Which tokens begin words."""
+        return Words(self.tokens, special_tokens=self.special.all)
+
     def encode(self, text: str) -> np.ndarray:
-        """Token ids, `int32` of shape `[len(text)]`; `[UNK]` for characters out of the vocabulary."""
-        return self._ids[code_points(text)]
+        """
+        Token ids, `[len(text)]`, of the smallest type that holds the vocabulary; `[UNK]` for characters out of it.
+        """
+        # Two bytes a character are half the work, and enough unless there is an emoji or the like
+        units = np.frombuffer(text.encode('utf-16-le', 'surrogatepass'), '<u2')
+        # `clip` spares a check of what is in range anyway
+        return np.take(self._ids, units if len(units) == len(text) else code_points(text), mode='clip')
+
+    def encode_documents(self, pieces: Iterable[Piece]) -> Iterator[tuple[np.ndarray, bool]]:
+        """Token ids of documents that come in pieces, each with whether it ends its document."""
+        for piece, is_last in pieces:
+            yield self.encode(piece), is_last
 
     def unknown(self, text: str) -> list[str]:
         """The characters of `text` that are not in the vocabulary, sorted, each once."""
         points = code_points(text)
-        return [chr(c) for c in np.unique(points[self._ids[points] == UNK])]
+        return [chr(c) for c in np.unique(points[self._ids[points] == self.special.unk])]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids; special tokens by their names."""

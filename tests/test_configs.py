@@ -146,7 +146,8 @@ def test_items_follow_one_another(build):
     assert conf.transformer.ffn.d_ff == 24
     assert build().transformer.ffn.d_ff == 32
     assert conf.n_tokens == conf.tokenizer.n_tokens == 5 + len(set(TEXT))
-    assert conf.no_mask_tokens == [1, 2, 3]
+    assert (conf.padding_token, conf.mask_token, conf.no_mask_tokens) == (0, 4, [])
+    assert conf.mlm.no_mask_tokens == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize('name', ['mha', 'relative', 'sdpa', 'sdpa_rotary'])

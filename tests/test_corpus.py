@@ -21,8 +21,15 @@ def test_what_is_known_of_a_text(chunk, docs):
     assert corpus.n_documents == len(is_valid) == len(docs)
     assert corpus.n_characters == sum(map(len, docs))
     assert corpus.characters == ''.join(sorted(set(''.join(docs))))
-    whole = b'\0'.join(doc.encode('utf-8', 'surrogatepass') for doc in docs)
-    assert corpus.sha256 == hashlib.sha256(whole).hexdigest()
+    hashes = [hashlib.sha256(doc.encode('utf-8', 'surrogatepass')) for doc in docs]
+    of_all = hashlib.sha256(b''.join(one.digest() for one in hashes))
+    assert corpus.sha256 == (hashes[0] if len(docs) == 1 else of_all).hexdigest()
+
+
+@given(texts)
+def test_none_is_for_validation(docs):
+    _, is_valid = read(Texts(docs), valid_share=None)
+    assert len(is_valid) == len(docs) and not is_valid.any()
 
 
 @given(texts, st.floats(0, 1))

@@ -24,9 +24,9 @@ def written(monkeypatch):
     steps = []
     write = checkpoint.write
 
-    def note(folder, step, *, tensors, document):
+    def note(folder, step, *, tensors, document, texts):
         steps.append((document['progress']['steps'], document['valid'] and document['valid']['loss']))
-        write(folder, step, tensors=tensors, document=document)
+        write(folder, step, tensors=tensors, document=document, texts=texts)
 
     monkeypatch.setattr(checkpoint, 'write', note)
     return steps
@@ -164,7 +164,7 @@ def test_metrics_up_to_the_checkpoint_are_on_the_disk(conf, tmp_path, monkeypatc
     sizes = []
     write = checkpoint.write
 
-    def note(folder, step, *, tensors, document):
+    def note(folder, step, *, tensors, document, texts):
         sizes.append((document['log_bytes'], log.file_path.stat().st_size, step))
         write(folder, step, tensors=tensors, document=document)
 

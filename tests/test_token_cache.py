@@ -46,8 +46,8 @@ def test_all_documents_are_there_each_on_its_side(cache, text_files):
     texts = [path.read_text() for path in text_files]
     _, is_valid = corpus.read(Texts(texts), valid_share=0.1)
     train, valid = ([text for text, side in zip(texts, is_valid, strict=True) if side == which] for which in (0, 1))
-    assert documents_of(tokens.train, tokens.train_ends, tokenizer) == train
-    assert documents_of(tokens.valid, tokens.valid_ends, tokenizer) == valid
+    assert documents_of(tokens.train, tokens.train_ends, tokenizer) == [f'{text}[SEP]' for text in train]
+    assert documents_of(tokens.valid, tokens.valid_ends, tokenizer) == [f'{text}[SEP]' for text in valid]
     assert len(valid) > 0
 
 
@@ -58,6 +58,14 @@ def test_one_document_is_cut_at_90_percent(cache, text_files, monkeypatch):
     assert tokenizer.decode(tokens.train.tolist()) == text[:int(len(text) * 0.9)]
     assert tokenizer.decode(tokens.valid.tolist()) == text[int(len(text) * 0.9):]
     assert (len(tokens.train_ends), len(tokens.valid_ends)) == (1, 1)
+
+
+def test_copies_of_one_document_are_cut(tmp_path):
+    (tmp_path / 'one.txt').write_text('0123456789')
+    (tmp_path / 'two.txt').write_text('0123456789')
+    tokens, tokenizer = tokens_of(TokenCache(tmp_path, Files(sorted(tmp_path.glob('*.txt'))), valid_share=0.25))
+    assert documents_of(tokens.train, tokens.train_ends, tokenizer) == ['0123456789[SEP]', '01234']
+    assert documents_of(tokens.valid, tokens.valid_ends, tokenizer) == ['56789[SEP]']
 
 
 def test_it_is_used_again_and_said(cache, text_files, capsys, monkeypatch):
@@ -156,7 +164,7 @@ def test_two_processes_write_it_once(cache):
 def test_no_space(cache, monkeypatch):
     usage = shutil.disk_usage('/')
     monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage._replace(free=100))
-    with pytest.raises(OSError, match='the tokens take up to 0 MB while they are written, and 0 MB are free'):
+    with pytest.raises(OSError, match='the tokens take some 0 MB more while they are written, and 0 MB are free'):
         tokens_of(cache())
 
 
@@ -170,8 +178,8 @@ def test_a_disk_that_is_full_leaves_nothing_behind(text_files, small_disk):
 
 
 @given(st.lists(st.tuples(st.lists(st.integers(0, 299), max_size=9), st.booleans()), min_size=1, max_size=9),
-       st.sampled_from([200, 256, 257, 65536, 65537]))
-def test_what_is_written_is_read(tmp_path_factory, docs, n_tokens):
+       st.sampled_from([200, 256, 257, 65536, 65537]), st.booleans())
+def test_what_is_written_is_read(tmp_path_factory, docs, n_tokens, is_split):
     folder = tmp_path_factory.mktemp('tokens')
     writer = Writer(folder, n_tokens=n_tokens)
     assert np.iinfo(writer.dtype).max >= n_tokens - 1
@@ -180,12 +188,16 @@ def test_what_is_written_is_read(tmp_path_factory, docs, n_tokens):
         # In two pieces
         writer.add(np.array(doc[:3], np.int32), is_last=False, is_valid=side)
         writer.add(np.array(doc[3:], np.int32), is_last=True, is_valid=side)
-    writer.finish(folder / 'x.tokens', about={'mine': 1}, valid_share=0.25)
+    writer.finish(folder / 'x.tokens', about={'mine': 1}, valid_share=0.25 if is_split else None)
     read = TokenFile(folder / 'x.tokens')
     assert read.about == {'mine': 1} and read.train.dtype == writer.dtype
     train, valid = ([token for doc, side in docs if side == which for token in doc] for which in (False, True))
-    if len(docs) == 1:
-        both = train + valid
-        train, valid = both[:int(len(both) * 0.75)], both[int(len(both) * 0.75):]
+    if is_split and not any(side for _, side in docs):
+        train, valid = train[:int(len(train) * 0.75)], train[int(len(train) * 0.75):]
     assert read.train.tolist() == train and read.valid.tolist() == valid
+    if any(side for _, side in docs):
+        for ends, which in ((read.train_ends, False), (read.valid_ends, True)):
+            assert ends.tolist() == np.cumsum([len(doc) for doc, side in docs if side == which], dtype=int).tolist()
+    else:
+        assert read.train_ends[-1] == len(train) and (np.diff(read.train_ends) >= 0).all()
     assert os.listdir(folder) == ['x.tokens']

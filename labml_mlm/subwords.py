@@ -1,0 +1,272 @@
+"""
+# Words and subwords as tokens
+
+What Hugging Face's `tokenizers` does, as a tokenizer of ours. Three kinds can be trained on a text:
+
+* `bpe`: byte pair encoding ([Sennrich et al. 2016](https://arxiv.org/abs/1508.07909)) of bytes, as GPT-2 has it: any
+  text has tokens, and they give back the text as it was
+* `wordpiece`: BERT's, with upper and lower case; what goes on a word has `##` in front of it in the vocabulary
+* `basic_english`: one token a word, in lower case, with the rules of labml_nn's experiments (torchtext's tokenizer of
+  that name): most punctuation stands alone, and quotation marks, semicolons and colons are dropped
+
+or one comes as a `tokenizer.json`.
+"""
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from labml_mlm.documents import Piece
+from labml_mlm.errors import UserError
+from labml_mlm.segments import SEGMENT, segments
+from labml_mlm.tokenizer import SPECIAL_TOKENS, Special
+from labml_mlm.words import Words
+
+FILE = 'tokenizer.json'
+# Characters that are encoded at once, and as one text where what is in front of a text changes its tokens
+_LONG_SEGMENT = 1 << 22
+_BATCH = 1 << 20
+# Names of special tokens, without brackets, by what they are for
+_ROLES = {'pad': ['pad'], 'unk': ['unk', 'unknown'], 'cls': ['cls', 's', 'bos', 'begin_of_text'],
+          'sep': ['sep', '/s', 'eos', 'end_of_text', 'endoftext'], 'mask': ['mask']}
+# torchtext's rules, in its order
+_BASIC_ENGLISH = [("'", " '  "), ('"', ''), ('.', ' . '), ('<br />', ' '), (',', ' , '), ('(', ' ( '), (')', ' ) '),
+                  ('!', ' ! '), ('?', ' ? '), (';', ' '), (':', ' ')]
+
+
+class SubwordTokenizer:
+    """
+    ## A tokenizer of Hugging Face's `tokenizers`
+
+    * `tokenizer` is that; what it would do beside tokens, as padding, is switched off
+
+    Special tokens in a text are read as the text that they are. Without `[PAD]` or `[SEP]` it gets those. Raises
+    `UserError` if it has no `[MASK]`.
+    """
+    kind = 'tokenizers'
+
+    def __init__(self, tokenizer: Tokenizer):
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        self.special = _special_of(tokenizer)
+        self.files = {FILE: tokenizer.to_str(pretty=True)}
+        # Is not in the file
+        tokenizer.encode_special_tokens = True
+        self.tokenizer = tokenizer
+        self._parts = _parts_of(tokenizer)
+        is_special = set(self.special.all)
+        self.tokens = [part if isinstance(part, str) else part.decode('utf-8', 'replace') for part in self._parts]
+        self.is_spaced = any(token[0] == ' ' and len(token) > 1 for i, token in enumerate(self.tokens)
+                             if token and i not in is_special)
+
+    @classmethod
+    def from_json(cls, text: str, *, source: Any = FILE) -> 'SubwordTokenizer':
+        """That of the content of a `tokenizer.json`. Raises `UserError` if it is none; `source` is named then."""
+        try:
+            tokenizer = Tokenizer.from_str(text)
+        except Exception as e:  # tokenizers raises nothing more special
+            raise UserError(f'{source} is no tokenizer.json: {e}') from None
+        try:
+            return cls(tokenizer)
+        except UserError as e:
+            raise UserError(f'{source} {e}') from None
+
+    @property
+    def n_tokens(self) -> int:
+        """Size of the vocabulary, special tokens included."""
+        return len(self._parts)
+
+    @functools.cached_property
+    def words(self) -> Words:
+        """Which tokens begin words."""
+        return Words(self._parts, special_tokens=self.special.all)
+
+    def to_dict(self) -> dict:
+        """With `files`, all that it takes to build it again; for JSON."""
+        return {'kind': self.kind, 'sha256': hashlib.sha256(self.files[FILE].encode()).hexdigest()}
+
+    def encode(self, text: str) -> np.ndarray:
+        """Token ids, `int32` of shape `[n]`. Raises `UserError` for what is no Unicode text (half of a character)."""
+        try:
+            return np.array(self.tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
+        except (UnicodeEncodeError, TypeError) as e:
+            raise _no_text(text) or e from None
+
+    def encode_documents(self, pieces: Iterable[Piece]) -> Iterator[tuple[np.ndarray, bool]]:
+        """
+        Token ids of documents that come in pieces, each with whether it ends its document; on all cores. Raises what
+        `encode` does.
+        """
+        batch, size = [], 0
+        for segment, is_last in segments(pieces, SEGMENT if self._is_the_same_in_segments else _LONG_SEGMENT):
+            batch.append((segment, is_last))
+            size += len(segment)
+            if size >= _BATCH:
+                yield from self._encode_batch(batch)
+                batch, size = [], 0
+        yield from self._encode_batch(batch)
+
+    def unknown(self, text: str) -> list[str]:
+        """What in `text` is not in the vocabulary, sorted, each once."""
+        encoded = self.tokenizer.encode(text, add_special_tokens=False)
+        places = [at for at, i in zip(encoded.offsets, encoded.ids, strict=True) if i == self.special.unk]
+        return sorted({text[begin:end] for begin, end in places})
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids; special tokens by their names, and U+FFFD for bytes that are no characters."""
+        parts = [self._parts[i] for i in ids]
+        data = b''.join(part if isinstance(part, bytes) else part.encode() for part in parts)
+        text = data.decode('utf-8', 'replace')
+        # Where all words bring a space, that of the first one is none of the text
+        return text.removeprefix(' ') if parts and isinstance(parts[0], str) else text
+
+    def _encode_batch(self, batch: list[tuple[str, bool]]) -> Iterator[tuple[np.ndarray, bool]]:
+        texts = [text for text, _ in batch]
+        try:
+            encoded = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        except (UnicodeEncodeError, TypeError) as e:
+            raise next(filter(None, map(_no_text, texts)), e) from None
+        for of_text, (_, is_last) in zip(encoded, batch, strict=True):
+            yield np.array(of_text.ids, np.int32), is_last
+
+    @functools.cached_property
+    def _is_the_same_in_segments(self) -> bool:
+        """Does a text have the tokens of its parts? A tokenizer that puts something in front of a text has not."""
+        parts = 'Some words,\n  and', '\n\n more of them', ' x'
+        of_parts = [i for part in parts for i in self.encode(part).tolist()]
+        return self.encode(''.join(parts)).tolist() == of_parts
+
+
+def bpe(texts: Iterable[str], *, vocab_size: int) -> SubwordTokenizer:
+    """Byte-level BPE, trained on texts. Raises `UserError` if `vocab_size` has no room for all bytes."""
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if vocab_size < len(alphabet) + len(SPECIAL_TOKENS):
+        raise UserError(f'vocab_size={vocab_size}: byte-level BPE has {len(alphabet)} tokens for single bytes and '
+                        f'{len(SPECIAL_TOKENS)} special ones, and learns more; it has to be at least '
+                        f'{len(alphabet) + len(SPECIAL_TOKENS)}')
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return _trained(tokenizer, trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS,
+                                                   initial_alphabet=alphabet, show_progress=False), texts)
+
+
+def wordpiece(texts: Iterable[str], *, vocab_size: int) -> SubwordTokenizer:
+    """BERT's WordPiece with upper and lower case, trained on texts."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token='[UNK]'))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return _trained(tokenizer, trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS,
+                                                         show_progress=False), texts)
+
+
+def basic_english(texts: Iterable[str], *, vocab_size: int) -> SubwordTokenizer:
+    """The most frequent words of texts."""
+    tokenizer = Tokenizer(models.WordLevel(unk_token='[UNK]'))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Lowercase(), *(normalizers.Replace(*rule) for rule in _BASIC_ENGLISH)])
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return _trained(tokenizer, trainers.WordLevelTrainer(vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS,
+                                                         show_progress=False), texts)
+
+
+def from_file(path: Path) -> SubwordTokenizer:
+    """That of a `tokenizer.json`. Raises `UserError` if it cannot be read, is none, or has no `[MASK]`."""
+    try:
+        text = path.read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f'cannot read {path}: {getattr(e, "strerror", None) or "it is no UTF-8 text"}') from None
+    return SubwordTokenizer.from_json(text, source=path)
+
+
+def _trained(tokenizer: Tokenizer, trainer: Any, texts: Iterable[str]) -> SubwordTokenizer:
+    tokenizer.train_from_iterator(texts, trainer)
+    if tokenizer.get_vocab_size() < len(SPECIAL_TOKENS) + 2:
+        raise UserError(f'the text has {tokenizer.get_vocab_size() - len(SPECIAL_TOKENS)} distinct tokens: there is '
+                        f'nothing to predict; it takes 2 at least, and a vocab_size of {len(SPECIAL_TOKENS) + 2}')
+    return SubwordTokenizer(tokenizer)
+
+
+def _special_of(tokenizer: Tokenizer) -> Special:
+    """Finds special tokens by their names, and adds what has to be there. Raises `UserError` without `[MASK]`."""
+    names = {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items()}
+    found = {}
+    for role, known in _ROLES.items():
+        ids = [i for name in known for content, i in names.items() if content.strip('[]<>|').lower() == name]
+        of_vocabulary = [tokenizer.token_to_id(bracketed.format(known[0])) for bracketed in ('<{}>', '[{}]')] + \
+            [tokenizer.token_to_id(f'[{known[0].upper()}]')]
+        found[role] = next((i for i in [*ids, *of_vocabulary] if i is not None), None)
+    if found['mask'] is None:
+        raise UserError('has no [MASK], which a masked language model cannot do without: its special tokens are '
+                        + (', '.join(names) or 'none'))
+    for role in 'pad', 'sep':
+        if found[role] is None:
+            tokenizer.add_special_tokens([f'[{role.upper()}]'])
+            found[role] = tokenizer.token_to_id(f'[{role.upper()}]')
+    others = [i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special]
+    return Special(**found, others=tuple(sorted(set(others) - set(found.values()))))
+
+
+def _parts_of(tokenizer: Tokenizer) -> list[str | bytes]:
+    """What each token stands for in a text, with the space before it if it has one; bytes if it is made of those."""
+    about = json.loads(tokenizer.to_str())
+    kinds, model = set(_kinds(about)), about['model']
+    added = tokenizer.get_added_tokens_decoder()
+    byte_of = {c: byte for byte, c in _BYTES.items()}
+    prefix, suffix = model.get('continuing_subword_prefix'), model.get('end_of_word_suffix')
+    is_split_at_spaces = bool(kinds & {'Whitespace', 'WhitespaceSplit', 'BertPreTokenizer'})
+
+    def part(i: int) -> str | bytes:
+        token = tokenizer.id_to_token(i)
+        if token is None or i in added:
+            return token or ''
+        if 'ByteLevel' in kinds:
+            return bytes(byte_of[c] for c in token) if all(c in byte_of for c in token) else token
+        if 'ByteFallback' in kinds and len(token) == 6 and token.startswith('<0x'):
+            return bytes.fromhex(token[3:5])
+        if 'Metaspace' in kinds or '▁' in token[:1]:
+            return token.replace('▁', ' ')
+        if suffix:
+            return f'{token.removesuffix(suffix)} ' if token.endswith(suffix) else token
+        if prefix and token.startswith(prefix):
+            return token.removeprefix(prefix)
+        return f' {token}' if is_split_at_spaces else token
+
+    return [part(i) for i in range(max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1)]
+
+
+def _kinds(about: Any) -> Iterator[str]:
+    """All types in a part of a `tokenizer.json`."""
+    if isinstance(about, dict):
+        if isinstance(about.get('type'), str):
+            yield about['type']
+        for name, value in about.items():
+            if name not in ('vocab', 'merges', 'added_tokens'):
+                yield from _kinds(value)
+    elif isinstance(about, list):
+        for value in about:
+            yield from _kinds(value)
+
+
+def _byte_alphabet() -> dict[int, str]:
+    """GPT-2's: bytes that are printable stand for themselves, the others for the code points from 256 on."""
+    printable = [*range(ord('!'), ord('~') + 1), *range(ord('¡'), ord('¬') + 1), *range(ord('®'), ord('ÿ') + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+
+
+_BYTES = _byte_alphabet()
+
+
+def _no_text(text: str) -> UserError | None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as e:
+        return UserError(f'the text has half of a character: U+{ord(text[e.start]):04X}')
+    return None
