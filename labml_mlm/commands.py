@@ -136,7 +136,8 @@ def evaluate(parsed: argparse.Namespace):
             batches = pretrained.validation_batches()
         except UserError as e:
             raise UserError(f'{e}. --text FILE evaluates on another text') from None
-    n_tokens = sum(Batch.of(batch).n_tokens for batch in batches)
+    batches = [Batch.of(batch, padding_token=conf.padding_token, is_padded=conf.is_padded) for batch in batches]
+    n_tokens = sum(batch.n_tokens for batch in batches)
     is_shown = sys.stderr.isatty()
 
     def progress(done: int):
@@ -148,7 +149,7 @@ def evaluate(parsed: argparse.Namespace):
         print(json.dumps(result._asdict()))
         return
     unk = pretrained.tokenizer.special.unk
-    unknown = 0 if unk is None else sum(int((Batch.of(batch).tokens == unk).sum()) for batch in batches)
+    unknown = 0 if unk is None else sum(int((batch.tokens == unk).sum()) for batch in batches)
     print(f'{result.n_tokens:,} tokens, {result.n_masked:,} of them masked'
           + (f'; {unknown:,} are not in the vocabulary' if unknown else ''))
     print(f'{"":9}{"loss":>9}{"accuracy":>11}{"perplexity":>13}')

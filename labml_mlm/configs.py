@@ -106,7 +106,7 @@ class MLMConfigs(RunConfigs):
         * `batch` holds token ids, `[seq_len, batch_size]`, or is a `Batch` or a tuple `(tokens, key_padding)`
         """
         self.model.train(self.mode.is_train)
-        batch = Batch.of(batch, padding_token=self.padding_token if self.is_padded else None)
+        batch = Batch.of(batch, padding_token=self.padding_token, is_padded=self.is_padded)
         n_tokens = batch.n_tokens
         x, key_padding, document = batch.to(self.device)
         masked, labels = self.mlm(x) if self.mode.is_train else self.valid_mlm(x)
@@ -217,7 +217,8 @@ def _sampler(c: MLMConfigs):
                         f'each has to have at least 1, and at most what the model takes, {c.model.max_seq_len}')
     if not prompts and c.n_prompts:
         # Columns of the first batch, `[seq_len, batch_size]`: their first documents, without padding
-        batch = Batch.of(next(iter(c.valid_loader)), padding_token=c.padding_token).to(torch.device('cpu'))
+        batch = Batch.of(next(iter(c.valid_loader)), padding_token=c.padding_token, is_padded=True)
+        batch = batch.to(torch.device('cpu'))
         shown = ~batch.key_padding if batch.document is None else batch.document == 1
         spaced = range(0, shown.shape[1], -(-shown.shape[1] // c.n_prompts))
         prompts = [batch.tokens[:, i][shown[:, i]] for i in spaced]

@@ -32,12 +32,15 @@ class Batch(NamedTuple):
     document: Tensor | None = None
 
     @classmethod
-    def of(cls, batch: Any, *, padding_token: int | None = None) -> 'Batch':
-        """What a loader gives. Where it does not tell padding, that is wherever `padding_token` is, if given."""
+    def of(cls, batch: Any, *, padding_token: int, is_padded: bool = False) -> 'Batch':
+        """
+        What a loader gives, with `padding_token` wherever there is padding. If it does not tell that, and `is_padded`,
+        that is where `padding_token` is.
+        """
         batch = cls(batch) if isinstance(batch, Tensor) else cls(*batch)
-        if batch.key_padding is None and padding_token is not None:
-            batch = batch._replace(key_padding=batch.tokens == padding_token)
-        return batch
+        if batch.key_padding is not None:
+            return batch._replace(tokens=batch.tokens.masked_fill(batch.key_padding, padding_token))
+        return batch._replace(key_padding=batch.tokens == padding_token) if is_padded else batch
 
     def to(self, device: torch.device) -> 'Batch':
         """The same on a device."""

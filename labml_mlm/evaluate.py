@@ -69,9 +69,8 @@ def evaluate(pretrained: Pretrained, batches: Iterable[Tensor | Batch], *, is_ps
     # Of each token, how often it occurs and how often it was masked; `[n_vocabulary]`
     counts = torch.zeros(mlm.n_tokens, dtype=torch.long)
     labelled = torch.zeros_like(counts)
-    padding_token = model.padding_token if pretrained.configs.is_padded else None
     for batch in batches:
-        batch = Batch.of(batch, padding_token=padding_token).to(device)
+        batch = Batch.of(batch, padding_token=model.padding_token, is_padded=pretrained.configs.is_padded).to(device)
         x, key_padding, document = batch
         masked, labels = mlm(x)
         output = model(masked, labels, key_padding=key_padding, document=document)

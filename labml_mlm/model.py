@@ -86,9 +86,9 @@ class TransformerMLM(nn.Module):
         n_correct = (logits.argmax(dim=-1) == labels).sum()
         return MLMOutput(loss_sum / max(1, len(masked)), loss_sum, n_masked, n_correct)
 
-    def predict(self, x: Tensor, *, key_padding: Tensor | None = None) -> Tensor:
-        """Logits of every place, `[seq_len, batch_size, n_tokens]`."""
-        return self.generator(self.encode(x, key_padding))
+    def predict(self, x: Tensor, *, key_padding: Tensor | None = None, document: Tensor | None = None) -> Tensor:
+        """Logits of every place, `[seq_len, batch_size, n_tokens]`; the arguments are those of `forward`."""
+        return self.generator(self.encode(x, key_padding, document))
 
     def encode(self, x: Tensor, key_padding: Tensor | None = None, document: Tensor | None = None) -> Tensor:
         """Features of every place, `[seq_len, batch_size, d_model]`; the arguments are those of `forward`."""

@@ -1,36 +1,50 @@
-"""Documents cut into segments whose tokens are those of the whole, so that they can be encoded side by side."""
+"""
+# Documents cut into segments
+
+A long document is encoded in segments, side by side on all cores. Their tokens have to be those of the whole; so a cut
+is at the end of a line, before the line end and all white space around it. There a tokenizer that splits a text at
+white space, before or after it, begins a new token in any case.
+"""
 from collections.abc import Iterable, Iterator
 
 from labml_mlm.documents import Piece
 
 # Characters
 SEGMENT = 1 << 14
+_LONGEST = 1 << 23
 
 
 def segments(pieces: Iterable[Piece], size: int = SEGMENT) -> Iterator[Piece]:
     """
-    Documents that come in pieces, in segments of some `size` characters each, cut where no token goes across: before
-    the white space at the end of a line or, where there is none, of a word.
+    Documents that come in pieces, in segments of `size` characters at the most, or one line. A line of millions of
+    characters is cut at a space or, if it has none, anywhere.
     """
     rest = ''
     for piece, is_last in pieces:
         text, begin = rest + piece, 0
         while len(text) - begin > size:
-            cut = _cut(text, begin, begin + size)
+            cut = _before_line_end(text, begin, begin + size)
+            if cut is None:
+                break
             yield text[begin:cut], False
             begin = cut
         rest = text[begin:]
+        if not is_last and len(rest) > _LONGEST:
+            cut = len(rest[:max(rest.rfind(' '), 0)].rstrip()) or len(rest)
+            yield rest[:cut], False
+            rest = rest[cut:]
         if is_last:
             yield rest, True
             rest = ''
 
 
-def _cut(text: str, begin: int, end: int) -> int:
-    """The last place before `end` to cut at; `end` if there is none after `begin`."""
-    for space in '\n', ' ':
-        cut = text.rfind(space, begin + 1, end)
-        while cut > begin and text[cut - 1].isspace():
-            cut -= 1
-        if cut > begin:
+def _before_line_end(text: str, begin: int, end: int) -> int | None:
+    """The last place between `begin` and `end` where a line ends, or the first after `end`; `None` without any."""
+    at = text.rfind('\n', begin + 1, end)
+    while True:
+        # White space alone is no segment
+        if at > begin and (cut := begin + len(text[begin:at].rstrip())) > begin:
             return cut
-    return end
+        at = text.find('\n', max(at + 1, end))
+        if at < 0:
+            return None

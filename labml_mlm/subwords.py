@@ -157,13 +157,17 @@ def bpe(texts: Iterable[str], *, vocab_size: int) -> SubwordTokenizer:
 
 
 def wordpiece(texts: Iterable[str], *, vocab_size: int) -> SubwordTokenizer:
-    """BERT's WordPiece with upper and lower case, trained on texts."""
+    """BERT's WordPiece with upper and lower case, trained on texts, which are read twice."""
     tokenizer = Tokenizer(models.WordPiece(unk_token='[UNK]'))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    return _trained(tokenizer, trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS,
-                                                         show_progress=False), texts)
+    # The trainer numbers letters that go on a word as it comes upon them, in another order each time, and so decides
+    # between equally frequent pairs. Those that it has got already keep their numbers
+    tokenizer.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=1, show_progress=False))
+    letters = sorted(token for token in tokenizer.get_vocab() if len(token) == 3 and token.startswith('##'))
+    return _trained(tokenizer, trainers.WordPieceTrainer(
+        vocab_size=vocab_size, special_tokens=[*SPECIAL_TOKENS, *letters], show_progress=False), texts)
 
 
 def basic_english(texts: Iterable[str], *, vocab_size: int) -> SubwordTokenizer:
@@ -187,6 +191,9 @@ def from_file(path: Path) -> SubwordTokenizer:
 
 def _trained(tokenizer: Tokenizer, trainer: Any, texts: Iterable[str]) -> SubwordTokenizer:
     tokenizer.train_from_iterator(texts, trainer)
+    about = json.loads(tokenizer.to_str())
+    about['added_tokens'] = about['added_tokens'][:len(SPECIAL_TOKENS)]
+    tokenizer = Tokenizer.from_str(json.dumps(about))
     if tokenizer.get_vocab_size() < len(SPECIAL_TOKENS) + 2:
         raise UserError(f'the text has {tokenizer.get_vocab_size() - len(SPECIAL_TOKENS)} distinct tokens: there is '
                         f'nothing to predict; it takes 2 at least, and a vocab_size of {len(SPECIAL_TOKENS) + 2}')

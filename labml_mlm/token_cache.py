@@ -64,7 +64,7 @@ class TokenCache:
             write_atomically(self._corpus_path, json.dumps(corpus._asdict()).encode())
         return corpus
 
-    def trained(self, corpus: Corpus, about: Any, train: Callable[[Iterator[str]], str], *, sample: int) -> str:
+    def trained(self, corpus: Corpus, about: Any, train: Callable[[Iterable[str]], str], *, sample: int) -> str:
         """
         What `train` makes of the text, or has made of it before: a tokenizer, as JSON.
 
@@ -78,7 +78,7 @@ class TokenCache:
             # Another process may have made it meanwhile
             if (found := _json_in(path)) is not None:
                 return found
-            made = train(self._sample(corpus, sample))
+            made = train(_Sample(self, corpus, sample))
             write_atomically(path, made.encode())
         return made
 
@@ -115,6 +115,12 @@ class TokenCache:
         return tokens
 
     def _write(self, path: Path, corpus: Corpus, tokenizer: Tokenizer):
+        try:
+            self._try_to_write(path, corpus, tokenizer)
+        except OSError as e:
+            raise OSError(f'cannot write the tokens to {path.parent}: {e.strerror or e}') from e
+
+    def _try_to_write(self, path: Path, corpus: Corpus, tokenizer: Tokenizer):
         if self._is_valid is None:
             _, self._is_valid = corpora.read(self.documents, valid_share=self.valid_share)
         writer, number = Writer(path.parent, n_tokens=tokenizer.n_tokens), 0
@@ -145,12 +151,20 @@ class TokenCache:
                 shown = done
                 self.progress(done / corpus.n_characters)
 
-    def _sample(self, corpus: Corpus, sample: int) -> Iterator[str]:
-        share, seen, taken = sample / max(1, corpus.n_characters), 0, 0
-        for segment, _ in segments(self._counted(corpus)):
+
+class _Sample:
+    """Segments from all over a text, of so many characters together; it can be read again."""
+
+    def __init__(self, cache: TokenCache, corpus: Corpus, n_characters: int):
+        self._pieces = lambda: cache._counted(corpus)
+        self._share = n_characters / max(1, corpus.n_characters)
+
+    def __iter__(self) -> Iterator[str]:
+        seen = taken = 0
+        for segment, _ in segments(self._pieces()):
             seen += len(segment)
             # As much of what is over as of all of it
-            if segment and (share >= 1 or taken + len(segment) / 2 <= seen * share):
+            if segment and (self._share >= 1 or taken + len(segment) / 2 <= seen * self._share):
                 taken += len(segment)
                 yield segment
 
@@ -168,7 +182,7 @@ def _json_in(path: Path) -> str | None:
 def _check_space(folder: Path, needed: int):
     if (free := shutil.disk_usage(folder).free) < needed:
         raise OSError(errno.ENOSPC, f'the tokens take some {needed / 1e6:,.0f} MB more while they are written, and '
-                                    f'{free / 1e6:,.0f} MB are free', str(folder))
+                                    f'{free / 1e6:,.0f} MB are free')
 
 
 def _key(about: Any) -> str:

@@ -86,6 +86,43 @@ def test_content_of_padding_changes_nothing(attention):
 
 
 @pytest.mark.parametrize('attention', ATTENTIONS)
+def test_a_document_does_not_see_its_neighbours_in_a_pack(attention):
+    model = make(encoder_attn=attention).eval()
+    masked, labels = batch()
+    # `[seq_len, batch_size]`: three documents in the first sequence, two and padding in the second, one in the others
+    document = torch.ones_like(masked)
+    document[4:, 0], document[9:, 0], document[5:, 1], document[8:, 1] = 2, 3, 2, 0
+    key_padding = document == 0
+    before = model.predict(masked, key_padding=key_padding, document=document)
+    for column, number in [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 0)]:
+        changed = masked.clone()
+        is_of_it = document[:, column] == number
+        changed[is_of_it, column] = 5 + (changed[is_of_it, column] + 3) % 15
+        after = model.predict(changed, key_padding=key_padding, document=document)
+        is_other = torch.ones_like(key_padding)
+        is_other[is_of_it, column] = False
+        is_other &= ~key_padding
+        assert torch.equal(after[is_other], before[is_other])
+        if number:
+            assert not torch.allclose(after[~is_other & ~key_padding], before[~is_other & ~key_padding], atol=1e-3)
+    # Without that, it does
+    assert not torch.allclose(model.predict(masked)[:, 0], before[:, 0], atol=1e-3)
+    output = model(masked, labels, key_padding=key_padding, document=document)
+    assert all(gradient.isfinite().all() for gradient in gradients(model, output.loss))
+
+
+def test_a_document_in_a_pack_is_as_it_is_alone():
+    """With positions that are relative."""
+    model = make(encoder_attn='sdpa_rotary').eval()
+    masked, _ = batch()
+    document = torch.ones_like(masked)
+    document[5:] = 2
+    packed = model.predict(masked, document=document)
+    alone = torch.cat([model.predict(masked[:5]), model.predict(masked[5:])])
+    torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('attention', ATTENTIONS)
 def test_a_fully_padded_sequence_is_finite(attention):
     model = make(encoder_attn=attention)
     masked, labels = batch()

@@ -245,7 +245,7 @@ def test_what_is_the_same_is_no_difference(project, stopped):
     stopped()
     result = project.run('--resume', 'feed', f'text_path={project.text.name}', *SMALL[:-3], 'epochs=4', 'n_prompts=0',
                          'transformer.d_model=16', 'transformer.ffn.d_ff=32', 'optimizer.betas=0.9,0.999',
-                         'transformer.encoder_attn=sdpa_rotary', 'device=cpu', 'no_mask_tokens=1,2,3')
+                         'transformer.encoder_attn=sdpa_rotary', 'device=cpu', 'mask_token=4')
     assert result.returncode == 0, result.stderr
     assert '→' not in result.stdout
 
