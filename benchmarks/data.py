@@ -1,27 +1,46 @@
 """
 # From a text to batches: how fast, in how much memory
 
-    python benchmarks/data.py [--megabytes 200 2000] [--rounds 5]
+    python benchmarks/data.py [--megabytes 200 2000] [--bpe-megabytes 50] [--rounds 5]
 
-In some two minutes, on texts of the sizes given:
+In some five minutes, on texts of the sizes given:
 
 * how long it takes until the first batch, with no tokens on the disk yet and with them there, and the peak of memory of
   the process for that, with labml_helpers' `TextFileDataset` beside it at a hundredth of the first size (a list of
   one-character strings: more would not fit)
-* how many tokens a second the loader puts into batches of 64 × 128
+* the same for BPE, whose vocabulary is trained before the clock, beside the way of nanoGPT's `prepare.py` (all of the
+  text in memory, encoded document by document on all cores, written as one array) and beside `tokenizers` alone, which
+  has the text in memory and throws its tokens away, or hands over their ids; medians of interleaved rounds
+* how many tokens a second the loader puts into batches of 64 × 128, from a stream and from packed documents
 """
 import argparse
+import json
 import os
 import platform
 import random
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+from tokenizers import Tokenizer
+
+from labml_mlm import subwords
+from labml_mlm.data import TrainLoader, Windows
+from labml_mlm.documents import Files
+from labml_mlm.packs import Packs
 from labml_mlm.text import python_topics
+from labml_mlm.token_cache import TokenCache
+from labml_mlm.token_file import TokenFile
+from labml_mlm.tokenizer import CharacterTokenizer
+
+VOCAB_SIZE = 8192
 
 
 def write_text(path: Path, megabytes: float):
@@ -34,85 +53,162 @@ def write_text(path: Path, megabytes: float):
             f.write(''.join([*lines, '—\n']).encode())
 
 
-def first_batch(path: str, data: str):
-    """In a process of its own: prints seconds until the first batch, and the peak of memory in megabytes."""
-    began = time.perf_counter()
-    from labml_mlm.corpus import code_points  # noqa: F401  torch and labml are imported before the clock
-    from labml_mlm.data import TrainLoader
-    from labml_mlm.documents import Files
-    from labml_mlm.token_cache import TokenCache
-    from labml_mlm.tokenizer import CharacterTokenizer
+def write_documents(path: Path, megabytes: float):
+    """JSON lines of some twenty lines of that text each."""
+    rng, lines, n_bytes = random.Random(0), python_topics().splitlines(keepends=True), int(megabytes * 1e6)
+    with open(path, 'w') as f:
+        while f.tell() < n_bytes:
+            f.write(json.dumps({'text': ''.join(rng.choices(lines, k=rng.randint(1, 40)))}) + '\n')
 
-    began, before = time.perf_counter(), _peak()
-    cache = TokenCache(Path(data), Files([Path(path)]), valid_share=0.1)
-    corpus = cache.corpus()
-    tokens = cache.tokens(corpus, CharacterTokenizer.from_characters(corpus.characters))
-    next(iter(TrainLoader(tokens.train, seq_len=128, batch_size=64, seed=1)))
-    print(time.perf_counter() - began, before, _peak())
+
+def first_batch(path: str, data: str):
+    """With characters as tokens."""
+    def work():
+        cache = TokenCache(Path(data), Files([Path(path)]), valid_share=0.1)
+        corpus = cache.corpus()
+        tokens = cache.tokens(corpus, CharacterTokenizer.from_characters(corpus.characters))
+        next(iter(TrainLoader(Windows(tokens.train, seq_len=128), batch_size=64, seed=1)))
+    measure(work)
 
 
 def labml_dataset(path: str):
     """The same for labml_helpers' dataset, which is all of the text as a list."""
     from labml_helpers.datasets.text import TextFileDataset
-
-    began, before = time.perf_counter(), _peak()
-    TextFileDataset(Path(path), list)
-    print(time.perf_counter() - began, before, _peak())
+    measure(lambda: TextFileDataset(Path(path), list))
 
 
-def loader_speed(data: Path, n_rounds: int) -> list[float]:
-    """Tokens a second of the loader, in rounds of 500 batches, in one thread."""
-    from labml_mlm.data import TrainLoader
-    from labml_mlm.token_file import TokenFile
+def bpe_ours(path: str, data: str):
+    """From a text of documents to tokens on the disk."""
+    tokenizer = subwords.from_file(Path(data) / subwords.FILE)
 
-    loader = TrainLoader(TokenFile(next(data.glob('*.tokens'))).train, seq_len=128, batch_size=64, seed=1)
-    speeds = []
-    for _ in range(n_rounds):
-        batches = iter(loader)
-        began, n = time.perf_counter(), 0
-        for _, batch in zip(range(500), batches, strict=False):
-            n += batch.numel()
-        speeds.append(n / (time.perf_counter() - began))
-    return speeds
+    def work():
+        cache = TokenCache(Path(data) / 'cache', Files([Path(path)]), valid_share=0.1)
+        cache.tokens(cache.corpus(), tokenizer)
+    measure(work)
+    shutil.rmtree(Path(data) / 'cache')
 
 
-def _peak() -> float:
+def bpe_prepare(path: str, data: str):
+    """The same in the way of nanoGPT's `prepare.py`."""
+    tokenizer = Tokenizer.from_file(f'{data}/{subwords.FILE}')
+
+    def work():
+        with open(path) as f:
+            texts = [json.loads(line)['text'] for line in f]
+        encoded = tokenizer.encode_batch(texts)
+        tokens = np.memmap(f'{data}/train.bin', np.uint16, 'w+', shape=(sum(len(one.ids) + 1 for one in encoded),))
+        at = 0
+        for one in encoded:
+            tokens[at:at + len(one.ids)] = one.ids
+            tokens[at + len(one.ids)] = 3
+            at += len(one.ids) + 1
+        tokens.flush()
+    measure(work)
+
+
+def bpe_alone(path: str, data: str, with_ids: str):
+    """What `tokenizers` takes to encode texts that are in memory, and to hand over the ids if those are wanted."""
+    tokenizer = Tokenizer.from_file(f'{data}/{subwords.FILE}')
+    with open(path) as f:
+        texts = [json.loads(line)['text'] for line in f]
+
+    def work():
+        for begin in range(0, len(texts), 1000):
+            for one in tokenizer.encode_batch_fast(texts[begin:begin + 1000], add_special_tokens=False):
+                if with_ids == 'ids':
+                    _ = one.ids
+    measure(work)
+
+
+def measure(work: Callable[[], object]):
+    """In a process of its own: prints the seconds that it takes, and the peak of memory before and after, in MB."""
+    before, began = peak(), time.perf_counter()
+    work()
+    print(time.perf_counter() - began, before, peak())
+
+
+def peak() -> float:
     """Megabytes that were resident at the most."""
     status = Path('/proc/self/status').read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith('VmHWM')) / 1e3
 
 
-def _in_process(function: str, *arguments: str) -> list[float]:
-    code = f'import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]; import data; data.{function}{arguments!r}'
+def in_process(function: str, *arguments: Path | str) -> list[float]:
+    """What `measure` prints in a process of its own."""
+    given = tuple(map(str, arguments))
+    code = f'import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]; import data; data.{function}{given!r}'
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
     return [float(number) for number in out.splitlines()[-1].split()]
+
+
+def loader_speed(loader: TrainLoader, n_rounds: int) -> float:
+    """Tokens a second, the median of rounds of 500 batches, in one thread."""
+    speeds = []
+    for _ in range(n_rounds):
+        batches = iter(loader)
+        began = time.perf_counter()
+        n = sum(batch.numel() if hasattr(batch, 'numel') else batch.n_tokens
+                for _, batch in zip(range(500), batches, strict=False))
+        speeds.append(n / (time.perf_counter() - began))
+    return statistics.median(speeds)
+
+
+def bpe_results(folder: Path, n_rounds: int) -> dict[str, list[list[float]]]:
+    """What `measure` gives for each way in each round."""
+    ways = {'tokenizers alone': ('bpe_alone', 'none'), 'tokenizers and ids': ('bpe_alone', 'ids'),
+            "nanoGPT's way": ('bpe_prepare',), 'BPE': ('bpe_ours',)}
+    results: dict[str, list] = {name: [] for name in ways}
+    for _ in range(n_rounds):
+        for name, (function, *more) in ways.items():
+            results[name].append(in_process(function, folder / 'text.jsonl', folder, *more))
+    return results
+
+
+def row(name: str, size: float, result: list[float]):
+    """Prints a line of the table."""
+    seconds, before, after = result
+    print(f'{name:24}{size:10,.0f}{seconds:9.2f}{size / seconds:9.1f}{after:10.0f}{before:14.0f}', flush=True)
 
 
 def main():
     """Prints the figures."""
     parser = argparse.ArgumentParser()
     parser.add_argument('--megabytes', type=float, nargs='+', default=[200, 2000])
+    parser.add_argument('--bpe-megabytes', type=float, default=50)
     parser.add_argument('--rounds', type=int, default=5)
     arguments = parser.parse_args()
-    print(f'Python {platform.python_version()}, {os.cpu_count()} CPUs\n')
-    print(f'{"":24}{"text, MB":>10}{"seconds":>9}{"MB/s":>7}{"peak, MB":>10}{"of it before":>14}')
-
-    def row(name: str, size: float, result: list[float]):
-        seconds, before, peak = result
-        print(f'{name:24}{size:10,.0f}{seconds:9.2f}{size / seconds:7.0f}{peak:10.0f}{before:14.0f}')
-
+    print(f'Python {platform.python_version()}, tokenizers {version("tokenizers")}, {os.cpu_count()} CPUs\n')
+    print(f'{"":24}{"text, MB":>10}{"seconds":>9}{"MB/s":>9}{"peak, MB":>10}{"of it before":>14}')
     with tempfile.TemporaryDirectory() as folder:
-        text = Path(folder) / 'text.txt'
+        folder = Path(folder)
+        text = folder / 'text.txt'
         small = arguments.megabytes[0] / 100
         write_text(text, small)
-        row('labml_helpers', small, _in_process('labml_dataset', str(text)))
+        row('labml_helpers', small, in_process('labml_dataset', text))
         for size in arguments.megabytes:
             write_text(text, size)
-            data = Path(folder) / f'data-{size}'
-            row('first run', size, _in_process('first_batch', str(text), str(data)))
-            row('with its tokens there', size, _in_process('first_batch', str(text), str(data)))
-        speed = statistics.median(loader_speed(data, arguments.rounds))
-    print(f'\nThe loader: {speed / 1e6:.0f} million tokens/s in batches of 64 × 128')
+            data = folder / f'data-{size}'
+            row('characters', size, in_process('first_batch', text, data))
+            row('with tokens there', size, in_process('first_batch', text, data))
+        [tokens] = [TokenFile(path) for path in data.glob('*.tokens')]
+        stream = loader_speed(TrainLoader(Windows(tokens.train, seq_len=128), batch_size=64, seed=1), arguments.rounds)
+
+        write_documents(folder / 'text.jsonl', arguments.bpe_megabytes)
+        tokenizer = subwords.bpe([python_topics()], vocab_size=VOCAB_SIZE)
+        (folder / subwords.FILE).write_text(tokenizer.files[subwords.FILE])
+        results = bpe_results(folder, arguments.rounds)
+        for name, of_name in results.items():
+            medians = [statistics.median(values) for values in zip(*of_name, strict=True)]
+            row(name, arguments.bpe_megabytes, medians)
+        cache = TokenCache(folder / 'packs', Files([folder / 'text.jsonl']), valid_share=0.1)
+        tokens = cache.tokens(cache.corpus(), tokenizer)
+        packs = Packs(tokens.train, tokens.train_ends, seq_len=128, padding_token=0)
+        packed = loader_speed(TrainLoader(packs, batch_size=64, seed=1), arguments.rounds)
+    for name in 'tokenizers alone', 'tokenizers and ids':
+        ratios = [other[0] / ours[0] for other, ours in zip(results[name], results['BPE'], strict=True)]
+        print(f'\nBPE has {statistics.median(ratios):.0%} of the speed of {name}', end='')
+    print(f'\n\nThe loader: {stream / 1e6:.0f} million tokens/s in batches of 64 × 128; with packing=documents '
+          f'{packed / 1e6:.0f} million, and {len(tokens.train) / (len(packs) * 128):.1%} is no padding')
 
 
 if __name__ == '__main__':

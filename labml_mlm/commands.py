@@ -119,8 +119,9 @@ def evaluate(parsed: argparse.Namespace):
 
     from labml_mlm import evaluate as evaluation
     from labml_mlm.data import Batch
-    from labml_mlm.documents import Files, expanded
+    from labml_mlm.documents import Files
     from labml_mlm.pretrained import load
+    from labml_mlm.text_files import expanded
 
     pretrained = load(parsed.run, which=parsed.checkpoint, folder=parsed.path)
     conf = pretrained.configs

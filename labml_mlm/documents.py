@@ -5,11 +5,8 @@ A text is a row of documents, each of which comes in pieces of some million char
 ever in memory. A document is a file, or a line of a `.jsonl` file, or a paragraph of either.
 """
 import codecs
-import glob
-import gzip
 import io
 import json
-import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,16 +16,13 @@ from labml import logger
 from labml.logger import Text
 
 from labml_mlm.errors import UserError
+from labml_mlm.text_files import kind_of, open_text
 
 # A piece of a document, and whether it is the last one
 Piece = tuple[str, bool]
 
 # Bytes that are read at once
 _CHUNK = 1 << 22
-_SUFFIXES = '.txt', '.md', '.jsonl'
-_PACKED = '.gz', '.zst'
-# The pattern of all files whose names are those of texts
-ALL_TEXTS = '**/*'
 # Files that a message names
 _MAX_NAMED = 5
 
@@ -89,10 +83,10 @@ class Files:
         return _paragraphs(pieces) if self.unit == 'paragraph' else pieces
 
     def _documents(self, path: Path, *, left_out: set[tuple[Path, int]]) -> Iterator[Piece]:
-        if _kind(path) != '.jsonl':
+        if kind_of(path) != '.jsonl':
             yield from _pieces(path, errors=self._decoding)
             return
-        with _open(path) as f:
+        with open_text(path) as f:
             for number, line in enumerate(f, start=1):
                 if line.strip() and (path, number) not in left_out:
                     yield _normal(self._text_of(line)), True
@@ -115,7 +109,7 @@ class Files:
         for path in self.paths:
             is_empty = True
             try:
-                for piece in self._examined_lines(path, wrong) if _kind(path) == '.jsonl' else \
+                for piece in self._examined_lines(path, wrong) if kind_of(path) == '.jsonl' else \
                         _pieces(path, errors=self._decoding):
                     is_empty = is_empty and not piece[0]
                     yield piece
@@ -134,7 +128,7 @@ class Files:
                     wrong[path, 0] = 'is empty'
 
     def _examined_lines(self, path: Path, wrong: dict[tuple[Path, int], str]) -> Iterator[Piece]:
-        with _open(path) as f:
+        with open_text(path) as f:
             for number, line in enumerate(f, start=1):
                 if not line.strip():
                     continue
@@ -196,52 +190,19 @@ class Texts:
                 yield document[begin:begin + _CHUNK], begin + _CHUNK >= len(document)
 
 
-def expanded(path: str | Path) -> Path:
-    """A path with `~` for the home folder. Raises `UserError` if there is no such user."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as e:
-        raise UserError(f'cannot read {path}: {e}') from None
-
-
-def folder_files(folder: str | Path, pattern: str) -> list[Path]:
-    """
-    The files in `folder` that `pattern` takes, sorted by name; of `**/*`, which takes all, those whose names are those
-    of texts.
-
-    Raises `UserError` if there is none.
-    """
-    folder = expanded(folder)
-    if not folder.is_dir():
-        raise UserError(f'{folder} is no folder')
-    found = sorted(Path(path) for path in glob.glob(os.path.join(glob.escape(str(folder)), pattern), recursive=True))
-    files = [path for path in found if path.is_file() and (pattern != ALL_TEXTS or _kind(path) in _SUFFIXES)]
-    if not files:
-        raise UserError(f'there is no text in {folder}: ' + (
-            f'no file ends in {", ".join(_SUFFIXES)}, or in one of those and {" or ".join(_PACKED)}'
-            if pattern == ALL_TEXTS else f'{pattern} takes no file'))
-    return files
-
-
-def _kind(path: Path) -> str:
-    """What a file is, by its name; a packed one by what is in it."""
-    return Path(path.stem).suffix.lower() if path.suffix.lower() in _PACKED else path.suffix.lower()
-
-
-def _open(path: Path) -> Any:
-    if path.suffix.lower() == '.gz':
-        return gzip.open(path, 'rb')
-    if path.suffix.lower() == '.zst':
-        import zstandard
-
-        return io.BufferedReader(zstandard.open(path, 'rb'), _CHUNK)
-    return open(path, 'rb')
+def _pieces(self, documents: Iterable[str]) -> Iterator[Piece]:
+        for document in documents:
+            if not isinstance(document, str):
+                raise UserError(f'a document has to be a text, and one is a {type(document).__name__}')
+            # No longer ones than those of a file
+            for begin in range(0, max(len(document), 1), _CHUNK):
+                yield document[begin:begin + _CHUNK], begin + _CHUNK >= len(document)
 
 
 def _pieces(path: Path, *, errors: str) -> Iterator[Piece]:
     """The one document of a text file. Raises `UnicodeDecodeError` and `_Binary`."""
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder('utf-8-sig')(errors), translate=True)
-    with _open(path) as f:
+    with open_text(path) as f:
         chunk = f.read(_CHUNK)
         while True:
             if b'\0' in chunk:
@@ -279,5 +240,6 @@ def _paragraphs(pieces: Iterable[Piece]) -> Iterator[Piece]:
 
 def _named(wrong: dict[tuple[Path, int], str]) -> str:
     named = [f'{path}{f", line {line:,}," if line else ""} {what}' for (path, line), what in wrong.items()]
+    count = f'{len(named):,} files or lines are no text: ' if len(named) > 1 else ''
     more = f' and {len(named) - _MAX_NAMED:,} more' if len(named) > _MAX_NAMED else ''
-    return '; '.join(named[:_MAX_NAMED]) + more
+    return count + '; '.join(named[:_MAX_NAMED]) + more

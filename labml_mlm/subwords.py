@@ -14,7 +14,10 @@ or one comes as a `tokenizer.json`.
 import functools
 import hashlib
 import json
+import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +27,16 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from labml_mlm.documents import Piece
 from labml_mlm.errors import UserError
 from labml_mlm.segments import SEGMENT, segments
-from labml_mlm.tokenizer import SPECIAL_TOKENS, Special
+from labml_mlm.tokenizer import SPECIAL_TOKENS
+from labml_mlm.vocabulary import parts_of, special_of
 from labml_mlm.words import Words
 
 FILE = 'tokenizer.json'
-# Characters that are encoded at once, and as one text where what is in front of a text changes its tokens
+# Characters of a segment where what is in front of a text changes its tokens, and of a batch of segments
 _LONG_SEGMENT = 1 << 22
-_BATCH = 1 << 20
-# Names of special tokens, without brackets, by what they are for
-_ROLES = {'pad': ['pad'], 'unk': ['unk', 'unknown'], 'cls': ['cls', 's', 'bos', 'begin_of_text'],
-          'sep': ['sep', '/s', 'eos', 'end_of_text', 'endoftext'], 'mask': ['mask']}
+_BATCH = (1 << 17) * (os.cpu_count() or 1)
+# Batches, those that wait included
+_N_AT_ONCE = 3
 # torchtext's rules, in its order
 _BASIC_ENGLISH = [("'", " '  "), ('"', ''), ('.', ' . '), ('<br />', ' '), (',', ' , '), ('(', ' ( '), (')', ' ) '),
                   ('!', ' ! '), ('?', ' ? '), (';', ' '), (':', ' ')]
@@ -53,12 +56,12 @@ class SubwordTokenizer:
     def __init__(self, tokenizer: Tokenizer):
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        self.special = _special_of(tokenizer)
+        self.special = special_of(tokenizer)
         self.files = {FILE: tokenizer.to_str(pretty=True)}
         # Is not in the file
         tokenizer.encode_special_tokens = True
         self.tokenizer = tokenizer
-        self._parts = _parts_of(tokenizer)
+        self._parts = parts_of(tokenizer)
         is_special = set(self.special.all)
         self.tokens = [part if isinstance(part, str) else part.decode('utf-8', 'replace') for part in self._parts]
         self.is_spaced = any(token[0] == ' ' and len(token) > 1 for i, token in enumerate(self.tokens)
@@ -102,14 +105,16 @@ class SubwordTokenizer:
         Token ids of documents that come in pieces, each with whether it ends its document; on all cores. Raises what
         `encode` does.
         """
-        batch, size = [], 0
-        for segment, is_last in segments(pieces, SEGMENT if self._is_the_same_in_segments else _LONG_SEGMENT):
-            batch.append((segment, is_last))
-            size += len(segment)
-            if size >= _BATCH:
-                yield from self._encode_batch(batch)
-                batch, size = [], 0
-        yield from self._encode_batch(batch)
+        size = SEGMENT if self._is_the_same_in_segments else _LONG_SEGMENT
+        # `tokenizers` encodes a batch on all cores, but takes it and gives it back on one: meanwhile another is encoded
+        with ThreadPoolExecutor(_N_AT_ONCE - 1) as pool:
+            pending: deque = deque()
+            for batch in _batches(segments(pieces, size)):
+                pending.append(pool.submit(self._encode_batch, batch))
+                if len(pending) == _N_AT_ONCE:
+                    yield from pending.popleft().result()
+            while pending:
+                yield from pending.popleft().result()
 
     def unknown(self, text: str) -> list[str]:
         """What in `text` is not in the vocabulary, sorted, each once."""
@@ -125,14 +130,14 @@ class SubwordTokenizer:
         # Where all words bring a space, that of the first one is none of the text
         return text.removeprefix(' ') if parts and isinstance(parts[0], str) else text
 
-    def _encode_batch(self, batch: list[tuple[str, bool]]) -> Iterator[tuple[np.ndarray, bool]]:
+    def _encode_batch(self, batch: list[Piece]) -> list[tuple[np.ndarray, bool]]:
         texts = [text for text, _ in batch]
         try:
             encoded = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         except (UnicodeEncodeError, TypeError) as e:
             raise next(filter(None, map(_no_text, texts)), e) from None
-        for of_text, (_, is_last) in zip(encoded, batch, strict=True):
-            yield np.array(of_text.ids, np.int32), is_last
+        return [(np.fromiter(of_text.ids, np.int32, len(of_text)), is_last)
+                for of_text, (_, is_last) in zip(encoded, batch, strict=True)]
 
     @functools.cached_property
     def _is_the_same_in_segments(self) -> bool:
@@ -140,6 +145,19 @@ class SubwordTokenizer:
         parts = 'Some words,\n  and', '\n\n more of them', ' x'
         of_parts = [i for part in parts for i in self.encode(part).tolist()]
         return self.encode(''.join(parts)).tolist() == of_parts
+
+
+def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Of so many characters that all cores have something to do."""
+    batch, size = [], 0
+    for piece in pieces:
+        batch.append(piece)
+        size += len(piece[0])
+        if size >= _BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def bpe(texts: Iterable[str], *, vocab_size: int) -> SubwordTokenizer:
@@ -198,77 +216,6 @@ def _trained(tokenizer: Tokenizer, trainer: Any, texts: Iterable[str]) -> Subwor
         raise UserError(f'the text has {tokenizer.get_vocab_size() - len(SPECIAL_TOKENS)} distinct tokens: there is '
                         f'nothing to predict; it takes 2 at least, and a vocab_size of {len(SPECIAL_TOKENS) + 2}')
     return SubwordTokenizer(tokenizer)
-
-
-def _special_of(tokenizer: Tokenizer) -> Special:
-    """Finds special tokens by their names, and adds what has to be there. Raises `UserError` without `[MASK]`."""
-    names = {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items()}
-    found = {}
-    for role, known in _ROLES.items():
-        ids = [i for name in known for content, i in names.items() if content.strip('[]<>|').lower() == name]
-        of_vocabulary = [tokenizer.token_to_id(bracketed.format(known[0])) for bracketed in ('<{}>', '[{}]')] + \
-            [tokenizer.token_to_id(f'[{known[0].upper()}]')]
-        found[role] = next((i for i in [*ids, *of_vocabulary] if i is not None), None)
-    if found['mask'] is None:
-        raise UserError('has no [MASK], which a masked language model cannot do without: its special tokens are '
-                        + (', '.join(names) or 'none'))
-    for role in 'pad', 'sep':
-        if found[role] is None:
-            tokenizer.add_special_tokens([f'[{role.upper()}]'])
-            found[role] = tokenizer.token_to_id(f'[{role.upper()}]')
-    others = [i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special]
-    return Special(**found, others=tuple(sorted(set(others) - set(found.values()))))
-
-
-def _parts_of(tokenizer: Tokenizer) -> list[str | bytes]:
-    """What each token stands for in a text, with the space before it if it has one; bytes if it is made of those."""
-    about = json.loads(tokenizer.to_str())
-    kinds, model = set(_kinds(about)), about['model']
-    added = tokenizer.get_added_tokens_decoder()
-    byte_of = {c: byte for byte, c in _BYTES.items()}
-    prefix, suffix = model.get('continuing_subword_prefix'), model.get('end_of_word_suffix')
-    is_split_at_spaces = bool(kinds & {'Whitespace', 'WhitespaceSplit', 'BertPreTokenizer'})
-
-    def part(i: int) -> str | bytes:
-        token = tokenizer.id_to_token(i)
-        if token is None or i in added:
-            return token or ''
-        if 'ByteLevel' in kinds:
-            return bytes(byte_of[c] for c in token) if all(c in byte_of for c in token) else token
-        if 'ByteFallback' in kinds and len(token) == 6 and token.startswith('<0x'):
-            return bytes.fromhex(token[3:5])
-        if 'Metaspace' in kinds or '▁' in token[:1]:
-            return token.replace('▁', ' ')
-        if suffix:
-            return f'{token.removesuffix(suffix)} ' if token.endswith(suffix) else token
-        if prefix and token.startswith(prefix):
-            return token.removeprefix(prefix)
-        return f' {token}' if is_split_at_spaces else token
-
-    return [part(i) for i in range(max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1)]
-
-
-def _kinds(about: Any) -> Iterator[str]:
-    """All types in a part of a `tokenizer.json`."""
-    if isinstance(about, dict):
-        if isinstance(about.get('type'), str):
-            yield about['type']
-        for name, value in about.items():
-            if name not in ('vocab', 'merges', 'added_tokens'):
-                yield from _kinds(value)
-    elif isinstance(about, list):
-        for value in about:
-            yield from _kinds(value)
-
-
-def _byte_alphabet() -> dict[int, str]:
-    """GPT-2's: bytes that are printable stand for themselves, the others for the code points from 256 on."""
-    printable = [*range(ord('!'), ord('~') + 1), *range(ord('¡'), ord('¬') + 1), *range(ord('®'), ord('ÿ') + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
-
-
-_BYTES = _byte_alphabet()
 
 
 def _no_text(text: str) -> UserError | None:

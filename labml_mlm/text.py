@@ -1,10 +1,11 @@
 """
 # Texts to train on
 
-Each function here gives a whole text as one string, or raises `OSError` with one clear message.
+Each function here gives a whole text as one string, or the files of one, or raises `OSError` with one clear message.
 """
 import hashlib
 import queue
+import sysconfig
 import threading
 import urllib.request
 from collections.abc import Callable
@@ -19,12 +20,33 @@ TINY_SHAKESPEARE_SHA256 = '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca
 # Seconds to wait for the next piece of a download, the first one included
 TIMEOUT = 10.
 _CHUNK = 1 << 16
+# Folders in that of the standard library with what was installed later
+_INSTALLED = {'site-packages', 'dist-packages'}
 
 
 def python_topics() -> str:
     """The language reference that comes with Python (`help('topics')`): some 460,000 characters of English."""
     from pydoc_data.topics import topics
     return '\n\n'.join(topics[name].strip() for name in sorted(topics)) + '\n'
+
+
+def python_sources() -> list[Path]:
+    """The sources of the standard library that comes with Python: some 30 MB, or 12 where its tests are left out."""
+    library = Path(sysconfig.get_path('stdlib'))
+    paths = [path for path in sorted(library.rglob('*.py')) if not _INSTALLED & set(path.parts) and _is_text(path)]
+    if not paths:
+        raise OSError(f'there are no Python sources in {library}')
+    return paths
+
+
+def _is_text(path: Path) -> bool:
+    """A few sources are there to test other encodings, and some are empty."""
+    try:
+        data = path.read_bytes()
+        data.decode('utf-8')
+    except (OSError, UnicodeDecodeError):
+        return False
+    return bool(data) and b'\0' not in data
 
 
 def cached_tiny_shakespeare(data_path: Path) -> str | None:

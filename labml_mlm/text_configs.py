@@ -16,8 +16,9 @@ from labml_helpers.train_valid import TrainValidConfigs
 from labml_mlm import text as texts
 from labml_mlm.compat import OwnDefaults
 from labml_mlm.corpus import Corpus
-from labml_mlm.documents import ALL_TEXTS, Files, Texts, expanded, folder_files
+from labml_mlm.documents import Files, Texts
 from labml_mlm.errors import Range, UserError, did_you_mean
+from labml_mlm.text_files import ALL_TEXTS, expanded, folder_files
 from labml_mlm.token_cache import TokenCache
 
 
@@ -43,6 +44,8 @@ class TextConfigs(OwnDefaults, TrainValidConfigs):
     valid_share: float = 0.1
     # A text for validation alone, a file or a folder; the text then is for training alone
     valid_path: str = ''
+    # What text=auto is where no text_path is given
+    default_text: str = 'tiny_shakespeare'
     # Where text=tiny_shakespeare is fetched
     tiny_shakespeare_url: str = texts.TINY_SHAKESPEARE_URL
     # Which text text=auto is
@@ -84,10 +87,13 @@ class TextConfigs(OwnDefaults, TrainValidConfigs):
 @option(TextConfigs.auto_text, 'found')
 def _auto_text(c: TextConfigs):
     """
-    `file` or `folder` if `text_path` is given, else `tiny_shakespeare` or, where that cannot be had, `python_topics`.
+    `file` or `folder` if `text_path` is given, else `default_text`; if that is `tiny_shakespeare` and cannot be had,
+    `python_topics`.
     """
     if c.text_path:
         return 'folder' if expanded(c.text_path).is_dir() else 'file'
+    if c.default_text != 'tiny_shakespeare':
+        return c.default_text
     try:
         _fetched(c)
     except OSError as e:
@@ -98,8 +104,12 @@ def _auto_text(c: TextConfigs):
 
 @option(TextConfigs.text, 'auto')
 def _auto(c: TextConfigs):
-    return {'file': _file, 'folder': _folder, 'tiny_shakespeare': _fetched,
-            'python_topics': lambda _: texts.python_topics()}[c.auto_text](c)
+    options = {'file': _file, 'folder': _folder, 'tiny_shakespeare': _fetched, 'python_sources': _python_sources,
+               'python_topics': lambda _: texts.python_topics()}
+    if c.auto_text not in options:
+        raise UserError(f'default_text={c.auto_text}: it can be tiny_shakespeare, python_topics or python_sources.'
+                        f'{did_you_mean(c.auto_text, options)}')
+    return options[c.auto_text](c)
 
 
 @option(TextConfigs.text, 'tiny_shakespeare')
@@ -123,6 +133,11 @@ def _fetched(c: TextConfigs) -> str:
 @option(TextConfigs.text, 'python_topics')
 def _python_topics():
     return texts.python_topics()
+
+
+@option(TextConfigs.text, 'python_sources')
+def _python_sources(c: TextConfigs):
+    return _files(c, texts.python_sources())
 
 
 @option(TextConfigs.text, 'file')

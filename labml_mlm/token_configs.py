@@ -13,10 +13,11 @@ from labml.configs import option
 from torch import Tensor
 
 from labml_mlm.data import TrainLoader, ValidLoader, Windows, WindowSource
-from labml_mlm.documents import Files, expanded
+from labml_mlm.documents import Files
 from labml_mlm.errors import UserError, at_least
 from labml_mlm.packs import Packs
 from labml_mlm.text_configs import TextConfigs
+from labml_mlm.text_files import expanded
 from labml_mlm.tokenizer import CharacterTokenizer, Tokenizer
 
 

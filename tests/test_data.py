@@ -52,6 +52,23 @@ def test_any_place_in_an_epoch_can_be_gone_to(seq_len, batch_size, extra, data):
         assert torch.equal(torch.cat([whole[:, :place], *rest], 1), whole)
 
 
+@given(seq_len=st.integers(1, 9), batch_size=st.integers(1, 4), extra=st.integers(0, 99), world_size=st.integers(1, 4),
+       data=st.data())
+def test_ranks_share_the_windows_also_after_a_resume(seq_len, batch_size, extra, world_size, data):
+    windows = Windows(torch.arange(seq_len * batch_size * world_size + extra), seq_len=seq_len)
+    epoch = data.draw(st.integers(0, 3))
+    seen = []
+    for rank in range(world_size):
+        loader = TrainLoader(windows, batch_size=batch_size, seed=2, rank=rank, world_size=world_size)
+        place = data.draw(st.integers(0, loader.n_windows))
+        whole = torch.cat(list(loader.batches(epoch)), 1)
+        rest = torch.cat([whole[:, :place], *loader.batches(epoch, place)], 1)
+        assert torch.equal(rest, whole)
+        seen += whole.flatten().tolist()
+    # No token twice, and fewer than `world_size` windows are left out beside less than one at the ends
+    assert len(seen) == len(set(seen)) == len(windows) // world_size * world_size * seq_len
+
+
 def test_every_token_comes_at_every_position():
     loader = train_loader(20, 4, 2)
     seen = torch.zeros(20, 4, dtype=torch.bool)

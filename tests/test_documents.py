@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labml_mlm import documents
-from labml_mlm.documents import Files, Texts, folder_files
+from labml_mlm.documents import Files, Texts
 from labml_mlm.errors import UserError
+from labml_mlm.text_files import folder_files
 
 
 def read(source):

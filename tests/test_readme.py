@@ -1,4 +1,6 @@
 """README's commands, run as they stand there."""
+import gzip
+import json
 import re
 import shutil
 import subprocess
@@ -16,6 +18,7 @@ SET_UP = [command for command in COMMANDS if command.startswith('python3 -m venv
 USE, EXTEND, MASK = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
 # How they are done in seconds
 BENCHMARKS = {'fill_mask': '', 'benchmarks/app': ' --runs 2 --steps 100',
+              'benchmarks/data': ' --megabytes 1 --bpe-megabytes 1',
               'watched': ' transformer.n_layers=1 d_model=16 transformer.n_heads=2 batch_size=512'}
 TRAIN = 'python experiments/char_mlm.py text_path=my_text.txt epochs=1 transformer.n_layers=1 n_prompts=0'
 
@@ -32,6 +35,8 @@ def checkout(tmp_path, project):
             shutil.copy(ROOT / file, path / file)
     (path / 'my_text.txt').write_text('the quick brown fox jumps over the lazy dog\nTo be or not to be\n' * 400)
     (path / 'my_mlm.py').write_text(EXTEND)
+    with gzip.open(path / 'topics.jsonl.gz', 'wt') as f:
+        f.writelines(json.dumps({'text': 'the quick brown fox ' * (i % 20 + 1)}) + '\n' for i in range(1000))
     (path / 'poems').mkdir()
     (path / 'poems/one.txt').write_text((path / 'my_text.txt').read_text())
     # `python` is the one that runs the tests
@@ -50,7 +55,7 @@ def checkout(tmp_path, project):
 
 def test_all_kinds_of_commands_are_found():
     assert len(SET_UP) == 2
-    assert len(COMMANDS) == 21
+    assert len(COMMANDS) == 26
 
 
 @pytest.mark.parametrize('command', [pytest.param(c, marks=[pytest.mark.long] if 'benchmarks/' in c else [])
@@ -71,7 +76,8 @@ def test_command(checkout, command, app, project):
     result = checkout(command)
     assert result.returncode == (124 if 'timeout' in command else 0), result.stderr
     expected = {'--help': 'usage', 'benchmarks/step': 'The tracker takes', 'benchmarks/check': '% of training time',
-                'benchmarks/fill': 'batches ', 'benchmarks/app': 'updates/s', 'benchmarks/watched': 'of the speed',
+                'benchmarks/fill': 'batches ', 'benchmarks/data': 'speed of tokenizers', 'gzip': '', 'import': 'import',
+                'benchmarks/app': 'updates/s', 'benchmarks/watched': 'of the speed',
                 ' app': 'The labml app is at', 'sync': 'values sent', ' runs': 'completed', 'fill-mask': 'To be or n',
                 '--pseudo': 'Pseudo-perplexity', 'evaluate': 'unigram', '--resume last epochs': 'epochs: 1 → 6',
                 '--resume': 'The run'}
