@@ -77,14 +77,13 @@ def labml_dataset(path: str):
     measure(lambda: TextFileDataset(Path(path), list))
 
 
-def bpe_ours(path: str, data: str):
-    """From a text of documents to tokens on the disk."""
+def bpe_ours(path: str, data: str, is_read: str):
+    """From a text of documents to tokens on the disk; also where the text was read before, to train the tokenizer."""
     tokenizer = subwords.from_file(Path(data) / subwords.FILE)
-
-    def work():
-        cache = TokenCache(Path(data) / 'cache', Files([Path(path)]), valid_share=0.1)
-        cache.tokens(cache.corpus(), tokenizer)
-    measure(work)
+    cache = TokenCache(Path(data) / 'cache', Files([Path(path)]), valid_share=0.1)
+    if is_read == 'read':
+        cache.corpus()
+    measure(lambda: cache.tokens(cache.corpus(), tokenizer))
     shutil.rmtree(Path(data) / 'cache')
 
 
@@ -156,7 +155,8 @@ def loader_speed(loader: TrainLoader, n_rounds: int) -> float:
 def bpe_results(folder: Path, n_rounds: int) -> dict[str, list[list[float]]]:
     """What `measure` gives for each way in each round."""
     ways = {'tokenizers alone': ('bpe_alone', 'none'), 'tokenizers and ids': ('bpe_alone', 'ids'),
-            "nanoGPT's way": ('bpe_prepare',), 'BPE': ('bpe_ours',)}
+            "nanoGPT's way": ('bpe_prepare',),
+            'BPE': ('bpe_ours', 'new'), 'BPE, text read before': ('bpe_ours', 'read')}
     results: dict[str, list] = {name: [] for name in ways}
     for _ in range(n_rounds):
         for name, (function, *more) in ways.items():
@@ -204,10 +204,12 @@ def main():
         tokens = cache.tokens(cache.corpus(), tokenizer)
         packs = Packs(tokens.train, tokens.train_ends, seq_len=128, padding_token=0)
         packed = loader_speed(TrainLoader(packs, batch_size=64, seed=1), arguments.rounds)
-    for name in 'tokenizers alone', 'tokenizers and ids':
-        ratios = [other[0] / ours[0] for other, ours in zip(results[name], results['BPE'], strict=True)]
-        print(f'\nBPE has {statistics.median(ratios):.0%} of the speed of {name}', end='')
-    print(f'\n\nThe loader: {stream / 1e6:.0f} million tokens/s in batches of 64 × 128; with packing=documents '
+    print()
+    for ours in 'BPE', 'BPE, text read before':
+        shares = [statistics.median(a[0] / b[0] for a, b in zip(results[name], results[ours], strict=True))
+                  for name in ('tokenizers alone', 'tokenizers and ids')]
+        print(f'{ours}: {shares[0]:.0%} of the speed of tokenizers alone, {shares[1]:.0%} of tokenizers and ids')
+    print(f'\nThe loader: {stream / 1e6:.0f} million tokens/s in batches of 64 × 128; with packing=documents '
           f'{packed / 1e6:.0f} million, and {len(tokens.train) / (len(packs) * 128):.1%} is no padding')
 
 
