@@ -7,8 +7,10 @@ import argparse
 import itertools
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labml_mlm import delivery, log_file, runs
@@ -114,45 +116,33 @@ def _chunks() -> Iterator[list[str]]:
 
 def evaluate(parsed: argparse.Namespace):
     """How well a model knows a text."""
-    import numpy as np
-    import torch
-
     from labml_mlm import evaluate as evaluation
-    from labml_mlm.data import Batch
-    from labml_mlm.documents import Files
     from labml_mlm.pretrained import load
-    from labml_mlm.text_files import expanded
 
     pretrained = load(parsed.run, which=parsed.checkpoint, folder=parsed.path)
-    conf = pretrained.configs
     print(f'Using {pretrained.about}', file=sys.stderr)
     if parsed.text:
-        encoded = [[tokens for tokens, _ in pretrained.tokenizer.encode_documents(Files([expanded(path)]))]
-                   for path in parsed.text]
-        texts = [torch.from_numpy(np.concatenate(parts).astype(np.int64)) for parts in encoded]
-        batches = list(itertools.chain.from_iterable(
-            evaluation.windows(text, seq_len=conf.seq_len, batch_size=conf.valid_batch_size) for text in texts))
+        # Its tokens are needed for as long as this runs
+        scratch = tempfile.TemporaryDirectory(prefix='labml_mlm-')
+        batches = evaluation.batches_of(parsed.text, pretrained, Path(scratch.name))
     else:
         try:
             batches = pretrained.validation_batches()
         except UserError as e:
             raise UserError(f'{e}. --text FILE evaluates on another text') from None
-    batches = [Batch.of(batch, padding_token=conf.padding_token, is_padded=conf.is_padded) for batch in batches]
-    n_tokens = sum(batch.n_tokens for batch in batches)
-    is_shown = sys.stderr.isatty()
+    is_shown = sys.stderr.isatty() and hasattr(batches, '__len__')
 
     def progress(done: int):
         if is_shown:
-            print(f'\r{done / n_tokens:6.1%}', end='\r' if done == n_tokens else '', file=sys.stderr, flush=True)
+            end = '\r' if done == len(batches) else ''
+            print(f'\r{done / len(batches):6.1%}', end=end, file=sys.stderr, flush=True)
 
     result = evaluation.evaluate(pretrained, batches, is_pseudo=parsed.pseudo, progress=progress)
     if parsed.json:
         print(json.dumps(result._asdict()))
         return
-    unk = pretrained.tokenizer.special.unk
-    unknown = 0 if unk is None else sum(int((batch.tokens == unk).sum()) for batch in batches)
     print(f'{result.n_tokens:,} tokens, {result.n_masked:,} of them masked'
-          + (f'; {unknown:,} are not in the vocabulary' if unknown else ''))
+          + (f'; {result.n_unknown:,} are not in the vocabulary' if result.n_unknown else ''))
     print(f'{"":9}{"loss":>9}{"accuracy":>11}{"perplexity":>13}')
     print(f'{"model":9}{result.loss:9.4f}{result.accuracy:11.4f}{result.perplexity:13.3f}')
     print(f'{"unigram":9}{result.unigram_loss:9.4f}{result.unigram_accuracy:11.4f}{result.unigram_perplexity:13.3f}')

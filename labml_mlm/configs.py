@@ -97,6 +97,10 @@ class MLMConfigs(RunConfigs):
         if self.seq_len > self.model.max_seq_len:
             raise UserError(f'seq_len={self.seq_len} is longer than the positions of this model allow: '
                             f'{self.model.max_seq_len}. transformer.encoder_attn=sdpa_rotary takes any length')
+        valid = self._get_computed('valid_tokens')
+        is_maskable = self.valid_mlm.is_maskable
+        if valid is not None and not any(is_maskable[part.long()].any() for part in valid.split(1 << 20)):
+            raise UserError('the text for validation has no token that can be masked: none of it is in the vocabulary')
         _ = self.sampler
 
     def step(self, batch: Tensor | Batch, batch_idx: BatchIndex):

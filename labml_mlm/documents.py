@@ -35,7 +35,7 @@ class Files:
       (`.gz`) or Zstandard (`.zst`)
     * `field` is the field of a JSON line that has the text
     * `errors` says what becomes of what is no text: `strict` refuses it, `skip` leaves out the document, and `replace`
-      has U+FFFD in place of what cannot be decoded
+      has U+FFFD in place of what cannot be decoded, and leaves out what is no text otherwise (binary, no JSON, empty)
     * `unit` is `file` for a document a file or JSON line, or `paragraph` for one wherever a line is blank
 
     Line ends are `\\n`, whatever they were. Raises `UserError` at the end of the first reading if there is nothing to
@@ -89,17 +89,27 @@ class Files:
         with open_text(path) as f:
             for number, line in enumerate(f, start=1):
                 if line.strip() and (path, number) not in left_out:
-                    yield _normal(self._text_of(line)), True
+                    yield self._text_of(line), True
 
     def _text_of(self, line: bytes) -> str:
         """The text of a JSON line. Raises `ValueError` if it has none."""
-        record = json.loads(line.decode('utf-8', self._decoding))
+        try:
+            record = json.loads(line.decode('utf-8-sig', self._decoding))
+        except (json.JSONDecodeError, RecursionError):
+            raise ValueError('is no JSON') from None
         text = record.get(self.field) if isinstance(record, dict) else None
         if not isinstance(text, str):
-            raise ValueError(f'has no text in the field `{self.field}`')
+            fields = f': its fields are {", ".join(map(repr, record))}' if isinstance(record, dict) else ''
+            raise ValueError(f'has no text in the field `{self.field}`, which text_field names{fields}')
         if not text:
             raise ValueError('is empty')
-        return text
+        try:
+            text.encode()
+        except UnicodeEncodeError as e:
+            if self._decoding == 'strict':
+                raise ValueError(f'has half of a character: U+{ord(text[e.start]):04X}') from None
+            text = text.encode('utf-16-le', 'surrogatepass').decode('utf-16-le', 'replace')
+        return text.replace('\r\n', '\n').replace('\r', '\n')
 
     def _examined(self, wrong: dict[tuple[Path, int], str], with_text: list[Path]) -> Iterator[Piece]:
         """
@@ -115,8 +125,8 @@ class Files:
                     yield piece
             except UnicodeDecodeError as e:
                 wrong[path, 0] = f'is not UTF-8 text: invalid byte 0x{e.object[e.start]:02x}'
-            except _Binary:
-                wrong[path, 0] = 'is binary: it has the character NUL'
+            except _Binary as e:
+                wrong[path, 0] = str(e)
             except (OSError, EOFError) as e:
                 wrong[path, 0] = f'cannot be read: {getattr(e, "strerror", None) or e}'
             except Exception as e:  # what a decompressor raises
@@ -137,14 +147,18 @@ class Files:
                 except UnicodeDecodeError:
                     wrong[path, number] = 'is not UTF-8 text'
                 except ValueError as e:
-                    wrong[path, number] = 'is no JSON' if isinstance(e, json.JSONDecodeError) else str(e)
+                    wrong[path, number] = str(e)
                 else:
-                    yield _normal(text), True
+                    yield text, True
 
     def _concluded(self, wrong: dict[tuple[Path, int], str], with_text: list[Path]) -> set[tuple[Path, int]]:
         """Says what is wrong, after a reading. Returns what is to be left out."""
         if wrong and self.errors == 'strict':
-            raise UserError(_named(wrong) + ('. text_errors=skip leaves them out' if len(self.paths) > 1 else ''))
+            is_some = len(self.paths) > 1 or any(line for _, line in wrong)
+            hints = ['text_errors=skip leaves them out'] * is_some + \
+                ['text_errors=replace has U+FFFD in place of what is not UTF-8'] * any('UTF-8 text' in what
+                                                                                      for what in wrong.values())
+            raise UserError('. '.join([_named(wrong), ', '.join(hints)] if hints else [_named(wrong)]))
         if not with_text:
             raise UserError('there is no text: ' + (_named(wrong) if wrong else 'no file to read'))
         if wrong:
@@ -190,15 +204,6 @@ class Texts:
                 yield document[begin:begin + _CHUNK], begin + _CHUNK >= len(document)
 
 
-def _pieces(self, documents: Iterable[str]) -> Iterator[Piece]:
-        for document in documents:
-            if not isinstance(document, str):
-                raise UserError(f'a document has to be a text, and one is a {type(document).__name__}')
-            # No longer ones than those of a file
-            for begin in range(0, max(len(document), 1), _CHUNK):
-                yield document[begin:begin + _CHUNK], begin + _CHUNK >= len(document)
-
-
 def _pieces(path: Path, *, errors: str) -> Iterator[Piece]:
     """The one document of a text file. Raises `UnicodeDecodeError` and `_Binary`."""
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder('utf-8-sig')(errors), translate=True)
@@ -206,17 +211,14 @@ def _pieces(path: Path, *, errors: str) -> Iterator[Piece]:
         chunk = f.read(_CHUNK)
         while True:
             if b'\0' in chunk:
-                raise _Binary
+                raise _Binary('is UTF-16, and not UTF-8 text' if chunk.startswith((b'\xff\xfe', b'\xfe\xff')) else
+                              'is binary: it has the character NUL')
             # An end is seen before it is reached, as the last piece says that it is
             following = f.read(_CHUNK)
             yield decoder.decode(chunk, final=not following), not following
             if not following:
                 return
             chunk = following
-
-
-def _normal(text: str) -> str:
-    return text.replace('\r\n', '\n').replace('\r', '\n')
 
 
 def _paragraphs(pieces: Iterable[Piece]) -> Iterator[Piece]:

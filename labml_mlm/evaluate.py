@@ -14,16 +14,21 @@ $$\mathrm{PPPL} = \exp \Big( -\frac{1}{N} \sum_t \log p(w_t \mid W_{\setminus t}
 It has no masks to choose, and takes as many passes of a window as the window has tokens.
 """
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from labml_mlm.data import Batch
+from labml_mlm.data import Batch, ValidLoader
+from labml_mlm.documents import Files
 from labml_mlm.errors import UserError
-from labml_mlm.pretrained import Pretrained
+from labml_mlm.packs import Packs
+from labml_mlm.pretrained import Pretrained, silent
+from labml_mlm.text_files import expanded, folder_files
+from labml_mlm.token_cache import TokenCache
 
 # Tokens of a batch of pseudo-perplexity
 _BATCH_TOKENS = 1 << 15
@@ -31,9 +36,10 @@ _BATCH_TOKENS = 1 << 15
 
 class Evaluation(NamedTuple):
     """Figures of a text; losses are in nats a masked token."""
-    # Tokens of the text, and how many of them were masked
+    # Tokens of the text, how many of them were masked, and how many are not in the vocabulary
     n_tokens: int
     n_masked: int
+    n_unknown: int
     loss: float
     accuracy: float
     perplexity: float
@@ -43,23 +49,60 @@ class Evaluation(NamedTuple):
     pseudo_perplexity: float | None = None
 
 
-def windows(tokens: Tensor, *, seq_len: int, batch_size: int) -> Iterator[Tensor]:
-    """The windows of a text in batches, `[seq_len, batch_size]`, and what is left at its end as a batch of its own."""
-    n = len(tokens) // seq_len * seq_len
-    for batch in tokens[:n].view(-1, seq_len).split(batch_size):
-        if len(batch):
-            yield batch.T.long()
-    if n < len(tokens):
-        yield tokens[n:, None].long()
+class Text:
+    """
+    ## The windows of a text in batches, `[seq_len, batch_size]`, and what is left at its end as a batch of its own
+
+    * `tokens` is the text, `[n]`
+    """
+
+    def __init__(self, tokens: Tensor, *, seq_len: int, batch_size: int):
+        n = len(tokens) // seq_len * seq_len
+        # `[n_windows, seq_len]`, and the rest
+        self._windows, self._rest = tokens[:n].view(-1, seq_len), tokens[n:]
+        self._batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self._windows) // self._batch_size) + bool(len(self._rest))
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for begin in range(0, len(self._windows), self._batch_size):
+            yield self._windows[begin:begin + self._batch_size].long().T
+        if len(self._rest):
+            yield self._rest[:, None].long()
+
+
+def batches_of(paths: Sequence[str], pretrained: Pretrained, folder: Path) -> Iterable[Tensor | Batch]:
+    """
+    The windows of a text, which is read as the run reads its own.
+
+    * `paths` are files, or folders of files
+    * `folder` is where its tokens are kept for as long as they are needed
+
+    Raises `UserError` if there is nothing to read, and for what is no text.
+    """
+    conf = pretrained.configs
+    files = [file for path in map(expanded, paths)
+             for file in (folder_files(path, conf.text_glob) if path.is_dir() else [path])]
+    cache = TokenCache(folder, Files(files, field=conf.text_field, errors=conf.text_errors, unit=conf.text_unit),
+                       valid_share=None)
+    cache.is_said = False
+    with silent():
+        found = cache.tokens(cache.corpus(), pretrained.tokenizer)
+        conf.valid_tokens, conf.valid_ends = torch.from_numpy(found.train), torch.from_numpy(found.train_ends)
+        windows = conf.packing('valid')
+        if isinstance(windows, Packs):
+            return ValidLoader(windows, batch_size=conf.valid_batch_size)
+        return Text(conf.valid_tokens, seq_len=conf.seq_len, batch_size=conf.valid_batch_size)
 
 
 @torch.no_grad()
 def evaluate(pretrained: Pretrained, batches: Iterable[Tensor | Batch], *, is_pseudo: bool = False,
-             progress: Callable[[int], None] = lambda n_tokens: None) -> Evaluation:
+             progress: Callable[[int], None] = lambda n_batches: None) -> Evaluation:
     """
     * `batches` are windows of token ids, `[seq_len, batch_size]`, or are `Batch`es of such
     * `is_pseudo` adds the pseudo-perplexity
-    * `progress` is called with the number of tokens so far
+    * `progress` is called with the number of batches so far
 
     Raises `UserError` if there is nothing to mask.
     """
@@ -69,7 +112,7 @@ def evaluate(pretrained: Pretrained, batches: Iterable[Tensor | Batch], *, is_ps
     # Of each token, how often it occurs and how often it was masked; `[n_vocabulary]`
     counts = torch.zeros(mlm.n_tokens, dtype=torch.long)
     labelled = torch.zeros_like(counts)
-    for batch in batches:
+    for number, batch in enumerate(batches, start=1):
         batch = Batch.of(batch, padding_token=model.padding_token, is_padded=pretrained.configs.is_padded).to(device)
         x, key_padding, document = batch
         masked, labels = mlm(x)
@@ -82,16 +125,18 @@ def evaluate(pretrained: Pretrained, batches: Iterable[Tensor | Batch], *, is_ps
         if is_pseudo:
             of_batch, n = _pseudo_log_likelihood(pretrained, batch)
             log_p, n_pseudo = log_p + of_batch, n_pseudo + n
-        progress(n_tokens)
+        progress(number)
 
     n_masked = int(labelled.sum())
     if not n_masked:
         raise UserError('the text has no token that can be masked')
+    unk = pretrained.tokenizer.special.unk
+    n_unknown = 0 if unk is None else int(counts[unk])
     counts[~mlm.is_maskable.cpu()] = 0
     unigram_loss = -(labelled * (counts.double() / counts.sum()).clamp(min=1e-300).log()).sum().item() / n_masked + 0.
-    return Evaluation(n_tokens, n_masked, loss_sum / n_masked, n_correct / n_masked, _exp(loss_sum / n_masked),
-                      unigram_loss, labelled[counts.argmax()].item() / n_masked, _exp(unigram_loss),
-                      _exp(-log_p / n_pseudo) if is_pseudo else None)
+    return Evaluation(n_tokens, n_masked, n_unknown, loss_sum / n_masked, n_correct / n_masked,
+                      _exp(loss_sum / n_masked), unigram_loss, labelled[counts.argmax()].item() / n_masked,
+                      _exp(unigram_loss), _exp(-log_p / n_pseudo) if is_pseudo else None)
 
 
 def _exp(x: float) -> float:

@@ -9,7 +9,7 @@
 `load` builds the model from the checkpoint alone: the text that it was trained on is not needed, and nothing that comes
 with the checkpoint is executed.
 """
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -76,21 +76,21 @@ class Pretrained:
             ''.join(pieces).encode()
         except UnicodeEncodeError:
             raise UserError('the text is not UTF-8') from None
-        mask = np.array([self.configs.mask_token])
-        parts = [part for piece in pieces for part in (mask, self.tokenizer.encode(piece))]
-        ids = np.concatenate(parts[1:])
+        ids = self.tokenizer.encode_masked(pieces).astype(np.int64)
+        # Those of a run may be another one than that of the tokenizer
+        ids[ids == self.tokenizer.special.mask] = self.configs.mask_token
         if self.tokenizer.special.unk in ids.tolist():
-            unknown = ', '.join(map(repr, self.tokenizer.unknown(''.join(pieces))))
-            raise UserError(f'the model does not know {unknown}, which the text that it was trained on does not have')
+            unknown = ', '.join(sorted({repr(part) for piece in pieces for part in self.tokenizer.unknown(piece)}))
+            raise UserError(f'the model does not know {unknown}, which is not in its vocabulary')
         if not len(ids):
             raise UserError('the text is empty')
         if len(ids) > self._max_seq_len:
             raise UserError(f'the text has {len(ids):,} tokens, and the model takes {self._max_seq_len:,} at most')
-        return torch.from_numpy(ids).long()
+        return torch.from_numpy(ids)
 
-    def validation_batches(self) -> list[Tensor | Batch]:
+    def validation_batches(self) -> Iterable[Tensor | Batch]:
         """
-        What the run was validated on, `[seq_len, batch_size]` each.
+        What the run was validated on, `[seq_len, batch_size]` each; it may be gone through several times.
 
         Raises `UserError` if its text is not there any more, or is another one by now.
         """
@@ -101,8 +101,8 @@ class Pretrained:
                 raise UserError(f'the run was validated on {name}={value}, which is not known here: '
                                 f'give another text, or `configs` of the class that has it')
         # Its text and tokens are in the data of its own project, wherever one stands
-        with _silent(), in_project_of(self.checkpoint.path.parent):
-            batches = list(self.configs.valid_loader)
+        with silent(), in_project_of(self.checkpoint.path.parent):
+            batches = self.configs.valid_loader
             check_same(self.configs, self.checkpoint.document['configs'])
             return batches
 
@@ -164,7 +164,7 @@ def load(run: str | Path, *, which: str = 'best', configs: MLMConfigs | None = N
     found, at = runs.find(Path() if path.is_dir() else logs_of(Path(folder)), str(run))
     chosen, about, tensors = _read(found, at, str(which).replace(',', ''))
     conf = MLMConfigs() if configs is None else configs
-    with _silent(), torch.random.fork_rng(devices=[]):
+    with silent(), torch.random.fork_rng(devices=[]):
         _configure(conf, chosen, device)
         # Masks for `evaluate`
         model, _ = conf.model, conf.valid_mlm
@@ -239,7 +239,7 @@ def _configure(conf: MLMConfigs, chosen: Checkpoint, device: str | torch.device 
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """Without labml's `Prepare …` lines."""
     monitor = monitor_singleton()
     before = monitor._Monitor__is_silent

@@ -5,6 +5,7 @@ A long document is encoded in segments, side by side on all cores. Their tokens 
 is at the end of a line, before the line end and all white space around it. There a tokenizer that splits a text at
 white space, before or after it, begins a new token in any case.
 """
+import re
 from collections.abc import Iterable, Iterator
 
 from labml_mlm.documents import Piece
@@ -12,6 +13,7 @@ from labml_mlm.documents import Piece
 # Characters
 SEGMENT = 1 << 14
 _LONGEST = 1 << 23
+_NO_SPACE = re.compile(r'\S')
 
 
 def segments(pieces: Iterable[Piece], size: int = SEGMENT) -> Iterator[Piece]:
@@ -40,11 +42,13 @@ def segments(pieces: Iterable[Piece], size: int = SEGMENT) -> Iterator[Piece]:
 
 def _before_line_end(text: str, begin: int, end: int) -> int | None:
     """The last place between `begin` and `end` where a line ends, or the first after `end`; `None` without any."""
-    at = text.rfind('\n', begin + 1, end)
-    while True:
-        # White space alone is no segment
-        if at > begin and (cut := begin + len(text[begin:at].rstrip())) > begin:
-            return cut
-        at = text.find('\n', max(at + 1, end))
-        if at < 0:
-            return None
+    # White space alone is no segment
+    first = _NO_SPACE.search(text, begin)
+    if first is None:
+        return None
+    at = text.rfind('\n', first.end(), end)
+    if at < 0:
+        at = text.find('\n', max(first.end(), end))
+    while at > 0 and text[at - 1].isspace():
+        at -= 1
+    return None if at < 0 else at

@@ -59,10 +59,12 @@ class Progress:
         self._now = time.monotonic()
 
     def end_step(self, batch: Any):
-        """A training step is over. `batch` is `[seq_len, batch_size]`, or a tuple that begins with such, or whatever a
-        loader of the user's own gives."""
+        """
+        A training step is over. `batch` is `[seq_len, batch_size]`, or a tuple or list that begins with such, or
+        whatever a loader of the user's own gives.
+        """
         self.batches += 1
-        tokens = batch[0] if isinstance(batch, tuple) and batch else batch
+        tokens = batch[0] if isinstance(batch, tuple | list) and batch else batch
         self.windows += tokens.shape[1] if isinstance(tokens, Tensor) and tokens.ndim > 1 else 0
         self.steps += 1
         self.tokens = tracker.get_global_step()

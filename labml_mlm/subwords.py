@@ -15,6 +15,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,8 @@ _LONG_SEGMENT = 1 << 22
 _BATCH = (1 << 17) * (os.cpu_count() or 1)
 # Batches, those that wait included
 _N_AT_ONCE = 3
+_HALF = re.compile('[\ud800-\udfff]')
+_LONG_WORD = re.compile(r'\S{1000}')
 # torchtext's rules, in its order
 _BASIC_ENGLISH = [("'", " '  "), ('"', ''), ('.', ' . '), ('<br />', ' '), (',', ' , '), ('(', ' ( '), (')', ' ) '),
                   ('!', ' ! '), ('?', ' ? '), (';', ' '), (':', ' ')]
@@ -97,8 +100,8 @@ class SubwordTokenizer:
         """Token ids, `int32` of shape `[n]`. Raises `UserError` for what is no Unicode text (half of a character)."""
         try:
             return np.array(self.tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
-        except (UnicodeEncodeError, TypeError) as e:
-            raise _no_text(text) or e from None
+        except Exception as e:  # tokenizers raises nothing more special
+            raise _cannot_encode([text], e) from None
 
     def encode_documents(self, pieces: Iterable[Piece]) -> Iterator[tuple[np.ndarray, bool]]:
         """
@@ -115,6 +118,19 @@ class SubwordTokenizer:
                     yield from pending.popleft().result()
             while pending:
                 yield from pending.popleft().result()
+
+    def encode_masked(self, pieces: Sequence[str]) -> np.ndarray:
+        """Token ids of the pieces of a text, with that of `[MASK]` between each two; raises what `encode` does."""
+        names = [token.content for token in self.tokenizer.get_added_tokens_decoder().values()]
+        if any(name in piece for piece in pieces for name in names):
+            # Not as one text: those would be read as special tokens
+            mask = np.array([self.special.mask], np.int32)
+            return np.concatenate([part for piece in pieces for part in (mask, self.encode(piece))][1:])
+        self.tokenizer.encode_special_tokens = False
+        try:
+            return self.encode(self.tokenizer.id_to_token(self.special.mask).join(pieces))
+        finally:
+            self.tokenizer.encode_special_tokens = True
 
     def unknown(self, text: str) -> list[str]:
         """What in `text` is not in the vocabulary, sorted, each once."""
@@ -134,15 +150,15 @@ class SubwordTokenizer:
         texts = [text for text, _ in batch]
         try:
             encoded = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        except (UnicodeEncodeError, TypeError) as e:
-            raise next(filter(None, map(_no_text, texts)), e) from None
+        except Exception as e:  # tokenizers raises nothing more special
+            raise _cannot_encode(texts, e) from None
         return [(np.fromiter(of_text.ids, np.int32, len(of_text)), is_last)
                 for of_text, (_, is_last) in zip(encoded, batch, strict=True)]
 
     @functools.cached_property
     def _is_the_same_in_segments(self) -> bool:
         """Does a text have the tokens of its parts? A tokenizer that puts something in front of a text has not."""
-        parts = 'Some words,\n  and', '\n\n more of them', ' x'
+        parts = 'Some words,\n  and', '\n\n more of them.', '\n\nend', ' x'
         of_parts = [i for part in parts for i in self.encode(part).tolist()]
         return self.encode(''.join(parts)).tolist() == of_parts
 
@@ -182,7 +198,11 @@ def wordpiece(texts: Iterable[str], *, vocab_size: int) -> SubwordTokenizer:
     tokenizer.decoder = decoders.WordPiece()
     # The trainer numbers letters that go on a word as it comes upon them, in another order each time, and so decides
     # between equally frequent pairs. Those that it has got already keep their numbers
-    tokenizer.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=1, show_progress=False))
+    _train(tokenizer, trainers.WordPieceTrainer(vocab_size=1, show_progress=False), texts)
+    if vocab_size < (n := tokenizer.get_vocab_size() + len(SPECIAL_TOKENS)):
+        raise UserError(f'vocab_size={vocab_size}: WordPiece has a token for each letter that begins a word, for each '
+                        f'that goes on one, and {len(SPECIAL_TOKENS)} special ones; for this text it has to be at '
+                        f'least {n:,}. tokenizer=bpe does with any number from 261 on')
     letters = sorted(token for token in tokenizer.get_vocab() if len(token) == 3 and token.startswith('##'))
     return _trained(tokenizer, trainers.WordPieceTrainer(
         vocab_size=vocab_size, special_tokens=[*SPECIAL_TOKENS, *letters], show_progress=False), texts)
@@ -208,7 +228,7 @@ def from_file(path: Path) -> SubwordTokenizer:
 
 
 def _trained(tokenizer: Tokenizer, trainer: Any, texts: Iterable[str]) -> SubwordTokenizer:
-    tokenizer.train_from_iterator(texts, trainer)
+    _train(tokenizer, trainer, texts)
     about = json.loads(tokenizer.to_str())
     about['added_tokens'] = about['added_tokens'][:len(SPECIAL_TOKENS)]
     tokenizer = Tokenizer.from_str(json.dumps(about))
@@ -218,9 +238,22 @@ def _trained(tokenizer: Tokenizer, trainer: Any, texts: Iterable[str]) -> Subwor
     return SubwordTokenizer(tokenizer)
 
 
-def _no_text(text: str) -> UserError | None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as e:
-        return UserError(f'the text has half of a character: U+{ord(text[e.start]):04X}')
-    return None
+def _train(tokenizer: Tokenizer, trainer: Any, texts: Iterable[str]):
+    """Raises `UserError` for what is no Unicode text."""
+    def pieces() -> Iterator[str]:
+        for text in texts:
+            if half := _HALF.search(text):
+                raise _cannot_encode([text], half)
+            # Time goes with the square of the length of a word
+            begin = 0
+            for word in _LONG_WORD.finditer(text):
+                yield text[begin:word.end()]
+                begin = word.end()
+            yield text[begin:]
+    tokenizer.train_from_iterator(pieces(), trainer)
+
+
+def _cannot_encode(texts: list[str], reason: Any) -> UserError:
+    half = next(filter(None, map(_HALF.search, texts)), None)
+    return UserError(f'the text has half of a character: U+{ord(half[0]):04X}' if half else
+                     f'the tokenizer cannot encode the text: {reason}')

@@ -166,4 +166,7 @@ def _files(c: TextConfigs, paths: list[Path]) -> Files:
 
 @option(TextConfigs.corpus, 'read')
 def _corpus(c: TextConfigs):
+    if c._valid_cache is not None:
+        # The smaller one first, so that what is wrong with it is found soon
+        c._valid_cache.corpus()
     return c._token_cache.corpus()

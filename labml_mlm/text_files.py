@@ -33,12 +33,13 @@ def folder_files(folder: str | Path, pattern: str) -> list[Path]:
     """
     folder = expanded(folder)
     if not folder.is_dir():
-        raise UserError(f'{folder} is no folder')
+        raise UserError(f'{folder} is no folder' if folder.exists() else f'there is no folder {folder}')
     found = sorted(Path(path) for path in glob.glob(os.path.join(glob.escape(str(folder)), pattern), recursive=True))
     files = [path for path in found if path.is_file() and (pattern != ALL_TEXTS or kind_of(path) in _SUFFIXES)]
     if not files:
         raise UserError(f'there is no text in {folder}: ' + (
-            f'no file ends in {", ".join(_SUFFIXES)}, or in one of those and {" or ".join(_PACKED)}'
+            f'no file ends in {", ".join(_SUFFIXES)}, or in one of those and {" or ".join(_PACKED)}. '
+            "text_glob='**/*.py' or the like takes others"
             if pattern == ALL_TEXTS else f'{pattern} takes no file'))
     return files
 

@@ -22,6 +22,7 @@ from labml.logger import Text
 from labml_mlm import corpus as corpora
 from labml_mlm.corpus import Corpus
 from labml_mlm.documents import Piece
+from labml_mlm.errors import UserError
 from labml_mlm.files import write_atomically
 from labml_mlm.segments import SEGMENT, segments
 from labml_mlm.token_file import Damaged, TokenFile, Writer, only_one
@@ -46,7 +47,8 @@ class TokenCache:
     def __init__(self, folder: Path, documents: Any, *, valid_share: float | None,
                  progress: Callable[[float], None] = lambda share: None):
         self.folder = folder
-        self.documents: Iterable[Piece] = documents
+        self.documents = documents
+        self._identity: Any = None
         self.valid_share = valid_share
         self.progress = progress
         # Is it said if they are there?
@@ -59,7 +61,7 @@ class TokenCache:
         if self._corpus_path is not None:
             with contextlib.suppress(OSError, ValueError, TypeError):
                 return Corpus(**json.loads(self._corpus_path.read_bytes()))
-        corpus, self._is_valid = corpora.read(self.documents, valid_share=self.valid_share)
+        corpus = self._read()
         if self._corpus_path is not None:
             write_atomically(self._corpus_path, json.dumps(corpus._asdict()).encode())
         return corpus
@@ -73,6 +75,8 @@ class TokenCache:
         """
         path = self.folder / f'{_key([corpus.sha256, sample, about])}.tokenizer.json'
         if (found := _json_in(path)) is not None:
+            if self.is_said:
+                logger.log(f'Using the tokenizer in {path}', Text.meta)
             return found
         with only_one(path):
             # Another process may have made it meanwhile
@@ -121,20 +125,30 @@ class TokenCache:
             raise OSError(f'cannot write the tokens to {path.parent}: {e.strerror or e}') from e
 
     def _try_to_write(self, path: Path, corpus: Corpus, tokenizer: Tokenizer):
-        if self._is_valid is None:
-            _, self._is_valid = corpora.read(self.documents, valid_share=self.valid_share)
+        if self._is_valid is None and self._read() != corpus:
+            raise _altered()
         writer, number = Writer(path.parent, n_tokens=tokenizer.n_tokens), 0
         # The parts and the whole are there at the same time
         _check_space(path.parent, 2 * self._estimated(corpus, tokenizer) * writer.dtype.itemsize)
         separator = np.array([tokenizer.special.sep] * (corpus.n_documents > 1), writer.dtype)
         for tokens, is_last in tokenizer.encode_documents(self._counted(corpus)):
-            is_valid = bool(self._is_valid[number])
-            writer.add(tokens, is_last=False, is_valid=is_valid)
-            if is_last:
-                writer.add(separator, is_last=True, is_valid=is_valid)
-                number += 1
+            if number == len(self._is_valid):
+                raise _altered()
+            if is_last and len(separator):
+                tokens = np.append(tokens, separator)
+            writer.add(tokens, is_last=is_last, is_valid=bool(self._is_valid[number]))
+            number += is_last
+        if number < len(self._is_valid) or self.documents.identity != self._identity:
+            raise _altered()
         _check_space(path.parent, writer.n_bytes)
         writer.finish(path, about=corpus.sha256, valid_share=self.valid_share)
+
+    def _read(self) -> Corpus:
+        """Reads all of it."""
+        # What is found then is only true if it is the same in the end
+        self._identity = self.documents.identity
+        corpus, self._is_valid = corpora.read(self.documents, valid_share=self.valid_share)
+        return corpus
 
     def _estimated(self, corpus: Corpus, tokenizer: Tokenizer) -> int:
         """How many tokens it has, going by its beginning."""
@@ -177,6 +191,10 @@ def _json_in(path: Path) -> str | None:
     except (OSError, ValueError):
         return None
     return text
+
+
+def _altered() -> UserError:
+    return UserError('the text was altered while it was read: what it is now was not checked')
 
 
 def _check_space(folder: Path, needed: int):

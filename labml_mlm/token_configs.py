@@ -8,8 +8,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from labml import monit
+from labml import logger, monit
 from labml.configs import option
+from labml.internal.experiment import has_experiment
+from labml.logger import Text
 from torch import Tensor
 
 from labml_mlm.data import TrainLoader, ValidLoader, Windows, WindowSource
@@ -114,9 +116,9 @@ def _trained(c: TokenConfigs, kind: str) -> Tokenizer:
         return c._saved_tokenizer
     corpus, train = c.corpus, getattr(subwords, kind)
     with monit.section(f'Tokenizer {kind}', is_not_in_loop=True):
-        text = c._token_cache.trained(corpus, [kind, c.vocab_size], sample=c.tokenizer_sample, train=lambda texts:
-        train(
-            texts, vocab_size=c.vocab_size).files[subwords.FILE])
+        text = c._token_cache.trained(
+            corpus, [kind, c.vocab_size], sample=c.tokenizer_sample,
+            train=lambda texts: train(texts, vocab_size=c.vocab_size).files[subwords.FILE])
     return subwords.SubwordTokenizer.from_json(text)
 
 
@@ -155,6 +157,9 @@ def _encoded(c: TokenConfigs):
         if c._valid_cache is not None:
             of_its_own = c._valid_cache.tokens(c._valid_cache.corpus(), tokenizer)
             valid, valid_ends = of_its_own.train, of_its_own.train_ends
+    if len(found.train_ends) > 1 and has_experiment():
+        logger.log(f'{len(found.train_ends):,} documents to train on ({len(found.train):,} tokens), '
+                   f'{len(valid_ends):,} to validate on ({len(valid):,} tokens)', Text.meta)
     return Tokens(*map(torch.from_numpy, (found.train, valid, found.train_ends, valid_ends)))
 
 

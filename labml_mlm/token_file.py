@@ -13,6 +13,7 @@ turned since between two blocks is not.
 It is written beside and renamed when it is whole. Of two processes that want the same file one writes it and the other
 waits.
 """
+import array
 import contextlib
 import fcntl
 import hashlib
@@ -70,7 +71,8 @@ class TokenFile:
         n, cut, n_train = header['n_tokens'], header['n_train_tokens'], header['n_train_documents']
         # `c`: torch warns of what cannot be written; what is written stays in memory
         tokens = np.memmap(path, header['dtype'], 'c', _TOKENS_AT, (n,)) if n else np.zeros(0, header['dtype'])
-        ends = np.memmap(path, np.int64, 'c', header['ends_at'], (header['n_documents'],))
+        n_documents = header['n_documents']
+        ends = np.memmap(path, np.int64, 'c', header['ends_at'], (n_documents,)) if n_documents else np.zeros(0, int)
         self.train, self.valid = tokens[:cut], tokens[cut:]
         self.train_ends, self.valid_ends = ends[:n_train], ends[n_train:] - cut
 
@@ -103,11 +105,11 @@ class Writer:
         """
         train, valid = self._parts
         n, cut, n_train = train.n + valid.n, train.n, len(train.ends)
-        ends = [*train.ends, *(train.n + end for end in valid.ends)]
+        ends = np.concatenate([np.array(train.ends, np.int64), np.array(valid.ends, np.int64) + train.n])
         if not valid.ends and valid_share is not None:
             cut = int(n * (1 - valid_share))
-            before = [end for end in ends if end < cut]
-            ends, n_train = [*before, cut, *(end for end in ends if end > cut)], len(before) + 1
+            n_train = int((ends < cut).sum()) + 1
+            ends = np.concatenate([ends[ends < cut], [cut], ends[ends > cut]])
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.', suffix='.new', delete=False) as f:
             try:
                 f.seek(_TOKENS_AT)
@@ -117,7 +119,7 @@ class Writer:
                 # Numbers are mapped where they are aligned
                 ends_at = -(-f.tell() // 8) * 8
                 f.seek(ends_at)
-                f.write(np.array(ends, np.int64).tobytes())
+                f.write(ends.tobytes())
                 header = {'dtype': self.dtype.str, 'n_tokens': n, 'n_train_tokens': cut, 'about': about,
                           'n_documents': len(ends), 'n_train_documents': n_train, 'ends_at': ends_at, 'size': f.tell()}
                 header['blocks'] = _sums(f, n * self.dtype.itemsize)
@@ -140,7 +142,7 @@ class _Part:
     def __init__(self, folder: Path):
         self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  it lives as long as this
         self.n = 0
-        self.ends: list[int] = []
+        self.ends = array.array('q')
 
     def add(self, tokens: np.ndarray, *, is_last: bool):
         self.file.write(tokens.tobytes())

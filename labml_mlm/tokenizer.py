@@ -66,6 +66,9 @@ class Tokenizer(Protocol):
     def encode_documents(self, pieces: Iterable[Piece]) -> Iterator[tuple[np.ndarray, bool]]:
         """Token ids of documents that come in pieces, each with whether it ends its document."""
 
+    def encode_masked(self, pieces: Sequence[str]) -> np.ndarray:
+        """Token ids of the pieces of a text, with that of `[MASK]` between each two."""
+
     def unknown(self, text: str) -> list[str]:
         """What in `text` is not in the vocabulary, sorted, each once."""
 
@@ -139,6 +142,11 @@ class CharacterTokenizer:
         """Token ids of documents that come in pieces, each with whether it ends its document."""
         for piece, is_last in pieces:
             yield self.encode(piece), is_last
+
+    def encode_masked(self, pieces: Sequence[str]) -> np.ndarray:
+        """Token ids of the pieces of a text, with that of `[MASK]` between each two."""
+        mask = np.array([self.special.mask])
+        return np.concatenate([part for piece in pieces for part in (mask, self.encode(piece))][1:])
 
     def unknown(self, text: str) -> list[str]:
         """The characters of `text` that are not in the vocabulary, sorted, each once."""

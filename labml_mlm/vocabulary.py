@@ -30,12 +30,19 @@ def special_of(tokenizer: Tokenizer) -> Special:
     if found['mask'] is None:
         raise UserError('has no [MASK], which a masked language model cannot do without: its special tokens are '
                         + (', '.join(names) or 'none'))
+    ids = set(tokenizer.get_vocab(with_added_tokens=True).values())
     for role in 'pad', 'sep':
         if found[role] is None:
+            if len(ids) <= max(ids):
+                # tokenizers would give it the id of another token
+                raise UserError(f'has no [{role.upper()}], and none can be added, as its ids have gaps')
             tokenizer.add_special_tokens([f'[{role.upper()}]'])
             found[role] = tokenizer.token_to_id(f'[{role.upper()}]')
+            ids.add(found[role])
     others = [i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special]
-    return Special(**found, others=tuple(sorted(set(others) - set(found.values()))))
+    # An id that no token has is never to be drawn
+    gaps = set(range(max(ids))) - ids
+    return Special(**found, others=tuple(sorted({*others, *gaps} - set(found.values()))))
 
 
 def parts_of(tokenizer: Tokenizer) -> list[str | bytes]:

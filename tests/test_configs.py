@@ -227,7 +227,7 @@ def test_sample_leaves_training_as_it_is(build, tracked, capsys):
     ({'text': 'file', 'text_path': ''}, 'text=file needs a file: text_path=PATH'),
     ({'text_path': '/nowhere/at/all.txt'}, '/nowhere/at/all.txt cannot be read: No such file'),
     ({'text': 'folder', 'text_path': ''}, 'text=folder needs a folder: text_path=PATH'),
-    ({'text': 'folder', 'text_path': '/nowhere'}, '/nowhere is no folder'),
+    ({'text': 'folder', 'text_path': '/nowhere'}, 'there is no folder /nowhere'),
     ({'text': 'file', 'text_path': '/'}, '/ is a folder, and not one text file: text=folder takes it'),
     ({'text_errors': 'ignore'}, 'text_errors=ignore: it can be strict, skip, replace'),
     ({'text_unit': 'paragraphs'}, 'text_unit=paragraphs: it can be file, paragraph. Did you mean `paragraph`'),
@@ -261,7 +261,7 @@ def test_a_subclass_with_an_item_and_an_option():
     conf = OwnConfigs()
     conf._set_values({**SMALL_VALUES, **parse_overrides(conf, ['text=repeated', 'repeats=3'])})
     assert conf.text == TEXT * 3
-    with pytest.raises(UserError, match='tiny_shakespeare, python_topics, file, folder, repeated'):
+    with pytest.raises(UserError, match='tiny_shakespeare, python_topics, python_sources, file, folder, repeated'):
         parse_overrides(conf, ['text=repeatd'])
     with pytest.raises(UserError, match='`repeats=x`: it has to be an integer'):
         parse_overrides(conf, ['repeats=x', 'text=repeated'])

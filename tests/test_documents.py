@@ -95,7 +95,9 @@ def test_what_is_no_text_is_named(wrong, chunk, monkeypatch):
     for said in SAID:
         assert said in message
     assert 'missing.txt cannot be read: No such file' in message
-    assert message.endswith('text_errors=skip leaves them out')
+    assert message.endswith('. text_errors=skip leaves them out, '
+                            'text_errors=replace has U+FFFD in place of what is not UTF-8')
+    assert message.startswith('10 files or lines are no text: ')
     assert 'good.txt' not in message
 
 

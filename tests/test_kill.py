@@ -72,12 +72,12 @@ def test_losses_of_killed_and_resumed_are_those_of_never_stopped(project):
     assert n_saving > 2
     # It was stopped all over the place, and training has not waited for the last of its lives
     places = [int(step) for step in re.findall(r'Going on with killed from .*/(\d+)$', out, re.MULTILINE)]
-    assert len(set(places)) > 8
+    assert len(set(places)) > 4
     result = project.run('--resume', 'killed')
     assert result.returncode == 0, result.stderr
 
     whole, killed = values_of(project.path / 'logs/test/whole/log.jsonl'), values_of(folder / 'log.jsonl')
-    assert max(places) > whole['loss.train'][-1][0] / 4
+    assert max(places) > whole['loss.train'][-1][0] / 10
     assert set(whole) == set(killed)
     for name in set(whole) - {'tokens_per_second'}:
         assert whole[name] == killed[name], name

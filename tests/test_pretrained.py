@@ -18,7 +18,7 @@ import labml_mlm
 from labml_mlm import FillMask, MLMConfigs, checkpoint
 from labml_mlm.__main__ import main
 from labml_mlm.errors import UserError
-from labml_mlm.evaluate import evaluate, windows
+from labml_mlm.evaluate import Text, evaluate
 
 # Enough to know the sentence by heart
 LEARN = ['transformer.n_layers=2', 'd_model=32', 'transformer.n_heads=4', 'seq_len=16', 'batch_size=16', 'epochs=16',
@@ -242,7 +242,7 @@ def test_evaluation_of_the_runs_own_text_is_its_validation(command, run):
 def test_evaluation_is_one_sum_over_all_windows(fill_mask):
     trained = fill_mask.pretrained
     tokens = torch.from_numpy(trained.tokenizer.encode('the quick brown fox jumps over the lazy dog\n' * 5))
-    batches = list(windows(tokens, seq_len=16, batch_size=3))
+    batches = list(Text(tokens, seq_len=16, batch_size=3))
     assert [batch.shape for batch in batches] == [(16, 3)] * 4 + [(16, 1), (12, 1)]
     assert torch.cat([batch.T.flatten() for batch in batches]).tolist() == tokens.tolist()
     result = evaluate(trained, batches)
@@ -271,7 +271,7 @@ def test_evaluation_is_one_sum_over_all_windows(fill_mask):
 def test_pseudo_perplexity_masks_each_token_in_turn(fill_mask):
     trained = fill_mask.pretrained
     tokens = torch.from_numpy(trained.tokenizer.encode('the quick brown dog jumps over')).long()
-    batches = list(windows(tokens, seq_len=16, batch_size=2))
+    batches = list(Text(tokens, seq_len=16, batch_size=2))
     total = 0.
     for batch in batches:
         for window in batch.T:
@@ -319,7 +319,7 @@ def test_evaluate_command(command, trained):
     assert code == 0, err
     assert err.startswith('Using ')
     lines = out.splitlines()
-    assert re.fullmatch(r'9,180 tokens, 1,\d\d\d of them masked; 40 are not in the vocabulary', lines[0])
+    assert re.fullmatch(r'9,182 tokens, 1,\d\d\d of them masked; 40 are not in the vocabulary', lines[0])
     assert lines[1].split() == ['loss', 'accuracy', 'perplexity']
     assert lines[2].startswith('model') and lines[3].startswith('unigram')
     assert re.fullmatch(r'Pseudo-perplexity \d+\.\d{3}', lines[4])

@@ -202,3 +202,60 @@ def test_one_that_puts_something_in_front_of_a_text_has_whole_documents():
     text = 'The quick\nfox\n' * 3000
     [(tokens, is_last)] = tokenizer.encode_documents([(text, True)])
     assert is_last and tokens.tolist() == tokenizer.encode(text).tolist()
+
+
+def test_blank_lines_without_end_take_no_time():
+    """Their number must not come in squared: this would take hours."""
+    text = 'one\n' + '\n' * 3_000_000 + 'two\n' + ' \n' * 100_000
+    found = [segment for segment, _ in segments([(text, True)], 1000)]
+    assert ''.join(found) == text
+
+
+def test_a_word_without_end_is_learnt_from_in_time():
+    letters = ''.join(chr(97 + i * i % 23 % 19) for i in range(400_000))
+    assert subwords.bpe([f'the quick {letters} fox'], vocab_size=300).n_tokens == 300
+
+
+def test_ids_with_gaps():
+    def with_gaps(*special):
+        tokenizer = Tokenizer(models.WordLevel({'a': 0, 'b': 5, '[MASK]': 3, '[UNK]': 2, 'c': 4,
+                                                **{name: 7 + i for i, name in enumerate(special)}}, unk_token='[UNK]'))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        tokenizer.add_special_tokens(['[MASK]', '[UNK]', *special])
+        return tokenizer.to_str()
+
+    with pytest.raises(UserError, match=r'has no \[PAD\], and none can be added, as its ids have gaps'):
+        SubwordTokenizer.from_json(with_gaps())
+    tokenizer = SubwordTokenizer.from_json(with_gaps('[PAD]', '[SEP]'))
+    assert tokenizer.special == (7, 2, None, 8, 3, (1, 6)) and tokenizer.n_tokens == 9
+
+
+def test_one_that_has_no_token_for_what_it_does_not_know():
+    tokenizer = Tokenizer(models.WordLevel({'a': 0, '[MASK]': 1, '[PAD]': 2, '[SEP]': 3}))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    with pytest.raises(UserError, match='the tokenizer cannot encode the text: '):
+        SubwordTokenizer(tokenizer).encode('a b')
+
+
+def test_wordpiece_has_room_for_all_letters_or_says_so():
+    with pytest.raises(UserError, match=r'vocab_size=60: WordPiece has a token for each letter.* at least \d\d\.'):
+        subwords.wordpiece([SENTENCE], vocab_size=60)
+
+
+def test_what_is_masked_is_between_pieces():
+    for tokenizer in KINDS.values():
+        mask, encode = tokenizer.special.mask, tokenizer.encode
+        for pieces in (['The', ' fox'], ['', ' fox', ''], ['[SEP] the', ' it'], ['it']):
+            ids = tokenizer.encode_masked(pieces).tolist()
+            expected = [i for piece in pieces for i in (mask, *encode(piece).tolist())][1:]
+            assert ids == expected
+
+
+def test_a_masked_text_is_one_text_to_those_that_put_something_in_front():
+    """Where a space is put before a text, none is put before what comes after `[MASK]`."""
+    tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(['[MASK]', '[PAD]', '[SEP]', '▁', 'a', ','])}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme='first')
+    tokenizer.add_special_tokens(['[MASK]', '[PAD]', '[SEP]'])
+    tokenizer = SubwordTokenizer(tokenizer)
+    assert tokenizer.encode('a,').tolist() == [3, 4, 5]
+    assert tokenizer.encode_masked(['a', ', a']).tolist() == [3, 4, 0, 5, 3, 4]

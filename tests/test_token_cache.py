@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from labml_mlm import corpus, documents, token_file
 from labml_mlm.documents import Files, Texts
+from labml_mlm.errors import UserError
 from labml_mlm.token_cache import TokenCache
 from labml_mlm.token_file import Damaged, TokenFile, Writer
 from labml_mlm.tokenizer import CharacterTokenizer
@@ -201,3 +202,37 @@ def test_what_is_written_is_read(tmp_path_factory, docs, n_tokens, is_split):
     else:
         assert read.train_ends[-1] == len(train) and (np.diff(read.train_ends) >= 0).all()
     assert os.listdir(folder) == ['x.tokens']
+
+
+def test_a_text_that_is_altered_while_it_is_read(cache, text_files):
+    for change in (lambda: text_files[3].write_text('changed, and of other characters, too'),
+                   lambda: text_files[5].write_text('0123456789' * 50)):
+        one = cache()
+        known = one.corpus()
+        change()
+        with pytest.raises(UserError, match='the text was altered while it was read'):
+            one.tokens(known, CharacterTokenizer(known.characters))
+        assert not list(one.folder.glob('*.tokens'))
+
+
+class Growing:
+    """Documents that are more at each reading."""
+    identity = None
+
+    def __init__(self):
+        self.n = 3
+
+    def __iter__(self):
+        self.n += 1
+        return iter([(f'document {i}', True) for i in range(self.n)])
+
+
+@pytest.mark.parametrize('step', [1, -2])
+def test_documents_that_change_their_number(tmp_path, step):
+    growing = Growing()
+    one = TokenCache(tmp_path, growing, valid_share=0.1)
+    known = one.corpus()
+    growing.n += step - 1
+    # One reading more finds out how many tokens there will be
+    with pytest.raises(UserError, match='the text was altered while it was read'):
+        one.tokens(known, CharacterTokenizer(known.characters))

@@ -184,3 +184,29 @@ def test_tokens_of_ones_own_need_ends_to_be_packed():
                       'train_ends': torch.tensor([100, 395]), 'packing': 'documents', 'batch_size': 2,
                       'padding_token': 0})
     assert len(conf.train_loader.windows) == 13
+
+
+def test_evaluation_reads_a_text_as_the_run_does(project, tmp_path, monkeypatch, capsys):
+    """Its field of JSON lines, its packing; of a folder, too."""
+    from labml_mlm.__main__ import main
+
+    path = tmp_path / 'texts'
+    path.mkdir()
+    texts = (' '.join(WORDS[i % 4:i % 4 + i % 5 + 1]) for i in range(99))
+    (path / 'some.jsonl').write_text('\n'.join(json.dumps({'body': text}) for text in texts))
+    result = project.train(f'text_path={path}', 'text_field=body', 'packing=documents', 'tokenizer=bpe',
+                           'vocab_size=270', 'batch_size=4', f'valid_path={path}')
+    assert result.returncode == 0, result.stderr
+    assert '99 documents to train on (' in result.stdout
+    monkeypatch.chdir(project.path)
+    main(['evaluate', 'last', '--json'])
+    of_run = json.loads(capsys.readouterr().out)
+    for name in (path, path / 'some.jsonl'):
+        main(['evaluate', 'last', '--text', str(name), '--json'])
+        assert json.loads(capsys.readouterr().out) == of_run
+
+
+def test_a_validation_text_that_has_nothing_to_mask(project, tmp_path):
+    (tmp_path / 'other.txt').write_text('ÄÖÜ' * 100)
+    result = project.train('valid_path=other.txt')
+    assert_clean_failure(result, 2, 'the text for validation has no token that can be masked')
