@@ -57,8 +57,6 @@ class SDPA(MultiHeadAttention):
         """
         seq_len, batch_size, _ = query.shape
         q, k, v = self._project(query, key, value)
-        if self.is_rotary:
-            q, k = self._turn(q), self._turn(k)
         # torch's attention wants `[batch_size, heads, seq_len, d_k]`,
         # and the mask as `[batch_size, 1, seq_len_q, seq_len_k]`
         q, k, v = (t.permute(1, 2, 0, 3) for t in (q, k, v))
@@ -70,24 +68,29 @@ class SDPA(MultiHeadAttention):
         return self.output(x.permute(2, 0, 1, 3).reshape(seq_len, batch_size, -1))
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each `[seq_len, batch_size, heads, d_k]`."""
+        """Queries, keys and values, each `[seq_len, batch_size, heads, d_k]`; the first two turned by position."""
         if not (query is key is value) or self.query.linear.bias is None:
-            return self.query(query), self.key(key), self.value(value)
+            q, k, v = self.query(query), self.key(key), self.value(value)
+            # `[seq_len, batch_size, 1, heads, d_k]`
+            turned = (self._turn(t[:, :, None])[:, :, 0] if self.is_rotary else t for t in (q, k))
+            return *turned, v
         # Self-attention: one large matrix product is faster than three small ones
         linears = self.query.linear, self.key.linear, self.value.linear
         weight = torch.cat([linear.weight for linear in linears])
         bias = torch.cat([linear.bias for linear in linears])
         # `[seq_len, batch_size, 3, heads, d_k]`
         qkv = functional.linear(query, weight, bias).view(*query.shape[:2], 3, self.heads, self.d_k)
-        return qkv.unbind(2)
+        if not self.is_rotary:
+            return qkv.unbind(2)
+        return *self._turn(qkv[:, :, :2]).unbind(2), qkv[:, :, 2]
 
     def _turn(self, x: Tensor) -> Tensor:
-        """Turns `[seq_len, batch_size, heads, d_k]` by position."""
+        """Turns `[seq_len, batch_size, n, heads, d_k]` by position."""
         seq_len = len(x)
         if self.turns.shape[1] < seq_len:
             self.turns = _turns(seq_len, self.d_k).to(x.device)
-        # `[seq_len, 1, 1, d_k / 2]`
-        cos, sin = self.turns[:, :seq_len].to(x.dtype)
+        # `[seq_len, 1, 1, 1, d_k / 2]`
+        cos, sin = self.turns[:, :seq_len, None].to(x.dtype)
         x1, x2 = x.chunk(2, dim=-1)
         return torch.cat([x1 * cos - x2 * sin, x1 * sin + x2 * cos], dim=-1)
 

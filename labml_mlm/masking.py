@@ -29,6 +29,7 @@ exactly 80/10/10 in expectation, and the three cannot overlap.
 Special tokens (`[PAD]`, `[MASK]`, and all of `no_mask_tokens`) are never selected, and never drawn as a random
 token.
 """
+import math
 from collections.abc import Sequence
 
 import torch
@@ -107,6 +108,12 @@ class MLM:
         masked = torch.where(selected, self._replacements(x), x)
         labels = torch.where(selected, x, self.padding_token)
         return masked, labels
+
+    def n_places(self, shape: torch.Size) -> int:
+        """How many tokens of a batch of `shape` are selected at the most: a number that does not depend on the batch."""
+        seq_len, batch_size = shape
+        # The bound of the draw for the longest sequence that there can be
+        return batch_size * min(seq_len, max(1 if self.masking_prob > 0 else 0, math.ceil(self.masking_prob * seq_len)))
 
     def _select(self, maskable: Tensor) -> Tensor:
         """Which tokens to predict, from those that may be; both `[seq_len, batch_size]`."""

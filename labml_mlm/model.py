@@ -67,24 +67,41 @@ class TransformerMLM(nn.Module):
         self.padding_token = padding_token
 
     def forward(self, x: Tensor, labels: Tensor, *, key_padding: Tensor | None = None,
-                document: Tensor | None = None) -> MLMOutput:
+                document: Tensor | None = None, n_places: int | None = None) -> MLMOutput:
         """
         * `x` is the masked batch and `labels` what to predict, as `MLM` returns them, `[seq_len, batch_size]`
         * `key_padding` is true where `x` is padding, which then is never attended to; same shape
         * `document` has whole numbers; only tokens of a sequence with the same one attend to each other; same shape
+        * `n_places` is how many places of a batch may be masked at the most, if that is known: the shapes of all tensors
+          are known then, too
         """
         # `[seq_len * batch_size, d_model]`
         features = self.encode(x, key_padding, document).flatten(0, 1)
-        labels = labels.flatten()
-        # `[n_masked]`, `[n_masked, n_tokens]`
-        masked = (labels != self.padding_token).nonzero()[:, 0]
-        labels = labels[masked]
-        logits = self.generator(features[masked])
+        # `[n_places]`, `[n_places, n_tokens]`
+        places, labels = self._places(labels.flatten(), n_places)
+        logits = self.generator(features[places])
 
-        loss_sum = functional.cross_entropy(logits.float(), labels, reduction='sum')
-        n_masked = torch.tensor(len(masked), device=x.device)
-        n_correct = (logits.argmax(dim=-1) == labels).sum()
-        return MLMOutput(loss_sum / max(1, len(masked)), loss_sum, n_masked, n_correct)
+        is_masked = labels != self.padding_token
+        loss_sum = functional.cross_entropy(logits.float(), labels, ignore_index=self.padding_token, reduction='sum')
+        n_masked = is_masked.sum()
+        n_correct = ((logits.argmax(dim=-1) == labels) & is_masked).sum()
+        return MLMOutput(loss_sum / n_masked.clamp(min=1), loss_sum, n_masked, n_correct)
+
+    def _places(self, labels: Tensor, n_places: int | None) -> tuple[Tensor, Tensor]:
+        """
+        Where something is to be predicted, and what; `[n_places]` each. `labels` is `[seq_len * batch_size]`. Places that
+        are not needed have `padding_token` for a label.
+        """
+        is_masked = labels != self.padding_token
+        if n_places is None:
+            places = is_masked.nonzero()[:, 0]
+            return places, labels[places]
+        # Each masked place goes to the next free one of the buffer, all others to one behind it
+        to = torch.where(is_masked, is_masked.cumsum(0) - 1, n_places).clamp(max=n_places)
+        places = labels.new_zeros(n_places + 1).scatter(0, to, torch.arange(len(labels), device=labels.device))
+        places = places[:n_places]
+        is_used = torch.arange(n_places, device=labels.device) < is_masked.sum()
+        return places, torch.where(is_used, labels[places], self.padding_token)
 
     def predict(self, x: Tensor, *, key_padding: Tensor | None = None, document: Tensor | None = None) -> Tensor:
         """Logits of every place, `[seq_len, batch_size, n_tokens]`; the arguments are those of `forward`."""

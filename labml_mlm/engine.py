@@ -1,0 +1,72 @@
+"""
+# Forward and backward, as fast as the machine allows
+
+What a training step does with a masked batch, behind one call: in which precision, compiled or not, and in how many
+parts. None of that changes what is computed:
+
+* **Parts.** A batch too large for memory is cut into `accumulate` parts whose gradients are added up. Each part's loss is
+  divided by the number of masked tokens of the *whole* batch, so the sum of gradients is that of the whole: a mean of
+  means would weigh a token by how many were masked beside it.
+* **Compiled.** torch's compiler fuses what is between two matrix products. It wants shapes that never change, so it has
+  those of a full batch with room for as many masked places as there can be; any other batch goes the ordinary way.
+* **Precision.** With `bf16` matrix products have operands of 16 bits, and weights, sums, norms and the loss stay fp32
+  (autocast; [Micikevicius et al. 2018](https://arxiv.org/abs/1710.03740)).
+"""
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from labml_mlm.errors import UserError
+from labml_mlm.model import MLMOutput, TransformerMLM
+
+
+class Engine:
+    """
+    ## Runs a model on masked batches
+
+    * `precision` is that of matrix products
+    * `is_compiled` has torch's compiler make the model faster, for batches of the `shape` given, `[seq_len, batch_size]`
+    * `accumulate` is the number of parts of a training batch; it has to divide its size
+    * `n_places` is how many places of a batch of that shape are masked at the most
+
+    Raises `UserError` if `accumulate` does not divide the batch size.
+    """
+
+    def __init__(self, model: TransformerMLM, *, precision: torch.dtype, is_compiled: bool, accumulate: int,
+                 shape: tuple[int, int], n_places: int | None):
+        seq_len, batch_size = shape
+        if batch_size % accumulate:
+            raise UserError(f'batch_size={batch_size} cannot be cut into accumulate={accumulate} equal parts')
+        self.model = model
+        self.precision = precision
+        self.accumulate = accumulate
+        self._shape = seq_len, batch_size // accumulate
+        # A part may have more than its share of the masked places
+        self._n_places = n_places
+        self._compiled: Any = None
+        if is_compiled:
+            self._compiled = torch.compile(model, fullgraph=True, dynamic=False)
+
+    def forward(self, x: Tensor, labels: Tensor, *context: Tensor | None) -> MLMOutput:
+        """
+        The output for a masked batch, as `MLM` gives it; `context` is padding and documents, as in `Batch`.
+        """
+        key_padding, document = context
+        with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
+            if self._compiled is None or not self.model.training or x.shape != self._shape or key_padding is not None:
+                return self.model(x, labels, key_padding=key_padding, document=document)
+            return self._compiled(x, labels, n_places=self._n_places)
+
+    def forward_backward(self, x: Tensor, labels: Tensor, *context: Tensor | None) -> MLMOutput:
+        """The same, with gradients of the loss added to those of the parameters."""
+        n_masked = (labels != self.model.padding_token).sum().clamp(min=1)
+        size = -(-x.shape[1] // self.accumulate)
+        outputs = []
+        for begin in range(0, x.shape[1], size):
+            part = (t if t is None else t[:, begin:begin + size] for t in (x, labels, *context))
+            output = self.forward(*part)
+            (output.loss_sum / n_masked).backward()
+            outputs.append([output.loss_sum.detach(), output.n_masked, output.n_correct])
+        loss_sum, _, n_correct = (sum(column) for column in zip(*outputs, strict=True))
+        return MLMOutput(loss_sum / n_masked, loss_sum, n_masked, n_correct)
