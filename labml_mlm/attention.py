@@ -67,6 +67,10 @@ class SDPA(MultiHeadAttention):
         # Back to `[seq_len, batch_size, d_model]`
         return self.output(x.permute(2, 0, 1, 3).reshape(seq_len, batch_size, -1))
 
+    def make_room(self, seq_len: int):
+        """Computes the turns of so many positions. A model that is compiled does it before, as it changes a buffer."""
+        self.turns = _turns(seq_len, self.d_k).to(self.turns.device)
+
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each `[seq_len, batch_size, heads, d_k]`; the first two turned by position."""
         if not (query is key is value) or self.query.linear.bias is None:
@@ -88,7 +92,7 @@ class SDPA(MultiHeadAttention):
         """Turns `[seq_len, batch_size, n, heads, d_k]` by position."""
         seq_len = len(x)
         if self.turns.shape[1] < seq_len:
-            self.turns = _turns(seq_len, self.d_k).to(x.device)
+            self.make_room(seq_len)
         # `[seq_len, 1, 1, 1, d_k / 2]`
         cos, sin = self.turns[:, :seq_len, None].to(x.dtype)
         x1, x2 = x.chunk(2, dim=-1)

@@ -14,6 +14,7 @@ from labml_helpers.train_valid import BatchIndex
 from torch import Tensor, nn
 
 from labml_mlm.data import Batch
+from labml_mlm.engine import Engine, pays_to_compile
 from labml_mlm.errors import ABOVE_ZERO, SHARE, UserError, at_least
 from labml_mlm.masking import MLM
 from labml_mlm.model import MLMTransformerConfigs, TransformerMLM
@@ -55,6 +56,15 @@ class MLMConfigs(RunConfigs):
     # The model, on `device`
     model: TransformerMLM = 'transformer_mlm'
 
+    # Of matrix products: fp32 or bf16; auto is bf16 on GPUs that have it
+    precision: torch.dtype = 'auto'
+    # Is the model compiled? auto is where that pays for itself within the run
+    compile: bool = 'auto'
+    # Parts that a training batch is cut into, for a batch that does not fit into memory
+    accumulate: int = 1
+    # Forward and backward
+    engine: Engine = 'engine'
+
     # The optimizer
     optimizer: torch.optim.Optimizer = 'mlm'
     # Share of the learning rate by step; for torch's optimizers, as labml_nn's have their own
@@ -78,7 +88,7 @@ class MLMConfigs(RunConfigs):
     _ranges = {
         'device.cuda_device': at_least(0), 'masking_prob': SHARE, 'valid_masking_prob': SHARE,
         'randomize_prob': SHARE, 'no_change_prob': SHARE, 'd_model': at_least(2), 'lr_warmup_steps': at_least(0),
-        'lr_min_share': SHARE, 'grad_norm_clip': ABOVE_ZERO, 'n_prompts': at_least(0),
+        'lr_min_share': SHARE, 'grad_norm_clip': ABOVE_ZERO, 'n_prompts': at_least(0), 'accumulate': at_least(1),
     }
     _follows = {'transformer.d_model': 'd_model', 'transformer.seed': 'seed',
                 'optimizer.d_model': 'transformer.d_model'}
@@ -86,14 +96,15 @@ class MLMConfigs(RunConfigs):
     _may_change = {
         **dict.fromkeys(['optimizer.learning_rate', 'optimizer.weight_decay', 'grad_norm_clip', 'lr_schedule',
                          'lr_warmup_steps', 'lr_min_share', 'masking_prob', 'randomize_prob', 'no_change_prob',
-                         'device', 'device.use_cuda', 'device.cuda_device'], EXACTNESS_ENDS),
+                         'device', 'device.use_cuda', 'device.cuda_device', 'precision', 'compile', 'accumulate'],
+                        EXACTNESS_ENDS),
         'prompt': '', 'n_prompts': '',
     }
 
     def init(self):
         """Builds all that a run needs, so that whatever is wrong is found before it starts."""
         super().init()
-        _ = self.scheduler, self.mlm, self.valid_mlm, self.grad_norm_clip, self.is_padded
+        _ = self.scheduler, self.mlm, self.valid_mlm, self.engine, self.grad_norm_clip, self.is_padded
         if self.seq_len > self.model.max_seq_len:
             raise UserError(f'seq_len={self.seq_len} is longer than the positions of this model allow: '
                             f'{self.model.max_seq_len}. transformer.encoder_attn=sdpa_rotary takes any length')
@@ -113,19 +124,16 @@ class MLMConfigs(RunConfigs):
         batch = Batch.of(batch, padding_token=self.padding_token, is_padded=self.is_padded)
         n_tokens = batch.n_tokens
         x, key_padding, document = batch.to(self.device)
-        masked, labels = self.mlm(x) if self.mode.is_train else self.valid_mlm(x)
-        output = self.model(masked, labels, key_padding=key_padding, document=document)
-
         if not self.mode.is_train:
-            self.valid_metrics.add(output)
+            self.valid_metrics.add(self.engine.forward(*self.valid_mlm(x), key_padding, document))
             return
 
+        output = self.engine.forward_backward(*self.mlm(x), key_padding, document)
         tracker.add_global_step(n_tokens)
         tracker.add('loss.', output.loss)
         tracker.add('accuracy.', output.n_correct / output.n_masked.clamp(min=1))
         if key_padding is not None:
             tracker.add('efficiency.', n_tokens / x.numel())
-        output.loss.backward()
         if self.grad_norm_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=self.grad_norm_clip)
         self.optimizer.step()
@@ -183,6 +191,33 @@ def _transformer(c: MLMConfigs) -> MLMTransformerConfigs:
 @option(MLMConfigs.model, 'transformer_mlm')
 def _model(c: MLMConfigs):
     return c.transformer.transformer_mlm.to(c.device)
+
+
+@option(MLMConfigs.precision, 'auto')
+def _auto_precision(c: MLMConfigs):
+    return torch.bfloat16 if c.device.type == 'cuda' and torch.cuda.is_bf16_supported() else torch.float32
+
+
+@option(MLMConfigs.precision, 'fp32')
+def _fp32():
+    return torch.float32
+
+
+@option(MLMConfigs.precision, 'bf16')
+def _bf16():
+    return torch.bfloat16
+
+
+@option(MLMConfigs.compile, 'auto')
+def _auto_compile(c: MLMConfigs):
+    return pays_to_compile(c.model, n_tokens=c.epochs * len(c.train_loader) * c.batch_size * c.seq_len)
+
+
+@option(MLMConfigs.engine, 'engine')
+def _engine(c: MLMConfigs):
+    n_places = getattr(c.mlm, 'n_places', None)
+    return Engine(c.model, precision=c.precision, is_compiled=c.compile, accumulate=c.accumulate,
+                  shape=(c.seq_len, c.batch_size), n_places=n_places)
 
 
 @option(MLMConfigs.optimizer, 'mlm')

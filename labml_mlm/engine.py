@@ -4,21 +4,32 @@
 What a training step does with a masked batch, behind one call: in which precision, compiled or not, and in how many
 parts. None of that changes what is computed:
 
-* **Parts.** A batch too large for memory is cut into `accumulate` parts whose gradients are added up. Each part's loss is
-  divided by the number of masked tokens of the *whole* batch, so the sum of gradients is that of the whole: a mean of
-  means would weigh a token by how many were masked beside it.
+* **Parts.** A batch too large for memory is cut into `accumulate` parts whose gradients are added up. Each part's loss
+  is divided by the number of masked tokens of the *whole* batch, so the sum of gradients is that of the whole: a mean
+  of means would weigh a token by how many were masked beside it.
 * **Compiled.** torch's compiler fuses what is between two matrix products. It wants shapes that never change, so it has
   those of a full batch with room for as many masked places as there can be; any other batch goes the ordinary way.
 * **Precision.** With `bf16` matrix products have operands of 16 bits, and weights, sums, norms and the loss stay fp32
   (autocast; [Micikevicius et al. 2018](https://arxiv.org/abs/1710.03740)).
 """
+import shutil
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from labml_mlm.attention import SDPA
 from labml_mlm.errors import UserError
 from labml_mlm.model import MLMOutput, TransformerMLM
+
+# What torch's compiler builds with on a CPU
+_COMPILERS = 'g++', 'c++', 'clang++'
+# Operations a second: what these models reach there without being compiled
+_CPU_SPEED = 5e10
+_GPU_SPEED = 5e13
+# Seconds of training that a compilation is worth
+_PAYS_AFTER = 300.
 
 
 class Engine:
@@ -26,15 +37,16 @@ class Engine:
     ## Runs a model on masked batches
 
     * `precision` is that of matrix products
-    * `is_compiled` has torch's compiler make the model faster, for batches of the `shape` given, `[seq_len, batch_size]`
+    * `is_compiled` has torch's compiler make the model faster, for batches of the `shape` given, `[seq_len,
+      batch_size]`
     * `accumulate` is the number of parts of a training batch; it has to divide its size
-    * `n_places` is how many places of a batch of that shape are masked at the most
+    * `n_places` says how many places of a batch of some shape are masked at the most, as `MLM.n_places`
 
     Raises `UserError` if `accumulate` does not divide the batch size.
     """
 
     def __init__(self, model: TransformerMLM, *, precision: torch.dtype, is_compiled: bool, accumulate: int,
-                 shape: tuple[int, int], n_places: int | None):
+                 shape: tuple[int, int], n_places: Callable[[tuple[int, int]], int] | None):
         seq_len, batch_size = shape
         if batch_size % accumulate:
             raise UserError(f'batch_size={batch_size} cannot be cut into accumulate={accumulate} equal parts')
@@ -42,10 +54,13 @@ class Engine:
         self.precision = precision
         self.accumulate = accumulate
         self._shape = seq_len, batch_size // accumulate
-        # A part may have more than its share of the masked places
-        self._n_places = n_places
         self._compiled: Any = None
-        if is_compiled:
+        # Shapes are not known beforehand if it is not known how much is masked
+        if is_compiled and n_places is not None:
+            self._n_places = n_places(self._shape)
+            for module in model.modules():
+                if isinstance(module, SDPA):
+                    module.make_room(max(seq_len, module.turns.shape[1]))
             self._compiled = torch.compile(model, fullgraph=True, dynamic=False)
 
     def forward(self, x: Tensor, labels: Tensor, *context: Tensor | None) -> MLMOutput:
@@ -70,3 +85,17 @@ class Engine:
             outputs.append([output.loss_sum.detach(), output.n_masked, output.n_correct])
         loss_sum, _, n_correct = (sum(column) for column in zip(*outputs, strict=True))
         return MLMOutput(loss_sum / n_masked, loss_sum, n_masked, n_correct)
+
+
+def pays_to_compile(model: TransformerMLM, *, n_tokens: int) -> bool:
+    """
+    Does compiling save more time than it takes, in a run of so many tokens? An estimate by the size of the model and
+    the kind of device, and not by the clock, so that a run that goes on is compiled as it was before.
+    """
+    device = next(model.parameters()).device
+    if device.type == 'cpu' and not any(map(shutil.which, _COMPILERS)):
+        return False
+    # Forward and backward take 6 operations a weight and token; embeddings are look-ups
+    n_weights = sum(weight.numel() for weight in model.encoder.parameters())
+    speed = _CPU_SPEED * torch.get_num_threads() if device.type == 'cpu' else _GPU_SPEED
+    return 6 * n_weights * n_tokens / speed > _PAYS_AFTER

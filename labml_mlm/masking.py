@@ -110,7 +110,7 @@ class MLM:
         return masked, labels
 
     def n_places(self, shape: torch.Size) -> int:
-        """How many tokens of a batch of `shape` are selected at the most: a number that does not depend on the batch."""
+        """How many tokens of a batch of `shape` are selected at the most: whatever the batch is."""
         seq_len, batch_size = shape
         # The bound of the draw for the longest sequence that there can be
         return batch_size * min(seq_len, max(1 if self.masking_prob > 0 else 0, math.ceil(self.masking_prob * seq_len)))

@@ -72,8 +72,8 @@ class TransformerMLM(nn.Module):
         * `x` is the masked batch and `labels` what to predict, as `MLM` returns them, `[seq_len, batch_size]`
         * `key_padding` is true where `x` is padding, which then is never attended to; same shape
         * `document` has whole numbers; only tokens of a sequence with the same one attend to each other; same shape
-        * `n_places` is how many places of a batch may be masked at the most, if that is known: the shapes of all tensors
-          are known then, too
+        * `n_places` is how many places of a batch may be masked at the most, if that is known: the shapes of all
+          tensors are known then, too
         """
         # `[seq_len * batch_size, d_model]`
         features = self.encode(x, key_padding, document).flatten(0, 1)
@@ -89,8 +89,8 @@ class TransformerMLM(nn.Module):
 
     def _places(self, labels: Tensor, n_places: int | None) -> tuple[Tensor, Tensor]:
         """
-        Where something is to be predicted, and what; `[n_places]` each. `labels` is `[seq_len * batch_size]`. Places that
-        are not needed have `padding_token` for a label.
+        Where something is to be predicted, and what; `[n_places]` each. `labels` is `[seq_len * batch_size]`. Places
+        that are not needed have `padding_token` for a label.
         """
         is_masked = labels != self.padding_token
         if n_places is None:

@@ -53,11 +53,11 @@ def slow_turn(x):
 def test_rotary_turns_by_position():
     attention = SDPA(2, 16, is_rotary=True)
     x = torch.randn(7, 3, 2, 8)
-    torch.testing.assert_close(attention._turn(x), slow_turn(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(attention._turn(x[:, :, None])[:, :, 0], slow_turn(x), rtol=1e-5, atol=1e-5)
     # A longer sequence after a shorter one, and the shorter one again
     longer = torch.randn(20, 1, 2, 8)
-    torch.testing.assert_close(attention._turn(longer), slow_turn(longer), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(attention._turn(x), slow_turn(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(attention._turn(longer[:, :, None])[:, :, 0], slow_turn(longer), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(attention._turn(x[:, :, None])[:, :, 0], slow_turn(x), rtol=1e-5, atol=1e-5)
 
 
 def test_rotary_sees_distances_only():
