@@ -31,6 +31,8 @@ setuptools.setup(
         # The last three ship what the app's pages would fetch from elsewhere: d3, Bootstrap and Font Awesome
         'app': ['labml-app>=0.5.14,<0.6', 'uvicorn>=0.30', 'mpld3>=0.5.10', 'bootstrap-flask>=2.4',
                 'fontawesomefree>=5.15,<6'],
+        # Hugging Face's models beside ours in benchmarks; they cannot be imported beside a torchvision of another torch
+        'bench': ['transformers>=5', 'matplotlib>=3.8'],
         'plot': ['matplotlib>=3.8'],
         'test': ['pytest>=8', 'pytest-xdist>=3.5', 'hypothesis>=6.100', 'ruff>=0.8', 'selenium>=4.20'],
     },

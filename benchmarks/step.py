@@ -1,85 +1,199 @@
 """
-# A training step: labml_nn's against ours
+# A training step: labml_nn's and Hugging Face's against ours
 
-    python benchmarks/step.py [--rounds 7] [--steps 20]
+    python benchmarks/step.py [--size tiny] [--rounds 7] [--steps 20] [--json FILE] [--plot FILE]
 
-Measures tokens per second of a whole step (masking, forward, loss, backward, clipping, update) at labml_nn's size:
-d_model 128, d_ff 256, 8 heads, 6 layers, batch 64 × seq_len 32, and what labml's tracker adds to ours. All sides run in
-one process, taking turns, on the same batches of `python_topics`; the figures are medians over the rounds.
+Measures tokens per second of a whole step (masking, forward, loss, backward, clipping, update), without loader and
+tracker, which `overhead.py` measures. All sides have the same sizes and the same batches of `python_topics` (of random
+tokens where the vocabulary is larger than that text's), run in one process and take turns; the figures are medians over
+the rounds, and ratios those within a round. The share of the peak is that of the model's own operations (6 a weight and
+token, attention and the predictions of masked tokens included) in what a large matrix product reaches here. Peak memory
+is what a process of its own has at the most beyond what it has when everything is imported.
+
+| size | d_model | layers | heads | d_ff | vocabulary | batch |
+|------|---------|--------|-------|------|------------|-------|
+| tiny | 128 | 6 | 8 | 256 | that of the text | 64 × 32, labml_nn's |
+| mini | 256 | 4 | 4 | 1024 | 30,522 | 32 × 128 |
+| base | 768 | 12 | 12 | 3072 | 30,522 | 32 × 512, for GPUs |
 
 labml_nn's experiment does not run on today's labml, so its step is put together from its own parts (`MLM`,
 `TransformerConfigs` with its default attention and dropout, `Noam`, the loss with `ignore_index`), with the shim of
-`labml_mlm.compat`, and without the tracker.
+`labml_mlm.compat`. Hugging Face's BERT and ModernBERT (of the extra `bench`) have `sdpa` attention, no dropout and
+torch's fused AdamW; they are left out where `transformers` cannot be imported, as beside a torchvision that does not
+match torch.
 """
 import argparse
+import json
 import os
 import platform
 import statistics
-import tempfile
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import labml
 import labml_nn.transformers.mlm
 import torch
-from labml import tracker
-from labml.internal.tracker import tracker_singleton
 from labml_nn.optimizers.noam import Noam
 from labml_nn.transformers import TransformerConfigs
 from torch import Tensor, nn
 
 from labml_mlm import MLMConfigs, screen
-from labml_mlm.log_file import FileWriter
-from labml_mlm.screen import PlainWriter
+from labml_mlm.pretrained import silent
+
+SIZES: dict[str, dict[str, Any]] = {
+    'tiny': {},
+    'mini': {'d_model': 256, 'transformer.n_layers': 4, 'transformer.n_heads': 4, 'transformer.ffn.d_ff': 1024,
+             'n_tokens': 30_522, 'batch_size': 32, 'seq_len': 128},
+    'base': {'d_model': 768, 'transformer.n_layers': 12, 'transformer.n_heads': 12, 'transformer.ffn.d_ff': 3072,
+             'n_tokens': 30_522, 'batch_size': 32, 'seq_len': 512},
+}
+SIDES = 'labml_nn', 'HF BERT', 'HF ModernBERT', 'ours', 'ours, compiled'
+
+Step = Callable[[Tensor], None]
 
 
-def labml_nn_step(conf: MLMConfigs) -> Callable[[Tensor], None]:
-    """The step of labml_nn's MLM experiment, untracked, on the vocabulary of `conf`."""
+def configs(size: str, **values: Any) -> MLMConfigs:
+    """Ours, of a size, built."""
+    conf = MLMConfigs()
+    conf._set_values({'text': 'python_topics', 'n_prompts': 0, **SIZES[size], **values})
+    with silent():
+        conf.init()
+    conf.model.train()
+    return conf
+
+
+def labml_nn_step(conf: MLMConfigs) -> Step:
+    """The step of labml_nn's MLM experiment, untracked."""
+    ours = conf.transformer
     transformer = TransformerConfigs()
-    transformer._set_values({'d_model': 128, 'ffn.d_ff': 256, 'n_heads': 8, 'n_layers': 6,
-                             'n_src_vocab': conf.n_tokens, 'n_tgt_vocab': conf.n_tokens})
-    model = nn.ModuleList([transformer.src_embed, transformer.encoder, transformer.generator]).to(conf.device)
+    transformer._set_values({'d_model': ours.d_model, 'ffn.d_ff': ours.ffn.d_ff, 'n_heads': ours.n_heads,
+                             'n_layers': ours.n_layers, 'n_src_vocab': conf.n_tokens, 'n_tgt_vocab': conf.n_tokens})
+    with silent():
+        model = nn.ModuleList([transformer.src_embed, transformer.encoder, transformer.generator]).to(conf.device)
     embed, encoder, generator = model
     mlm = labml_nn.transformers.mlm.MLM(padding_token=conf.padding_token, mask_token=conf.mask_token,
                                         no_mask_tokens=[], n_tokens=conf.n_tokens)
-    optimizer = Noam(model.parameters(), lr=1., warmup=2000, d_model=128)
+    optimizer = Noam(model.parameters(), lr=1., warmup=2000, d_model=ours.d_model)
     loss_func = nn.CrossEntropyLoss(ignore_index=conf.padding_token)
 
     def step(batch: Tensor):
         x, y = mlm(batch.clone().to(conf.device))
         logits = generator(encoder(embed(x), None))
         loss_func(logits.view(-1, conf.n_tokens), y.view(-1)).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.)
-        optimizer.step()
-        optimizer.zero_grad()
-
+        update(model, optimizer)
     return step
 
 
-def our_step(conf: MLMConfigs) -> Callable[[Tensor], None]:
-    """The step of `conf`, tracked."""
+def hugging_face_step(conf: MLMConfigs, kind: str) -> Step:
+    """That of `BertForMaskedLM` or `ModernBertForMaskedLM` of the same sizes, with masks of ours."""
+    import transformers
+
+    ours = conf.transformer
+    same = {'vocab_size': conf.n_tokens, 'hidden_size': ours.d_model, 'num_hidden_layers': ours.n_layers,
+            'num_attention_heads': ours.n_heads, 'intermediate_size': ours.ffn.d_ff, 'attn_implementation': 'sdpa',
+            'pad_token_id': conf.padding_token, 'max_position_embeddings': max(512, conf.seq_len)}
+    if kind == 'Bert':
+        config = transformers.BertConfig(**same, hidden_dropout_prob=0., attention_probs_dropout_prob=0.)
+    else:
+        special = conf.tokenizer.special
+        config = transformers.ModernBertConfig(**same, cls_token_id=special.cls, sep_token_id=special.sep,
+                                               bos_token_id=special.cls, eos_token_id=special.sep)
+    model = getattr(transformers, f'{kind}ForMaskedLM')(config).to(conf.device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+
     def step(batch: Tensor):
-        with conf.mode.update(is_train=True), tracker.namespace('train'):
-            conf.step(batch, None)
-
+        masked, labels = conf.mlm(batch.to(conf.device))
+        labels = labels.masked_fill(labels == conf.padding_token, -100)
+        with torch.autocast(conf.device.type, conf.precision, enabled=conf.precision != torch.float32):
+            loss = model(input_ids=masked.T.contiguous(), labels=labels.T.contiguous()).loss
+        loss.backward()
+        update(model, optimizer)
     return step
 
 
-def tracking_of_a_step() -> Callable[[Tensor], None]:
-    """What a step of ours tracks, and nothing else."""
-    loss, accuracy = torch.tensor(1., requires_grad=True), torch.tensor(0.5)
-
+def our_step(conf: MLMConfigs) -> Step:
+    """Ours, untracked."""
     def step(batch: Tensor):
-        with tracker.namespace('train'):
-            tracker.add_global_step(batch.numel())
-            tracker.add('loss.', loss)
-            tracker.add('accuracy.', accuracy)
-            tracker.add('lr', 1e-3)
-            tracker.add('tokens_per_second', 1e4)
-            tracker.save()
-
+        conf.engine.forward_backward(*conf.mlm(batch.to(conf.device)), None, None)
+        update(conf.model, conf.optimizer)
     return step
+
+
+def update(model: nn.Module, optimizer: torch.optim.Optimizer):
+    """What comes after the gradients."""
+    nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def make(name: str, size: str) -> tuple[Step, MLMConfigs]:
+    """A side. Raises `ImportError` if it takes what is not there."""
+    conf = configs(size, compile=name == 'ours, compiled')
+    if name == 'labml_nn':
+        return labml_nn_step(conf), conf
+    if name.startswith('HF'):
+        try:
+            return hugging_face_step(conf, {'HF BERT': 'Bert', 'HF ModernBERT': 'ModernBert'}[name]), conf
+        except (ImportError, RuntimeError) as e:
+            # `operator torchvision::nms does not exist` is a `RuntimeError`
+            raise ImportError(' '.join(str(e).split())[:100]) from None
+    return our_step(conf), conf
+
+
+def batches_of(conf: MLMConfigs, n: int) -> list[Tensor]:
+    """Batches to train on: of the text, if its vocabulary is what the model has, and else of random tokens."""
+    if conf.n_tokens == conf.tokenizer.n_tokens:
+        return [batch for _, batch in zip(range(n), conf.train_loader, strict=False)]
+    return [torch.randint(5, conf.n_tokens, (conf.seq_len, conf.batch_size)) for _ in range(n)]
+
+
+def operations(conf: MLMConfigs) -> float:
+    """Of forward and backward of a token, as multiplications and additions."""
+    transformer = conf.transformer
+    weights = sum(weight.numel() for weight in conf.model.encoder.parameters())
+    attention = 2 * transformer.n_layers * conf.seq_len * transformer.d_model
+    head = conf.masking_prob * transformer.d_model * conf.n_tokens
+    return 6 * (weights + attention + head)
+
+
+def peak_speed(device: torch.device, precision: torch.dtype) -> float:
+    """Operations a second of a large matrix product, the best of some."""
+    n = 2048 if device.type == 'cpu' else 8192
+    a, b = (torch.randn(n, n, device=device, dtype=precision) for _ in range(2))
+    best = float('inf')
+    for _ in range(10):
+        synchronize(device)
+        began = time.perf_counter()
+        a @ b
+        synchronize(device)
+        best = min(best, time.perf_counter() - began)
+    return 2 * n ** 3 / best
+
+
+def peak_memory(name: str, size: str) -> float | None:
+    """Megabytes of a side, in a process of its own; of the GPU if there is one."""
+    folder = str(Path(__file__).parent)
+    code = f'import sys; sys.path[:0] = [{folder!r}]; import step; step.print_memory{(name, size)!r}'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    return float(done.stdout.split()[-1]) if done.returncode == 0 else None
+
+
+def print_memory(name: str, size: str):
+    """What `peak_memory` reads."""
+    before = resident()
+    step, conf = make(name, size)
+    for batch in batches_of(conf, 3):
+        step(batch)
+    print(torch.cuda.max_memory_allocated() / 1e6 if conf.device.type == 'cuda' else resident() - before)
+
+
+def resident() -> float:
+    """Megabytes that were resident at the most."""
+    status = Path('/proc/self/status').read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith('VmHWM')) / 1e3
 
 
 def synchronize(device: torch.device):
@@ -88,55 +202,76 @@ def synchronize(device: torch.device):
         torch.cuda.synchronize(device)
 
 
-def main():
-    """Prints a table."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument('--rounds', type=int, default=7)
-    parser.add_argument('--steps', type=int, default=20, help='steps of each side in a round')
-    arguments = parser.parse_args()
-
-    screen.set_up()
-    conf = MLMConfigs()
-    conf._set_values({'text': 'python_topics'})
-    conf.init()
-    with tempfile.TemporaryDirectory() as folder:
-        writer = FileWriter(Path(folder) / 'log.jsonl')
-        tracker_singleton().reset_writers()
-        tracker_singleton().add_writer(writer)
-        tracker_singleton().add_writer(PlainWriter(interval=float('inf')))
-        seconds = measure({'labml_nn': labml_nn_step(conf), 'ours': our_step(conf),
-                           'tracker alone': tracking_of_a_step()}, conf, arguments)
-        writer.finish()
-
-    n_tokens = conf.batch_size * conf.seq_len
-    print(f'\nPython {platform.python_version()}, torch {torch.__version__}, labml {labml.__version__}, '
-          f'{os.cpu_count()} CPUs, {torch.get_num_threads()} threads, {conf.device}')
-    print(f'{arguments.rounds} rounds of {arguments.steps} steps of {n_tokens} tokens, medians\n')
-    print(f'{"":12}{"ms/step":>10}{"tokens/s":>12}{"ratio":>8}')
-    for name in ('labml_nn', 'ours'):
-        times = seconds[name]
-        ratio = statistics.median(a / b for a, b in zip(seconds['labml_nn'], times, strict=True))
-        median = statistics.median(times)
-        print(f'{name:12}{1000 * median:10.1f}{n_tokens / median:12,.0f}{ratio:8.2f}')
-    share = statistics.median(a / b for a, b in zip(seconds['tracker alone'], seconds['ours'], strict=True))
-    print(f'\nThe tracker takes {share:.2%} of our step')
-
-
-def measure(sides: dict[str, Callable], conf: MLMConfigs, arguments: argparse.Namespace) -> dict[str, list[float]]:
+def measure(sides: dict[str, tuple[Step, MLMConfigs]], *, n_rounds: int, n_steps: int) -> dict[str, list[float]]:
     """Seconds a step of each side, one figure a round; the sides take turns."""
-    batches = [batch for _, batch in zip(range(arguments.steps), conf.train_loader, strict=False)]
-    seconds = {name: [] for name in sides}
-    for round_index in range(-1, arguments.rounds):
-        for name, step in sides.items():
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    batches = batches_of(next(iter(sides.values()))[1], n_steps)
+    for round_index in range(-1, n_rounds):
+        for name, (step, conf) in sides.items():
             synchronize(conf.device)
             began = time.perf_counter()
             for batch in batches:
                 step(batch)
             synchronize(conf.device)
-            # The round before the first one warms up
+            # The round before the first one warms up, and compiles
             if round_index >= 0:
-                seconds[name].append((time.perf_counter() - began) / len(batches))
+                seconds[name].append((time.perf_counter() - began) / n_steps)
     return seconds
+
+
+def plot(results: list[dict], path: str):
+    """Bars of tokens a second."""
+    import matplotlib
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 0.6 * len(results) + 1))
+    axes.barh([result['side'] for result in results][::-1], [result['tokens/s'] for result in results][::-1])
+    axes.set_xlabel('tokens/s')
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+
+
+def main():
+    """Prints a table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--size', choices=SIZES, default='tiny')
+    parser.add_argument('--rounds', type=int, default=7)
+    parser.add_argument('--steps', type=int, default=20, help='steps of each side in a round')
+    parser.add_argument('--json', help='a file for the figures')
+    parser.add_argument('--plot', help='a PNG for the figures')
+    arguments = parser.parse_args()
+    screen.set_up()
+    sides = {}
+    for name in SIDES:
+        try:
+            sides[name] = make(name, arguments.size)
+        except ImportError as e:
+            print(f'{name} is left out: {e}')
+    conf = next(iter(sides.values()))[1]
+    n_tokens, peak = conf.batch_size * conf.seq_len, peak_speed(conf.device, conf.precision)
+    seconds = measure(sides, n_rounds=arguments.rounds, n_steps=arguments.steps)
+    results = []
+    for name, times in seconds.items():
+        speed = n_tokens / statistics.median(times)
+        ratio = statistics.median(a / b for a, b in zip(next(iter(seconds.values())), times, strict=True))
+        results.append({'side': name, 'ms/step': 1e3 * statistics.median(times), 'tokens/s': speed, 'ratio': ratio,
+                        'of peak': speed * operations(conf) / peak, 'memory, MB': peak_memory(name, arguments.size)})
+    about = (f'Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} CPUs, '
+             f'{torch.get_num_threads()} threads, {conf.device}, {str(conf.precision).removeprefix("torch.")}')
+    print(f'\n{about}; matrix products {peak / 1e9:,.0f} GFLOP/s')
+    print(f'{arguments.size}: {arguments.rounds} rounds of {arguments.steps} steps of {n_tokens:,} tokens, '
+          f'{operations(conf) / 1e6:.1f} MFLOP each; medians\n')
+    print(f'{"":16}{"ms/step":>10}{"tokens/s":>12}{"ratio":>8}{"of peak":>9}{"memory, MB":>12}')
+    for result in results:
+        memory = '-' if result['memory, MB'] is None else f'{result["memory, MB"]:,.0f}'
+        print(f'{result["side"]:16}{result["ms/step"]:10.1f}{result["tokens/s"]:12,.0f}{result["ratio"]:8.2f}'
+              f'{result["of peak"]:9.1%}{memory:>12}')
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps({'about': about, 'size': arguments.size, 'peak': peak,
+                                                    'sides': results, 'seconds': seconds}, indent=1))
+    if arguments.plot:
+        plot(results, arguments.plot)
 
 
 if __name__ == '__main__':

@@ -16,6 +16,8 @@ $$\langle R_m q, R_n k \rangle = \langle R_{m - n} q, k \rangle$$
 
 so attention sees how far apart two tokens are, wherever they stand; nothing is learned, and any length works.
 """
+from typing import Any
+
 import torch
 from labml.configs import option
 from labml_nn.transformers import TransformerConfigs
@@ -75,28 +77,52 @@ class SDPA(MultiHeadAttention):
         """Queries, keys and values, each `[seq_len, batch_size, heads, d_k]`; the first two turned by position."""
         if not (query is key is value) or self.query.linear.bias is None:
             q, k, v = self.query(query), self.key(key), self.value(value)
-            # `[seq_len, batch_size, 1, heads, d_k]`
-            turned = (self._turn(t[:, :, None])[:, :, 0] if self.is_rotary else t for t in (q, k))
-            return *turned, v
-        # Self-attention: one large matrix product is faster than three small ones
-        linears = self.query.linear, self.key.linear, self.value.linear
-        weight = torch.cat([linear.weight for linear in linears])
-        bias = torch.cat([linear.bias for linear in linears])
-        # `[seq_len, batch_size, 3, heads, d_k]`
-        qkv = functional.linear(query, weight, bias).view(*query.shape[:2], 3, self.heads, self.d_k)
-        if not self.is_rotary:
-            return qkv.unbind(2)
-        return *self._turn(qkv[:, :, :2]).unbind(2), qkv[:, :, 2]
+        else:
+            # Self-attention: one large matrix product is faster than three small ones
+            linears = self.query.linear, self.key.linear, self.value.linear
+            weight = torch.cat([linear.weight for linear in linears])
+            bias = torch.cat([linear.bias for linear in linears])
+            # `[seq_len, batch_size, 3, heads, d_k]`
+            qkv = functional.linear(query, weight, bias).view(*query.shape[:2], 3, self.heads, self.d_k)
+            q, k, v = qkv.unbind(2)
+        return (self._turn(q), self._turn(k), v) if self.is_rotary else (q, k, v)
 
     def _turn(self, x: Tensor) -> Tensor:
-        """Turns `[seq_len, batch_size, n, heads, d_k]` by position."""
+        """Turns `[seq_len, batch_size, heads, d_k]` by position."""
         seq_len = len(x)
         if self.turns.shape[1] < seq_len:
             self.make_room(seq_len)
-        # `[seq_len, 1, 1, 1, d_k / 2]`
-        cos, sin = self.turns[:, :seq_len, None].to(x.dtype)
-        x1, x2 = x.chunk(2, dim=-1)
-        return torch.cat([x1 * cos - x2 * sin, x1 * sin + x2 * cos], dim=-1)
+        # `[seq_len, 1, 1, d_k / 2]`
+        cos, sin = self.turns[:, :seq_len].to(x.dtype)
+        return _Turn.apply(x, cos, sin)
+
+
+class _Turn(torch.autograd.Function):
+    """
+    Turns pairs of features. What is turned forward is turned back in the backward pass, so that neither keeps anything
+    but the angles, nor needs a copy.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            # The compiler makes one loop of it
+            x1, x2 = x.chunk(2, dim=-1)
+            return torch.cat([x1 * cos - x2 * sin, x1 * sin + x2 * cos], dim=-1)
+        turned = torch.empty_like(x, memory_format=torch.contiguous_format)
+        (x1, x2), (y1, y2) = x.chunk(2, dim=-1), turned.chunk(2, dim=-1)
+        torch.mul(x1, cos, out=y1).addcmul_(x2, sin, value=-1)
+        torch.mul(x1, sin, out=y2).addcmul_(x2, cos)
+        return turned
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor):
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _Turn.forward(gradient, cos, -sin), None, None
 
 
 def _turns(seq_len: int, d_k: int) -> Tensor:

@@ -132,6 +132,7 @@ def losses(model, n_steps, **options):
 def test_compiled_is_the_same_and_compiled_once(attention):
     if not shutil.which('g++'):
         pytest.skip('there is no compiler here')
+    torch._dynamo.reset()
     plain = losses(make(encoder_attn=attention), 20)
     with torch._dynamo.config.patch(error_on_recompile=True):
         compiled = losses(make(encoder_attn=attention), 20, is_compiled=True)

@@ -55,7 +55,7 @@ def checkout(tmp_path, project):
 
 def test_all_kinds_of_commands_are_found():
     assert len(SET_UP) == 2
-    assert len(COMMANDS) == 27
+    assert len(COMMANDS) == 29
 
 
 @pytest.mark.parametrize('command', [pytest.param(c, marks=[pytest.mark.long] if 'benchmarks/' in c else [])
@@ -75,7 +75,8 @@ def test_command(checkout, command, app, project):
         command = f'timeout --signal INT 10 {command} --port 0 --store store.sqlite'
     result = checkout(command)
     assert result.returncode == (124 if 'timeout' in command else 0), result.stderr
-    expected = {'--help': 'usage', 'benchmarks/step': 'The tracker takes', 'benchmarks/check': '% of training time',
+    expected = {'--help': 'usage', 'benchmarks/step': 'of peak', 'benchmarks/over': 'add',
+                'benchmarks/check': '% of training time',
                 'benchmarks/fill': 'batches ', 'benchmarks/data': 'speed of tokenizers', 'gzip': '', 'import': 'import',
                 'benchmarks/app': 'updates/s', 'benchmarks/watched': 'of the speed',
                 ' app': 'The labml app is at', 'sync': 'values sent', ' runs': 'completed', 'fill-mask': 'To be or n',
