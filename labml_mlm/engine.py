@@ -12,6 +12,7 @@ parts. None of that changes what is computed:
 * **Precision.** With `bf16` matrix products have operands of 16 bits, and weights, sums, norms and the loss stay fp32
   (autocast; [Micikevicius et al. 2018](https://arxiv.org/abs/1710.03740)).
 """
+import os
 import shutil
 from collections.abc import Callable
 from typing import Any
@@ -42,7 +43,7 @@ class Engine:
     * `accumulate` is the number of parts of a training batch; it has to divide its size
     * `n_places` says how many places of a batch of some shape are masked at the most, as `MLM.n_places`
 
-    Raises `UserError` if `accumulate` does not divide the batch size.
+    Raises `UserError` if `accumulate` does not divide the batch size, and if there is nothing to compile with.
     """
 
     def __init__(self, model: TransformerMLM, *, precision: torch.dtype, is_compiled: bool, accumulate: int,
@@ -54,10 +55,13 @@ class Engine:
         self.precision = precision
         self.accumulate = accumulate
         self._shape = seq_len, batch_size // accumulate
+        self._n_places = n_places
         self._compiled: Any = None
+        if is_compiled and not _can_compile(next(model.parameters()).device):
+            raise UserError(f'compile=true: there is no compiler here, none of {", ".join(_COMPILERS)}. '
+                            'compile=false does without')
         # Shapes are not known beforehand if it is not known how much is masked
         if is_compiled and n_places is not None:
-            self._n_places = n_places(self._shape)
             for module in model.modules():
                 if isinstance(module, SDPA):
                     module.make_room(max(seq_len, module.turns.shape[1]))
@@ -71,7 +75,8 @@ class Engine:
         with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
             if self._compiled is None or not self.model.training or x.shape != self._shape or key_padding is not None:
                 return self.model(x, labels, key_padding=key_padding, document=document)
-            return self._compiled(x, labels, n_places=self._n_places)
+            # The share that is masked may be another one by now; then it is compiled anew
+            return self._compiled(x, labels, n_places=self._n_places(self._shape))
 
     def forward_backward(self, x: Tensor, labels: Tensor, *context: Tensor | None) -> MLMOutput:
         """The same, with gradients of the loss added to those of the parameters."""
@@ -93,9 +98,13 @@ def pays_to_compile(model: TransformerMLM, *, n_tokens: int) -> bool:
     the kind of device, and not by the clock, so that a run that goes on is compiled as it was before.
     """
     device = next(model.parameters()).device
-    if device.type == 'cpu' and not any(map(shutil.which, _COMPILERS)):
+    if not _can_compile(device):
         return False
     # Forward and backward take 6 operations a weight and token; embeddings are look-ups
     n_weights = sum(weight.numel() for weight in model.encoder.parameters())
     speed = _CPU_SPEED * torch.get_num_threads() if device.type == 'cpu' else _GPU_SPEED
     return 6 * n_weights * n_tokens / speed > _PAYS_AFTER
+
+
+def _can_compile(device: torch.device) -> bool:
+    return device.type != 'cpu' or any(map(shutil.which, (os.environ.get('CXX', ''), *_COMPILERS)))

@@ -157,6 +157,25 @@ def test_where_compiling_pays(monkeypatch):
     assert not pays_to_compile(model, n_tokens=10 ** 10)
 
 
+def test_compiling_without_a_compiler(monkeypatch):
+    monkeypatch.setattr(engine.shutil, 'which', lambda name: None)
+    with pytest.raises(UserError, match='compile=true: there is no compiler here'):
+        run(make(), *batch(), None, None, is_compiled=True)
+
+
+@pytest.mark.long
+def test_compiled_with_another_share_masked():
+    """Nothing is left out if more is masked than when it was compiled."""
+    torch._dynamo.reset()
+    mlm, model = masking(0.1), make()
+    x = torch.randint(5, N_TOKENS, (12, 6), generator=torch.Generator().manual_seed(1))
+    runner = Engine(model, shape=(12, 6), precision=torch.float32, is_compiled=True, accumulate=1,
+                    n_places=mlm.n_places)
+    for mlm.masking_prob in (0.1, 0.8):
+        masked, labels = mlm(x)
+        assert runner.forward(masked, labels, None, None).n_masked == (labels != PAD).sum()
+
+
 def test_runs_in_parts(project):
     runs = []
     for accumulate in (1, 4):
