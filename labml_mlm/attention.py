@@ -49,16 +49,18 @@ class SDPA(MultiHeadAttention):
         # Cosines and sines, `[2, seq_len, 1, 1, d_k / 2]`; grows with the longest sequence seen
         self.register_buffer('turns', torch.empty(2, 0, 1, 1, self.d_k // 2), persistent=False)
 
-    def forward(self, *, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, *, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None,
+                places: Tensor | None = None) -> Tensor:
         """
         * `query`, `key` and `value` have shape `[seq_len, batch_size, d_model]`
+        * `places` are those of the queries in their sequences, `[seq_len_q, batch_size]`, unless they are all in order
         * `mask[i, j, b]` says whether, in sequence `b`, position `i` may see position `j`; its shape is
           `[seq_len_q, seq_len_k, batch_size]`, where the first and the last dimension may be 1
 
         Returns `[seq_len_q, batch_size, d_model]`.
         """
         seq_len, batch_size, _ = query.shape
-        q, k, v = self._project(query, key, value)
+        q, k, v = self._project(query, key, value, places)
         # torch's attention wants `[batch_size, heads, seq_len, d_k]`,
         # and the mask as `[batch_size, 1, seq_len_q, seq_len_k]`
         q, k, v = (t.permute(1, 2, 0, 3) for t in (q, k, v))
@@ -73,7 +75,8 @@ class SDPA(MultiHeadAttention):
         """Computes the turns of so many positions. A model that is compiled does it before, as it changes a buffer."""
         self.turns = _turns(seq_len, self.d_k).to(self.turns.device)
 
-    def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(self, query: Tensor, key: Tensor, value: Tensor,
+                 places: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each `[seq_len, batch_size, heads, d_k]`; the first two turned by position."""
         if not (query is key is value) or self.query.linear.bias is None:
             q, k, v = self.query(query), self.key(key), self.value(value)
@@ -85,16 +88,18 @@ class SDPA(MultiHeadAttention):
             # `[seq_len, batch_size, 3, heads, d_k]`
             qkv = functional.linear(query, weight, bias).view(*query.shape[:2], 3, self.heads, self.d_k)
             q, k, v = qkv.unbind(2)
-        return (self._turn(q), self._turn(k), v) if self.is_rotary else (q, k, v)
+        if self.is_rotary:
+            # The keys first, as they are at all places
+            k, q = self._turn(k), self._turn(q, places)
+        return q, k, v
 
-    def _turn(self, x: Tensor) -> Tensor:
+    def _turn(self, x: Tensor, places: Tensor | None = None) -> Tensor:
         """Turns `[seq_len, batch_size, heads, d_k]` by position."""
-        seq_len = len(x)
-        if self.turns.shape[1] < seq_len:
-            self.make_room(seq_len)
-        # `[seq_len, 1, 1, d_k / 2]`
-        cos, sin = self.turns[:, :seq_len].to(x.dtype)
-        return _Turn.apply(x, cos, sin)
+        if self.turns.shape[1] < len(x):
+            self.make_room(len(x))
+        # `[2, seq_len, 1, 1, d_k / 2]`, or with places `[2, seq_len, batch_size, 1, d_k / 2]`
+        turns = self.turns[:, :len(x)] if places is None else self.turns[:, places, 0]
+        return _Turn.apply(x, *turns.to(x.dtype))
 
 
 class _Turn(torch.autograd.Function):

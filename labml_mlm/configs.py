@@ -130,8 +130,7 @@ class MLMConfigs(RunConfigs):
 
         output = self.engine.forward_backward(*self.mlm(x), key_padding, document)
         tracker.add_global_step(n_tokens)
-        tracker.add('loss.', output.loss)
-        tracker.add('accuracy.', output.n_correct / output.n_masked.clamp(min=1))
+        self.step_metrics.add({'loss.': output.loss, 'accuracy.': output.n_correct / output.n_masked.clamp(min=1)})
         if key_padding is not None:
             tracker.add('efficiency.', n_tokens / x.numel())
         if self.grad_norm_clip is not None:
@@ -141,7 +140,7 @@ class MLMConfigs(RunConfigs):
         self.scheduler.step()
         self.optimizer.zero_grad()
         tracker.add('tokens_per_second', self.throughput.step(n_tokens))
-        tracker.save()
+        self.step_metrics.save()
 
     def sample(self):
         """Prints the prompts, masked and filled in."""

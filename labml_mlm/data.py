@@ -43,8 +43,10 @@ class Batch(NamedTuple):
         return batch._replace(key_padding=batch.tokens == padding_token) if is_padded else batch
 
     def to(self, device: torch.device) -> 'Batch':
-        """The same on a device."""
-        return Batch(*(part if part is None else part.to(device) for part in self))
+        """The same on a device; a GPU copies it by itself, and is not waited for."""
+        if device.type != 'cuda':
+            return Batch(*(part if part is None else part.to(device) for part in self))
+        return Batch(*(part if part is None else part.pin_memory().to(device, non_blocking=True) for part in self))
 
     @property
     def n_tokens(self) -> int:

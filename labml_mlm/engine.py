@@ -41,13 +41,13 @@ class Engine:
     * `is_compiled` has torch's compiler make the model faster, for batches of the `shape` given, `[seq_len,
       batch_size]`
     * `accumulate` is the number of parts of a training batch; it has to divide its size
-    * `n_places` says how many places of a batch of some shape are masked at the most, as `MLM.n_places`
+    * `n_places` says how many places of a sequence of some length are masked at the most, as `MLM.n_places`
 
     Raises `UserError` if `accumulate` does not divide the batch size, and if there is nothing to compile with.
     """
 
     def __init__(self, model: TransformerMLM, *, precision: torch.dtype, is_compiled: bool, accumulate: int,
-                 shape: tuple[int, int], n_places: Callable[[tuple[int, int]], int] | None):
+                 shape: tuple[int, int], n_places: Callable[[int], int] | None):
         seq_len, batch_size = shape
         if batch_size % accumulate:
             raise UserError(f'batch_size={batch_size} cannot be cut into accumulate={accumulate} equal parts')
@@ -72,11 +72,12 @@ class Engine:
         The output for a masked batch, as `MLM` gives it; `context` is padding and documents, as in `Batch`.
         """
         key_padding, document = context
+        # A validation may mask more. In training the share may be another one by now; then it is compiled anew
+        n_places = self._n_places(len(x)) if self._n_places and self.model.training else None
         with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
             if self._compiled is None or not self.model.training or x.shape != self._shape or key_padding is not None:
-                return self.model(x, labels, key_padding=key_padding, document=document)
-            # The share that is masked may be another one by now; then it is compiled anew
-            return self._compiled(x, labels, n_places=self._n_places(self._shape))
+                return self.model(x, labels, key_padding=key_padding, document=document, n_places=n_places)
+            return self._compiled(x, labels, n_places=n_places)
 
     def forward_backward(self, x: Tensor, labels: Tensor, *context: Tensor | None) -> MLMOutput:
         """The same, with gradients of the loss added to those of the parameters."""

@@ -109,11 +109,9 @@ class MLM:
         labels = torch.where(selected, x, self.padding_token)
         return masked, labels
 
-    def n_places(self, shape: torch.Size) -> int:
-        """How many tokens of a batch of `shape` are selected at the most: whatever the batch is."""
-        seq_len, batch_size = shape
-        # The bound of the draw for the longest sequence that there can be
-        return batch_size * min(seq_len, max(1 if self.masking_prob > 0 else 0, math.ceil(self.masking_prob * seq_len)))
+    def n_places(self, seq_len: int) -> int:
+        """How many tokens of a sequence of `seq_len` are selected at the most: whatever the sequence is."""
+        return min(seq_len, max(1 if self.masking_prob > 0 else 0, math.ceil(self.masking_prob * seq_len)))
 
     def _select(self, maskable: Tensor) -> Tensor:
         """Which tokens to predict, from those that may be; both `[seq_len, batch_size]`."""

@@ -10,7 +10,7 @@ over the set $M$ of masked places: a sum divided by a count, never a mean of mea
 
 Only the masked places need a prediction, so only those are projected to the vocabulary: with 15% of
 the tokens masked, that is a seventh of the work and of the memory of the largest matrix product
-of a model with a large vocabulary.
+of a model with a large vocabulary. `MLMEncoder` does the same for the last layer.
 
 **Initialisation.** labml_nn makes a stack of layers by copying one, weights included. Layers that are
 equal at the start receive similar gradients, and the model sits on the unigram plateau for long. `initialise` draws
@@ -34,6 +34,7 @@ from torch.nn import functional
 
 import labml_mlm.attention  # noqa: F401  its options
 from labml_mlm.compat import OwnDefaults
+from labml_mlm.encoder import MLMEncoder, at
 from labml_mlm.errors import SHARE, Range, UserError, at_least
 
 
@@ -72,14 +73,14 @@ class TransformerMLM(nn.Module):
         * `x` is the masked batch and `labels` what to predict, as `MLM` returns them, `[seq_len, batch_size]`
         * `key_padding` is true where `x` is padding, which then is never attended to; same shape
         * `document` has whole numbers; only tokens of a sequence with the same one attend to each other; same shape
-        * `n_places` is how many places of a batch may be masked at the most, if that is known: the shapes of all
+        * `n_places` is how many places of a sequence may be masked at the most, if that is known: the shapes of all
           tensors are known then, too
         """
-        # `[seq_len * batch_size, d_model]`
-        features = self.encode(x, key_padding, document).flatten(0, 1)
-        # `[n_places]`, `[n_places, n_tokens]`
-        places, labels = self._places(labels.flatten(), n_places)
-        logits = self.generator(features[places])
+        # `[n_places, batch_size]` each
+        places, labels = self._places(labels, n_places)
+        # `[n_places, batch_size, d_model]`, `[n_places * batch_size, n_tokens]`
+        features = self.encode(x, key_padding, document, places)
+        logits, labels = self.generator(features).flatten(0, 1), labels.flatten()
 
         is_masked = labels != self.padding_token
         loss_sum = functional.cross_entropy(logits.float(), labels, ignore_index=self.padding_token, reduction='sum')
@@ -89,26 +90,26 @@ class TransformerMLM(nn.Module):
 
     def _places(self, labels: Tensor, n_places: int | None) -> tuple[Tensor, Tensor]:
         """
-        Where something is to be predicted, and what; `[n_places]` each. `labels` is `[seq_len * batch_size]`. Places
-        that are not needed have `padding_token` for a label.
+        Where something is to be predicted in each sequence, and what; `[n_places, batch_size]` each. Sequences with
+        fewer such places have some others, too, whose label is `padding_token`. `labels` is `[seq_len, batch_size]`.
         """
         is_masked = labels != self.padding_token
         if n_places is None:
-            places = is_masked.nonzero()[:, 0]
-            return places, labels[places]
-        # Each masked place goes to the next free one of the buffer, all others to one behind it
-        to = torch.where(is_masked, is_masked.cumsum(0) - 1, n_places).clamp(max=n_places)
-        places = labels.new_zeros(n_places + 1).scatter(0, to, torch.arange(len(labels), device=labels.device))
-        places = places[:n_places]
-        is_used = torch.arange(n_places, device=labels.device) < is_masked.sum()
-        return places, torch.where(is_used, labels[places], self.padding_token)
+            n_places = int(is_masked.sum(dim=0).max())
+        # Attention takes at least one query
+        places = is_masked.argsort(dim=0, descending=True, stable=True)[:max(1, n_places)]
+        return places, labels.gather(0, places)
 
     def predict(self, x: Tensor, *, key_padding: Tensor | None = None, document: Tensor | None = None) -> Tensor:
         """Logits of every place, `[seq_len, batch_size, n_tokens]`; the arguments are those of `forward`."""
         return self.generator(self.encode(x, key_padding, document))
 
-    def encode(self, x: Tensor, key_padding: Tensor | None = None, document: Tensor | None = None) -> Tensor:
-        """Features of every place, `[seq_len, batch_size, d_model]`; the arguments are those of `forward`."""
+    def encode(self, x: Tensor, key_padding: Tensor | None = None, document: Tensor | None = None,
+               places: Tensor | None = None) -> Tensor:
+        """
+        Features of every place, `[seq_len, batch_size, d_model]`, or of some `places` of each sequence, `[n_places,
+        batch_size]`; the other arguments are those of `forward`.
+        """
         mask = None
         if document is not None:
             # labml_nn's mask is `[seq_len_q, seq_len_k, batch_size]`
@@ -117,7 +118,10 @@ class TransformerMLM(nn.Module):
             # A token that could see nothing but padding sees that: a softmax over no key is not defined. 1 broadcasts
             is_seen = ~key_padding[None] if mask is None else mask & ~key_padding[None]
             mask = is_seen | ~is_seen.any(dim=1, keepdim=True)
-        return self.encoder(self.src_embed(x), mask)
+        embedded = self.src_embed(x)
+        if places is None or isinstance(self.encoder, MLMEncoder):
+            return self.encoder(embedded, mask, *(() if places is None else (places,)))
+        return at(places, self.encoder(embedded, mask))
 
     @property
     def max_seq_len(self) -> float:
@@ -172,6 +176,8 @@ class MLMTransformerConfigs(OwnDefaults, TransformerConfigs):
     encoder_attn: nn.Module = 'sdpa_rotary'
     # Feed-forward layers; `mlm` has d_ff = 2 d_model, `default` is labml_nn's (2048)
     ffn: MLMFeedForwardConfigs = 'mlm'
+    # All layers; `mlm` computes the last one for masked places only, `default` is labml_nn's
+    encoder: Encoder = 'mlm'
     # Token embeddings, with positions where attention does not bring its own
     src_embed: nn.Module = 'by_attention'
     # Id of `[PAD]`
@@ -198,6 +204,11 @@ def _ffn(c: MLMTransformerConfigs) -> MLMFeedForwardConfigs:
     conf.set_default(FeedForwardConfigs.d_ff, func=lambda: 2 * c.d_model)
     conf.set_default(FeedForwardConfigs.dropout, func=lambda: c.dropout)
     return conf
+
+
+@option(MLMTransformerConfigs.encoder, 'mlm')
+def _encoder(c: MLMTransformerConfigs):
+    return MLMEncoder(c.encoder_layer, c.n_layers)
 
 
 @option(MLMTransformerConfigs.src_embed, 'by_attention')

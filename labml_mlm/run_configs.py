@@ -15,7 +15,7 @@ from torch import Tensor
 
 from labml_mlm.errors import Range, at_least
 from labml_mlm.interrupt import Interrupt, Stopped
-from labml_mlm.metrics import Throughput, ValidMetrics
+from labml_mlm.metrics import StepMetrics, Throughput, ValidMetrics
 from labml_mlm.record import record_of
 from labml_mlm.saver import Saver
 from labml_mlm.state import Progress
@@ -48,6 +48,8 @@ class RunConfigs(TokenConfigs):
     validator: Trainer = 'all_windows'
     # Sums of a validation
     valid_metrics: ValidMetrics
+    # Metrics of training steps
+    step_metrics: StepMetrics
     # Optimizer steps between two checkpoints; none for validations only
     checkpoint_interval: int | None = 500
     # Checkpoints that are kept, the last ones, beside the best
@@ -113,6 +115,7 @@ class RunConfigs(TokenConfigs):
             self.throughput.restart()
             with self.mode.update(is_train=True), tracker.namespace('train'):
                 self.trainer()
+            self.step_metrics.finish()
             with self.mode.update(is_train=False), tracker.namespace('valid'):
                 self.validator()
             tracker.save()

@@ -65,6 +65,8 @@ class Saver:
         at = c.progress.steps, c.progress.epoch, c.progress.round
         if self.folder is None or at == self._last:
             return
+        # What the steps so far have given comes before it
+        c.step_metrics.finish()
         try:
             tensors, document = capture(c)
         except Exception as e:  # whatever it is, the run is worth more

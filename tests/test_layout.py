@@ -7,11 +7,12 @@ import pytest
 import labml_mlm
 
 ORDER = ['errors', 'exits', 'files', 'lock', 'compat', 'interrupt', 'masking', 'schedule', 'text_files', 'documents',
-         'corpus', 'segments', 'words', 'tokenizer', 'vocabulary', 'subwords', 'text', 'shuffle', 'data', 'packs',
-         'token_file', 'token_cache', 'attention', 'model', 'engine', 'optimizer', 'checkpoint', 'log_file', 'runs',
-         'state', 'saver', 'trainer', 'screen', 'samples', 'metrics', 'delivery', 'tracking', 'text_configs',
-         'token_configs', 'items', 'overrides', 'record', 'run_configs', 'configs', 'resume', 'launch', 'pretrained',
-         'fill_mask', 'evaluate', 'app', 'commands', '__main__']
+         'corpus', 'segments', 'words', 'tokenizer', 'vocabulary', 'subwords', 'text', 'shuffle', 'data',
+         'packs', 'token_file', 'token_cache', 'attention', 'encoder', 'model', 'engine', 'optimizer',
+         'checkpoint', 'log_file', 'runs', 'state', 'saver', 'trainer', 'screen', 'samples', 'metrics',
+         'delivery', 'tracking', 'text_configs', 'token_configs', 'items', 'overrides', 'record',
+         'run_configs', 'configs', 'resume', 'launch', 'pretrained', 'fill_mask', 'evaluate', 'app',
+         'commands', '__main__']
 APP = ['guard', 'store', 'transactions', 'updates', 'pages', 'server']
 PACKAGE = Path(labml_mlm.__file__).parent
 
