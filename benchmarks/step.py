@@ -1,14 +1,15 @@
 """
 # A training step: labml_nn's and Hugging Face's against ours
 
-    python benchmarks/step.py [--size tiny] [--rounds 7] [--steps 20] [--json FILE] [--plot FILE]
+    python benchmarks/step.py [--size tiny] [--sides NAME ...] [--rounds 7] [--steps 20] [--json FILE] [--plot FILE]
 
 Measures tokens per second of a whole step (masking, forward, loss, backward, clipping, update), without loader and
 tracker, which `overhead.py` measures. All sides have the same sizes and the same batches of `python_topics` (of random
 tokens where the vocabulary is larger than that text's), run in one process and take turns; the figures are medians over
-the rounds, and ratios those within a round. The share of the peak is that of the model's own operations (6 a weight and
-token, attention and the predictions of masked tokens included) in what a large matrix product reaches here. Peak memory
-is what a process of its own has at the most beyond what it has when everything is imported.
+the rounds, and ratios those within a round. The share of the peak is that of the model's operations (6 a weight and
+token, attention and the predictions of masked tokens included, and for all sides the whole of the last layer, of which
+ours leaves out a part) in what a large matrix product reaches here. Peak memory is what a process of its own has at the
+most beyond what it has when everything is imported.
 
 | size | d_model | layers | heads | d_ff | vocabulary | batch |
 |------|---------|--------|-------|------|------------|-------|
@@ -19,8 +20,8 @@ is what a process of its own has at the most beyond what it has when everything 
 labml_nn's experiment does not run on today's labml, so its step is put together from its own parts (`MLM`,
 `TransformerConfigs` with its default attention and dropout, `Noam`, the loss with `ignore_index`), with the shim of
 `labml_mlm.compat`. Hugging Face's BERT and ModernBERT (of the extra `bench`) have `sdpa` attention, no dropout and
-torch's fused AdamW; they are left out where `transformers` cannot be imported, as beside a torchvision that does not
-match torch.
+torch's fused AdamW, and run as they come and under `torch.compile`; they are left out where `transformers` cannot be
+imported, as beside a torchvision that does not match torch.
 """
 import argparse
 import json
@@ -50,7 +51,8 @@ SIZES: dict[str, dict[str, Any]] = {
     'base': {'d_model': 768, 'transformer.n_layers': 12, 'transformer.n_heads': 12, 'transformer.ffn.d_ff': 3072,
              'n_tokens': 30_522, 'batch_size': 32, 'seq_len': 512},
 }
-SIDES = 'labml_nn', 'HF BERT', 'HF ModernBERT', 'ours', 'ours, compiled'
+COMPILED = ', compiled'
+SIDES = 'labml_nn', *(name + how for name in ('HF BERT', 'HF ModernBERT', 'ours') for how in ('', COMPILED))
 
 Step = Callable[[Tensor], None]
 
@@ -87,7 +89,7 @@ def labml_nn_step(conf: MLMConfigs) -> Step:
     return step
 
 
-def hugging_face_step(conf: MLMConfigs, kind: str) -> Step:
+def hugging_face_step(conf: MLMConfigs, kind: str, *, is_compiled: bool = False) -> Step:
     """That of `BertForMaskedLM` or `ModernBertForMaskedLM` of the same sizes, with masks of ours."""
     import transformers
 
@@ -102,13 +104,14 @@ def hugging_face_step(conf: MLMConfigs, kind: str) -> Step:
         config = transformers.ModernBertConfig(**same, cls_token_id=special.cls, sep_token_id=special.sep,
                                                bos_token_id=special.cls, eos_token_id=special.sep)
     model = getattr(transformers, f'{kind}ForMaskedLM')(config).to(conf.device).train()
+    run = torch.compile(model, dynamic=False) if is_compiled else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
 
     def step(batch: Tensor):
         masked, labels = conf.mlm(batch.to(conf.device))
         labels = labels.masked_fill(labels == conf.padding_token, -100)
         with torch.autocast(conf.device.type, conf.precision, enabled=conf.precision != torch.float32):
-            loss = model(input_ids=masked.T.contiguous(), labels=labels.T.contiguous()).loss
+            loss = run(input_ids=masked.T.contiguous(), labels=labels.T.contiguous()).loss
         loss.backward()
         update(model, optimizer)
     return step
@@ -131,12 +134,14 @@ def update(model: nn.Module, optimizer: torch.optim.Optimizer):
 
 def make(name: str, size: str) -> tuple[Step, MLMConfigs]:
     """A side. Raises `ImportError` if it takes what is not there."""
-    conf = configs(size, compile=name == 'ours, compiled')
-    if name == 'labml_nn':
+    model, is_compiled = name.removesuffix(COMPILED), name.endswith(COMPILED)
+    conf = configs(size, compile=model == 'ours' and is_compiled)
+    if model == 'labml_nn':
         return labml_nn_step(conf), conf
-    if name.startswith('HF'):
+    if model != 'ours':
+        kind = {'HF BERT': 'Bert', 'HF ModernBERT': 'ModernBert'}[model]
         try:
-            return hugging_face_step(conf, {'HF BERT': 'Bert', 'HF ModernBERT': 'ModernBert'}[name]), conf
+            return hugging_face_step(conf, kind, is_compiled=is_compiled), conf
         except (ImportError, RuntimeError) as e:
             # `operator torchvision::nms does not exist` is a `RuntimeError`
             raise ImportError(' '.join(str(e).split())[:100]) from None
@@ -236,6 +241,7 @@ def main():
     """Prints a table."""
     parser = argparse.ArgumentParser()
     parser.add_argument('--size', choices=SIZES, default='tiny')
+    parser.add_argument('--sides', choices=SIDES, nargs='+', default=SIDES, help='ratios are to the first')
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--steps', type=int, default=20, help='steps of each side in a round')
     parser.add_argument('--json', help='a file for the figures')
@@ -243,7 +249,7 @@ def main():
     arguments = parser.parse_args()
     screen.set_up()
     sides = {}
-    for name in SIDES:
+    for name in arguments.sides:
         try:
             sides[name] = make(name, arguments.size)
         except ImportError as e:
@@ -262,10 +268,10 @@ def main():
     print(f'\n{about}; matrix products {peak / 1e9:,.0f} GFLOP/s')
     print(f'{arguments.size}: {arguments.rounds} rounds of {arguments.steps} steps of {n_tokens:,} tokens, '
           f'{operations(conf) / 1e6:.1f} MFLOP each; medians\n')
-    print(f'{"":16}{"ms/step":>10}{"tokens/s":>12}{"ratio":>8}{"of peak":>9}{"memory, MB":>12}')
+    print(f'{"":24}{"ms/step":>10}{"tokens/s":>12}{"ratio":>8}{"of peak":>9}{"memory, MB":>12}')
     for result in results:
         memory = '-' if result['memory, MB'] is None else f'{result["memory, MB"]:,.0f}'
-        print(f'{result["side"]:16}{result["ms/step"]:10.1f}{result["tokens/s"]:12,.0f}{result["ratio"]:8.2f}'
+        print(f'{result["side"]:24}{result["ms/step"]:10.1f}{result["tokens/s"]:12,.0f}{result["ratio"]:8.2f}'
               f'{result["of peak"]:9.1%}{memory:>12}')
     if arguments.json:
         Path(arguments.json).write_text(json.dumps({'about': about, 'size': arguments.size, 'peak': peak,

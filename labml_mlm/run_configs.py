@@ -77,7 +77,7 @@ class RunConfigs(TokenConfigs):
         if not self.progress.steps:
             # A run that goes on has its random numbers from the checkpoint
             torch.manual_seed(self.seed)
-        _ = self.trainer, self.validator, self.interrupt, self.throughput, self.saver
+        _ = self.trainer, self.validator, self.interrupt, self.throughput, self.step_metrics, self.saver
         _ = self.epochs, self.inner_iterations
         self._is_built = True
 

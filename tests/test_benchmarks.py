@@ -1,0 +1,37 @@
+"""What README does not run: figures as JSON and PNG, and what is left out where something is missing."""
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+pytestmark = pytest.mark.long
+
+
+def run(*arguments):
+    result = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_step_as_json_and_png(tmp_path):
+    pytest.importorskip('matplotlib')
+    out = run('benchmarks/step.py', '--rounds', '2', '--steps', '1', '--sides', 'ours', 'labml_nn',
+              '--json', str(tmp_path / 'step.json'), '--plot', str(tmp_path / 'step.png'))
+    found = json.loads((tmp_path / 'step.json').read_text())
+    ours, theirs = found['sides']
+    assert (ours['side'], ours['ratio']) == ('ours', 1)
+    assert theirs['side'] == 'labml_nn' and theirs['ratio'] > 0
+    assert all(side['memory, MB'] > 0 and 0 < side['of peak'] < 1 for side in found['sides'])
+    assert {name: len(times) for name, times in found['seconds'].items()} == {'ours': 2, 'labml_nn': 2}
+    assert (tmp_path / 'step.png').read_bytes().startswith(b'\x89PNG')
+    assert 'of peak' in out
+
+
+def test_scaling_as_json(tmp_path):
+    run('benchmarks/scaling.py', '--only', 'batch_size', '--points', '2', '--steps', '1', '--json',
+        str(tmp_path / 'scaling.json'))
+    sweep = json.loads((tmp_path / 'scaling.json').read_text())['batch_size']
+    assert sweep['values'] == [4, 8]
+    assert all(seconds > 0 and megabytes > 0 for seconds, megabytes in sweep['ours'])
