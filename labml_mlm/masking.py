@@ -23,6 +23,13 @@ so the share of selected tokens is $p$ whatever the length is (as long as $p n \
 "at least one" wins). The $k$ positions are those of the $k$ smallest among $n$ random scores: a uniform
 draw without replacement, for the whole batch with one sort.
 
+**Whole units.** A token in the middle of a word is easily told from the rest of it, so that one may rather mask whole
+words, or spans of several. A unit is then selected as a whole or not at all, and still each with probability $p$,
+whatever its size: lay the units of a sequence out on a circle of length $n$, in random order, and select those that
+begin in an arc of length $p n$ which begins anywhere. Each begins at a place that is uniform on the circle, so it
+is in the arc with probability $p n / n$. The next unit begins where one ends; so if none is longer than $p n$, at least
+one begins in the arc, and otherwise the first one after the beginning of the arc is taken.
+
 **What.** One uniform number a position falls into one of three disjoint intervals, so the split is
 exactly 80/10/10 in expectation, and the three cannot overlap.
 
@@ -30,12 +37,17 @@ Special tokens (`[PAD]`, `[MASK]`, and all of `no_mask_tokens`) are never select
 token.
 """
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from labml_mlm.errors import UserError
+
+# Uniform numbers from [0, 1) of a shape, on a device
+Rand = Callable[[torch.Size, torch.device], Tensor]
+# From token ids, and where to draw from, which tokens begin a unit; both `[seq_len, batch_size]`
+Units = Callable[[Tensor, Rand], Tensor]
 
 
 class MLM:
@@ -52,6 +64,8 @@ class MLM:
     * `n_tokens` is the size of the vocabulary, special tokens included
     * `masking_prob` is the share of maskable tokens to predict; it may be changed between two calls
     * `randomize_prob` and `no_change_prob` are shares of the selected tokens; the rest becomes `[MASK]`
+    * `units` tells which tokens of a batch begin a unit, of which all tokens are selected or none; without it, each
+      token is a unit. `labml_mlm.units` has some
     * `generator` is where all random numbers come from, on its own device; without it, torch's
       global one for the device of `x`
 
@@ -62,7 +76,7 @@ class MLM:
     def __init__(self, *,
                  padding_token: int, mask_token: int, no_mask_tokens: Sequence[int], n_tokens: int,
                  masking_prob: float = 0.15, randomize_prob: float = 0.1, no_change_prob: float = 0.1,
-                 generator: torch.Generator | None = None):
+                 units: Units | None = None, generator: torch.Generator | None = None):
         for name, prob in (('masking_prob', masking_prob), ('randomize_prob', randomize_prob),
                            ('no_change_prob', no_change_prob)):
             if not 0 <= prob <= 1:
@@ -86,6 +100,7 @@ class MLM:
         self.masking_prob = masking_prob
         self.randomize_prob = randomize_prob
         self.no_change_prob = no_change_prob
+        self.units = units
         self.generator = generator
 
         # `[n_tokens]`: may a token be selected?
@@ -104,14 +119,22 @@ class MLM:
         self.is_maskable = self.is_maskable.to(x.device)
         self.random_tokens = self.random_tokens.to(x.device)
 
-        selected = self._select(self.is_maskable[x])
+        maskable = self.is_maskable[x]
+        selected = self._select(maskable) if self.units is None else self._select_units(self.units(x, self._rand),
+                                                                                        maskable)
         masked = torch.where(selected, self._replacements(x), x)
         labels = torch.where(selected, x, self.padding_token)
         return masked, labels
 
-    def n_places(self, seq_len: int) -> int:
-        """How many tokens of a sequence of `seq_len` are selected at the most: whatever the sequence is."""
-        return min(seq_len, max(1 if self.masking_prob > 0 else 0, math.ceil(self.masking_prob * seq_len)))
+    def n_places(self, seq_len: int, masking_prob: float | None = None) -> int | None:
+        """
+        How many tokens of a sequence of `seq_len` are selected at the most, whatever the sequence is; `None` if that
+        depends on its units. `masking_prob` may be another one than that in force.
+        """
+        if self.units is not None:
+            return None
+        p = self.masking_prob if masking_prob is None else masking_prob
+        return min(seq_len, max(1 if p > 0 else 0, math.ceil(p * seq_len)))
 
     def _select(self, maskable: Tensor) -> Tensor:
         """Which tokens to predict, from those that may be; both `[seq_len, batch_size]`."""
@@ -126,6 +149,25 @@ class MLM:
         order = scores.argsort(dim=0)
         is_first_k = torch.arange(len(maskable), device=maskable.device)[:, None] < k
         return torch.zeros_like(maskable).scatter(0, order, is_first_k)
+
+    def _select_units(self, starts: Tensor, maskable: Tensor) -> Tensor:
+        """The same by units, where `starts` tells which tokens begin one; all `[seq_len, batch_size]`."""
+        if self.masking_prob == 0:
+            return torch.zeros_like(maskable)
+        # The number of the unit of each token, and how many tokens of each unit may be selected
+        unit = starts.cumsum(dim=0) - 1
+        sizes = torch.zeros_like(unit).scatter_add(0, unit, maskable.long())
+        n = sizes.sum(dim=0)
+        # In random order
+        order = self._rand(sizes.shape, sizes.device).argsort(dim=0)
+        sizes = sizes.gather(0, order)
+        begins = sizes.cumsum(dim=0) - sizes
+        # From the beginning of the arc to that of the unit, around the circle
+        distance = begins - self._rand(n.shape, n.device) * n
+        distance = torch.where(distance < 0, distance + n, distance).masked_fill(sizes == 0, math.inf)
+        is_first = (distance == distance.min(dim=0).values) & distance.isfinite()
+        is_selected = torch.zeros_like(maskable).scatter(0, order, (distance < self.masking_prob * n) | is_first)
+        return is_selected.gather(0, unit) & maskable
 
     def _replacements(self, x: Tensor) -> Tensor:
         """What every token would become, were it selected; `[seq_len, batch_size]`."""

@@ -7,7 +7,7 @@ import pytest
 import labml_mlm
 
 ORDER = ['errors', 'exits', 'files', 'lock', 'compat', 'interrupt', 'masking', 'schedule', 'text_files', 'documents',
-         'corpus', 'segments', 'words', 'tokenizer', 'vocabulary', 'subwords', 'text', 'shuffle', 'data',
+         'corpus', 'segments', 'words', 'tokenizer', 'vocabulary', 'subwords', 'units', 'text', 'shuffle', 'data',
          'packs', 'token_file', 'token_cache', 'attention', 'encoder', 'model', 'engine', 'optimizer',
          'checkpoint', 'log_file', 'runs', 'state', 'saver', 'trainer', 'screen', 'samples', 'metrics',
          'delivery', 'tracking', 'text_configs', 'token_configs', 'items', 'overrides', 'record',

@@ -55,7 +55,7 @@ def checkout(tmp_path, project):
 
 def test_all_kinds_of_commands_are_found():
     assert len(SET_UP) == 2
-    assert len(COMMANDS) == 28
+    assert len(COMMANDS) == 29
 
 
 @pytest.mark.parametrize('command', [pytest.param(c, marks=[pytest.mark.long] if 'benchmarks/' in c else [])
@@ -66,7 +66,9 @@ def test_command(checkout, command, app, project):
     elif command.startswith('python experiments/') and 'text_path' not in command and '--help' not in command:
         # The same on a text that takes seconds
         command += ' text_path=my_text.txt'
-    if 'benchmarks/' in command:
+    if 'scaling' in command:
+        command += ' --points 2 --steps 1'
+    elif 'benchmarks/' in command:
         command += ' --rounds 1' + next((more for name, more in BENCHMARKS.items() if name in command), ' --steps 2')
     if 'sync' in command:
         project.configure(app.app_url)
@@ -75,8 +77,8 @@ def test_command(checkout, command, app, project):
         command = f'timeout --signal INT 10 {command} --port 0 --store store.sqlite'
     result = checkout(command)
     assert result.returncode == (124 if 'timeout' in command else 0), result.stderr
-    expected = {'--help': 'usage', 'benchmarks/step': 'of peak', 'benchmarks/over': 'add',
-                'benchmarks/check': '% of training time',
+    expected = {'--help': 'usage', 'benchmarks/step': 'of peak', 'benchmarks/over': 'all beside it',
+                'benchmarks/scal': 'slope', 'benchmarks/check': '% of training time',
                 'benchmarks/fill': 'batches ', 'benchmarks/data': 'speed of tokenizers', 'gzip': '', 'import': 'import',
                 'benchmarks/app': 'updates/s', 'benchmarks/watched': 'of the speed',
                 ' app': 'The labml app is at', 'sync': 'values sent', ' runs': 'completed', 'fill-mask': 'To be or n',
