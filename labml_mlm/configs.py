@@ -214,7 +214,8 @@ def _auto_compile(c: MLMConfigs):
 
 @option(MLMConfigs.engine, 'engine')
 def _engine(c: MLMConfigs):
-    n_places = getattr(c.mlm, 'n_places', None)
+    # One of somebody else's, even if it is derived from ours, may mask more, and what has no place would be left out
+    n_places = c.mlm.n_places if type(c.mlm) is MLM else None
     return Engine(c.model, precision=c.precision, is_compiled=c.compile, accumulate=c.accumulate,
                   shape=(c.seq_len, c.batch_size), n_places=n_places)
 

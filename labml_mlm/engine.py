@@ -41,13 +41,14 @@ class Engine:
     * `is_compiled` has torch's compiler make the model faster, for batches of the `shape` given, `[seq_len,
       batch_size]`
     * `accumulate` is the number of parts of a training batch; it has to divide its size
-    * `n_places` says how many places of a sequence of some length are masked at the most, as `MLM.n_places`
+    * `n_places` says how many places of a sequence of some length are masked at the most, as `MLM.n_places`; without
+      it, and where it gives `None`, they are counted, and nothing is compiled
 
     Raises `UserError` if `accumulate` does not divide the batch size, and if there is nothing to compile with.
     """
 
     def __init__(self, model: TransformerMLM, *, precision: torch.dtype, is_compiled: bool, accumulate: int,
-                 shape: tuple[int, int], n_places: Callable[[int], int] | None):
+                 shape: tuple[int, int], n_places: Callable[[int], int | None] | None):
         seq_len, batch_size = shape
         if batch_size % accumulate:
             raise UserError(f'batch_size={batch_size} cannot be cut into accumulate={accumulate} equal parts')
@@ -61,7 +62,7 @@ class Engine:
             raise UserError(f'compile=true: there is no compiler here, none of {", ".join(_COMPILERS)}. '
                             'compile=false does without')
         # Shapes are not known beforehand if it is not known how much is masked
-        if is_compiled and n_places is not None:
+        if is_compiled and n_places is not None and n_places(seq_len) is not None:
             for module in model.modules():
                 if isinstance(module, SDPA):
                     module.make_room(max(seq_len, module.turns.shape[1]))

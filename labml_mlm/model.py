@@ -119,8 +119,10 @@ class TransformerMLM(nn.Module):
             is_seen = ~key_padding[None] if mask is None else mask & ~key_padding[None]
             mask = is_seen | ~is_seen.any(dim=1, keepdim=True)
         embedded = self.src_embed(x)
-        if places is None or isinstance(self.encoder, MLMEncoder):
-            return self.encoder(embedded, mask, *(() if places is None else (places,)))
+        if places is None:
+            return self.encoder(embedded, mask)
+        if isinstance(self.encoder, MLMEncoder):
+            return self.encoder(embedded, mask, places)
         return at(places, self.encoder(embedded, mask))
 
     @property

@@ -100,12 +100,12 @@ def seq_len_schedule(text: str, *, seq_len: int) -> Callable[[float], int]:
         if n not in divisors:
             raise UserError(f'seq_len_schedule={text}: sequences of seq_len={seq_len} cannot be cut into equal parts '
                             f'of {n}; {", ".join(map(str, divisors))} would do')
+    if stages[-1][1] != seq_len:
+        raise UserError(f'seq_len_schedule={text}: the last length has to be seq_len={seq_len}')
     ends = [0., *(end for _, _, end in stages)]
     if ends != sorted(set(ends)) or ends[-1] != 1:
         raise UserError(f'seq_len_schedule={text}: the shares of training at which stages end have to grow, up to 1 at '
                         'the last one, where it need not be given')
-    if stages[-1][1] != seq_len:
-        raise UserError(f'seq_len_schedule={text}: the last length has to be seq_len={seq_len}')
 
     def length(progress: float) -> int:
         begin = 0.

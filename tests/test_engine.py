@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from labml_mlm import MLM, MLMTransformerConfigs, engine
+from labml_mlm import MLM, MLMConfigs, MLMTransformerConfigs, engine
 from labml_mlm.engine import Engine, pays_to_compile
 from labml_mlm.errors import UserError
 
@@ -181,6 +181,36 @@ def test_compiling_without_a_compiler(monkeypatch):
     monkeypatch.setattr(engine.shutil, 'which', lambda name: None)
     with pytest.raises(UserError, match='compile=true: there is no compiler here'):
         run(make(), *batch(), None, None, is_compiled=True)
+
+
+def test_masks_whose_number_is_not_known_are_counted():
+    """Whole units may be all of a sequence; that is not compiled, as its shapes change."""
+    model, mlm = make(), masking()
+    mlm.units = lambda x, rand: torch.arange(len(x))[:, None].expand_as(x) % 6 == 0
+    masked, labels = mlm(batch()[0])
+    # More than 30%
+    assert (labels != PAD).sum(dim=0).max() > 4
+    for is_compiled in (False, shutil.which('g++') is not None):
+        output, _ = run(model, masked, labels, None, None, is_compiled=is_compiled, n_places=mlm.n_places)
+        assert output.n_masked == (labels != PAD).sum()
+
+
+class Everything(MLM):
+    """Masks more than its base class says."""
+
+    def _select(self, maskable):
+        return maskable
+
+
+def test_masks_of_ones_own_are_all_predicted():
+    conf = MLMConfigs()
+    mlm = Everything(padding_token=PAD, mask_token=4, no_mask_tokens=[1, 2, 3], n_tokens=200)
+    conf._set_values({'text': 'python_topics', 'd_model': 16, 'transformer.n_heads': 2, 'transformer.n_layers': 1,
+                      'n_prompts': 0, 'n_tokens': 200, 'mlm': mlm})
+    x = torch.randint(5, 100, (32, 4))
+    conf.model.train()
+    output = conf.engine.forward(*mlm(x), None, None)
+    assert output.n_masked == x.numel()
 
 
 @pytest.mark.long

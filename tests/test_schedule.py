@@ -84,7 +84,7 @@ def test_sequences_are_equal_parts(progress, text):
     ('12:0.1,32', 'cannot be cut into equal parts of 12; 1, 2, 4, 8, 16, 32 would do'),
     ('64:0.1,32', 'equal parts of 64'), ('0:0.5,32', 'equal parts of 0'),
     ('8:0.3,16:0.1,32', 'have to grow'), ('8:0,32', 'have to grow'), ('8,32', 'have to grow'), ('8:1.5,32', 'have to'),
-    ('8:0.1,16', 'the last length has to be seq_len=32'), ('8:0.1,16:0.5', 'have to grow'),
+    ('8:0.1,16', 'the last length has to be seq_len=32'), ('8:0.1,16:0.5', 'the last length has to be seq_len=32'),
 ])
 def test_what_is_no_schedule(text, message):
     with pytest.raises(UserError) as e:
