@@ -36,7 +36,7 @@ def steps(conf: MLMConfigs, saver: Saver | None, n: int) -> list[float]:
         for i, batch in zip(range(n), conf.train_loader, strict=False):
             began = time.perf_counter()
             conf.step(batch, None)
-            conf.progress.end_step(batch)
+            conf.progress.end_step(conf.train_loader)
             if saver is not None and i == 1:
                 saver.save(conf)
             seconds.append(time.perf_counter() - began)

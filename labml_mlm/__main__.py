@@ -44,6 +44,15 @@ def _parser() -> argparse.ArgumentParser:
 
     listed = command('runs', commands.list_runs, 'List the runs of the labml project that one stands in.')
 
+    samples = command('samples', commands.samples,
+                      'How the prompts of a run were filled in, at each of its validations.')
+    samples.add_argument('run', metavar='RUN', help=_RUN)
+
+    plot = command('plot', commands.plot, 'Draw loss and masked accuracy of runs.')
+    plot.add_argument('run', metavar='RUN', nargs='+', help=_RUN)
+    plot.add_argument('-o', '--output', type=Path, default=Path('curves.png'), metavar='FILE',
+                      help='the image (curves.png); its ending says what kind of one')
+
     fill_mask = command('fill-mask', commands.fill_mask,
                         'Fill in every [MASK] of a text, or of each line of standard input.')
     fill_mask.add_argument('run', metavar='RUN', help=_RUN)
@@ -70,9 +79,10 @@ def _parser() -> argparse.ArgumentParser:
     app.add_argument('--allow-host', action='append', default=[], metavar='NAME',
                      help='a name that this server is called by; may be given again')
 
-    for parser_ in (listed, fill_mask, evaluate, sync):
+    for parser_ in (listed, samples, plot, fill_mask, evaluate, sync):
         parser_.add_argument('--path', type=Path, default=Path(), metavar='FOLDER',
                              help='a folder in the labml project, in place of the current one')
+    for parser_ in (listed, samples, fill_mask, evaluate, sync):
         parser_.add_argument('--json', action='store_true', help='print JSON')
     for parser_ in (fill_mask, evaluate):
         parser_.add_argument('--checkpoint', default='best', metavar='WHICH',

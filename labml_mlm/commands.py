@@ -9,11 +9,11 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labml_mlm import delivery, log_file, runs
+from labml_mlm import delivery, log_file, runs, sample_file
 from labml_mlm.compat import app_url_of, logs_of
 from labml_mlm.errors import UserError
 
@@ -37,10 +37,14 @@ def list_runs(parsed: argparse.Namespace):
     for run in found:
         rows.append([run['uuid'], run['name'], time.strftime('%Y-%m-%d %H:%M', time.localtime(run['started'])),
                      *(_number(run[name]) for name in ('step', 'loss.valid', 'accuracy.valid')), run['status']])
+    _print_table(rows, numbers=range(3, 6))
+
+
+def _print_table(rows: Sequence[Sequence[str]], *, numbers: Container[int]):
+    """Columns of `numbers` to the right, texts to the left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        # Numbers to the right, texts to the left
-        cells = [cell.rjust(width) if 3 <= i <= 5 else cell.ljust(width)
+        cells = [cell.rjust(width) if i in numbers else cell.ljust(width)
                  for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
         print('  '.join(cells).rstrip())
 
@@ -50,6 +54,48 @@ def _described(run: runs.Run) -> dict:
     return {'uuid': run.uuid, 'name': run.experiment, 'started': run.began, 'step': summary.step,
             'loss.valid': summary.loss, 'accuracy.valid': summary.accuracy, 'status': run.status,
             'path': str(run.path)}
+
+
+def samples(parsed: argparse.Namespace):
+    """How the prompts of a run were filled in at each of its validations."""
+    run, _ = runs.find(logs_of(parsed.path), parsed.run)
+    validations = run.samples.read()
+    if parsed.json:
+        print(json.dumps([sample_file.as_dict(validation) for validation in validations]))
+        return
+    if not validations:
+        raise UserError(f'the run {run.uuid} has no samples yet: they come with its validations')
+    # A run that goes on may have other prompts
+    tables: dict[tuple, list[list[str]]] = {}
+    for validation in validations:
+        for sample in validation.samples:
+            key = tuple(sample.tokens), tuple(sample.places)
+            if key not in tables:
+                tables[key] = [['step', 'loss.valid', 'right', 'masked  ' + _shown(sample, is_filled=False)]]
+            right = f'{sum(sample.is_right)}/{len(sample.places)}'
+            tables[key].append([_number(validation.step), _number(validation.loss), right,
+                                'filled  ' + _shown(sample, is_filled=True)])
+    for i, ((tokens, _), rows) in enumerate(tables.items()):
+        print(end='\n' if i else '')
+        _print_table([*rows, ['', '', '', 'text    ' + ''.join(map(sample_file.visible, tokens))]], numbers=range(3))
+
+
+def _shown(sample: sample_file.Sample, *, is_filled: bool) -> str:
+    """A sample in one line, filled in, or with `_` where it is masked."""
+    words = list(map(sample_file.visible, sample.tokens))
+    for place, token in zip(sample.places, sample.filled, strict=True):
+        words[place] = sample_file.visible(token) if is_filled else '_' * len(words[place])
+    return ''.join(words)
+
+
+def plot(parsed: argparse.Namespace):
+    """Loss and accuracy of runs as an image."""
+    from labml_mlm import curves
+
+    logs = logs_of(parsed.path)
+    found = {run.uuid: run for run, _ in (runs.find(logs, name) for name in parsed.run)}
+    curves.draw(list(found.values()), parsed.output)
+    print(f'{parsed.output} has the curves of {", ".join(found)}')
 
 
 def fill_mask(parsed: argparse.Namespace):

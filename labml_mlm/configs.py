@@ -4,11 +4,14 @@
 `MLMConfigs` holds what a run consists of: every item can be overridden by name, and most have options
 to choose from. The options are the small functions below, next to what they need.
 """
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from labml import tracker
+from labml import logger, tracker
 from labml.configs import option
+from labml.logger import Text
 from labml_helpers.device import DeviceConfigs
 from labml_helpers.train_valid import BatchIndex
 from torch import Tensor, nn
@@ -16,12 +19,24 @@ from torch import Tensor, nn
 from labml_mlm.data import Batch
 from labml_mlm.engine import Engine, pays_to_compile
 from labml_mlm.errors import ABOVE_ZERO, SHARE, UserError, at_least
-from labml_mlm.masking import MLM
+from labml_mlm.masking import MLM, Units
 from labml_mlm.model import MLMTransformerConfigs, TransformerMLM
 from labml_mlm.optimizer import MLMOptimizerConfigs, has_own_schedule, learning_rate
 from labml_mlm.run_configs import EXACTNESS_ENDS, RunConfigs
-from labml_mlm.samples import Sampler
-from labml_mlm.schedule import warmup_cosine
+from labml_mlm.runs import Run
+from labml_mlm.sample_file import Validation
+from labml_mlm.samples import Sampler, log_samples
+from labml_mlm.schedule import (
+    cosine,
+    inverse_sqrt,
+    linear,
+    noam,
+    warmup_cosine,
+    warmup_linear,
+    warmup_stable_decay,
+)
+from labml_mlm.units import spans, whole_words
+from labml_mlm.words import Words
 
 
 class MLMConfigs(RunConfigs):
@@ -38,6 +53,12 @@ class MLMConfigs(RunConfigs):
 
     # Share of the tokens to predict in training
     masking_prob: float = 0.15
+    # Share by how much of the training is over: always the same, or from masking_prob_start to masking_prob
+    masking_schedule: Callable[[float], float] | None = 'constant'
+    # Share in the beginning
+    masking_prob_start: float = 0.3
+    # What is masked together in training: nothing, whole words, or spans of them
+    masking: Units | None = 'token'
     # Share of the tokens to predict in validation
     valid_masking_prob: float = 0.15
     # Share of the tokens to predict that become a random token
@@ -73,6 +94,8 @@ class MLMConfigs(RunConfigs):
     lr_warmup_steps: int = 100
     # Share of the learning rate that is left at the end
     lr_min_share: float = 0.0
+    # Share of the steps in which it falls, for lr_schedule=wsd
+    lr_decay_share: float = 0.3
     # Sets the learning rate of each step
     scheduler: torch.optim.lr_scheduler.LambdaLR = 'lambda'
     # Longest gradient, by its norm; none for any
@@ -88,15 +111,18 @@ class MLMConfigs(RunConfigs):
     _ranges = {
         'device.cuda_device': at_least(0), 'masking_prob': SHARE, 'valid_masking_prob': SHARE,
         'randomize_prob': SHARE, 'no_change_prob': SHARE, 'd_model': at_least(2), 'lr_warmup_steps': at_least(0),
-        'lr_min_share': SHARE, 'grad_norm_clip': ABOVE_ZERO, 'n_prompts': at_least(0), 'accumulate': at_least(1),
+        'lr_min_share': SHARE, 'lr_decay_share': SHARE, 'masking_prob_start': SHARE, 'grad_norm_clip': ABOVE_ZERO,
+        'n_prompts': at_least(0), 'accumulate': at_least(1),
     }
     _follows = {'transformer.d_model': 'd_model', 'transformer.seed': 'seed',
                 'optimizer.d_model': 'transformer.d_model'}
     # What may be another one when a run goes on, and what that means
     _may_change = {
         **dict.fromkeys(['optimizer.learning_rate', 'optimizer.weight_decay', 'grad_norm_clip', 'lr_schedule',
-                         'lr_warmup_steps', 'lr_min_share', 'masking_prob', 'randomize_prob', 'no_change_prob',
-                         'device', 'device.use_cuda', 'device.cuda_device', 'precision', 'compile', 'accumulate'],
+                         'lr_warmup_steps', 'lr_min_share', 'lr_decay_share', 'masking_prob', 'masking_prob_start',
+                         'masking_schedule', 'masking', 'randomize_prob', 'no_change_prob', 'seq_len_schedule',
+                         'is_tokens_constant', 'device', 'device.use_cuda', 'device.cuda_device', 'precision',
+                         'compile', 'accumulate'],
                         EXACTNESS_ENDS),
         'prompt': '', 'n_prompts': '',
     }
@@ -105,6 +131,7 @@ class MLMConfigs(RunConfigs):
         """Builds all that a run needs, so that whatever is wrong is found before it starts."""
         super().init()
         _ = self.scheduler, self.mlm, self.valid_mlm, self.engine, self.grad_norm_clip, self.is_padded
+        _ = self.masking_schedule, self.seq_len_schedule
         if self.seq_len > self.model.max_seq_len:
             raise UserError(f'seq_len={self.seq_len} is longer than the positions of this model allow: '
                             f'{self.model.max_seq_len}. transformer.encoder_attn=sdpa_rotary takes any length')
@@ -128,6 +155,12 @@ class MLMConfigs(RunConfigs):
             self.valid_metrics.add(self.engine.forward(*self.valid_mlm(x), key_padding, document))
             return
 
+        if self.masking_schedule is not None:
+            over = self.progress.share(self.train_loader, epochs=self.epochs)
+            self.mlm.masking_prob = self.masking_schedule(over)
+            tracker.add('masking_prob', self.mlm.masking_prob)
+        if self.seq_len_schedule:
+            tracker.add('seq_len', len(x))
         output = self.engine.forward_backward(*self.mlm(x), key_padding, document)
         tracker.add_global_step(n_tokens)
         self.step_metrics.add({'loss.': output.loss, 'accuracy.': output.n_correct / output.n_masked.clamp(min=1)})
@@ -143,8 +176,16 @@ class MLMConfigs(RunConfigs):
         self.step_metrics.save()
 
     def sample(self):
-        """Prints the prompts, masked and filled in."""
-        self.sampler.log(self.model, self.device)
+        """Prints the prompts, masked and filled in, and keeps that in the run's folder."""
+        samples = self.sampler.fill(self.model, self.device)
+        log_samples(samples)
+        if samples and self.saver.folder is not None:
+            valid = self.valid_metrics
+            try:
+                Run(self.saver.folder.parent).samples.add(
+                    Validation(self.progress.tokens, valid.loss, valid.accuracy, samples))
+            except OSError as e:
+                logger.log(f'Cannot keep the samples: {e}. The run goes on', Text.warning)
 
 
 @option(MLMConfigs.device, 'available')
@@ -159,21 +200,58 @@ def _cpu():
 
 @option(MLMConfigs.mlm, 'mlm')
 def _mlm(c: MLMConfigs):
-    return _masking(c, masking_prob=c.masking_prob, randomize_prob=c.randomize_prob, no_change_prob=c.no_change_prob)
+    return _masking(c, masking_prob=c.masking_prob, randomize_prob=c.randomize_prob, no_change_prob=c.no_change_prob,
+                    units=c.masking)
 
 
 @option(MLMConfigs.valid_mlm, 'bert')
 def _valid_mlm(c: MLMConfigs):
-    """BERT's shares, whatever training does."""
+    """BERT's shares of single tokens, whatever training does."""
     return _masking(c, masking_prob=c.valid_masking_prob, randomize_prob=0.1, no_change_prob=0.1)
 
 
-def _masking(c: MLMConfigs, *, masking_prob: float, randomize_prob: float, no_change_prob: float) -> MLM:
+def _masking(c: MLMConfigs, **how: Any) -> MLM:
     if c.n_tokens < c.tokenizer.n_tokens:
         raise UserError(f'n_tokens={c.n_tokens} is fewer than the {c.tokenizer.n_tokens} of the tokenizer')
     return MLM(padding_token=c.padding_token, mask_token=c.mask_token, no_mask_tokens=c._unmasked_tokens,
-               n_tokens=c.n_tokens, masking_prob=masking_prob, randomize_prob=randomize_prob,
-               no_change_prob=no_change_prob, generator=torch.Generator(c.device).manual_seed(c.seed))
+               n_tokens=c.n_tokens, generator=torch.Generator(c.device).manual_seed(c.seed), **how)
+
+
+@option(MLMConfigs.masking, 'token')
+def _token():
+    return None
+
+
+@option(MLMConfigs.masking, 'word')
+def _word(c: MLMConfigs):
+    return whole_words(_words_of(c))
+
+
+@option(MLMConfigs.masking, 'span')
+def _span(c: MLMConfigs):
+    return spans(_words_of(c))
+
+
+def _words_of(c: MLMConfigs) -> Words:
+    if not hasattr(c.tokenizer, 'words'):
+        raise UserError('masking=word and masking=span have to know where words begin: your tokenizer has no `words` '
+                        'to tell')
+    return c.tokenizer.words
+
+
+@option(MLMConfigs.masking_schedule, 'constant')
+def _constant_masking():
+    return None
+
+
+@option(MLMConfigs.masking_schedule, 'linear')
+def _linear_masking(c: MLMConfigs):
+    return functools.partial(linear, start=c.masking_prob_start, end=c.masking_prob)
+
+
+@option(MLMConfigs.masking_schedule, 'cosine')
+def _cosine_masking(c: MLMConfigs):
+    return functools.partial(cosine, start=c.masking_prob_start, end=c.masking_prob)
 
 
 @option(MLMConfigs.transformer, 'mlm')
@@ -215,7 +293,11 @@ def _auto_compile(c: MLMConfigs):
 @option(MLMConfigs.engine, 'engine')
 def _engine(c: MLMConfigs):
     # One of somebody else's, even if it is derived from ours, may mask more, and what has no place would be left out
-    n_places = c.mlm.n_places if type(c.mlm) is MLM else None
+    n_places = None
+    if type(c.mlm) is MLM:
+        # The same all the time, as what is compiled has one shape
+        highest = max(c.masking_schedule(i / 1000) for i in range(1001)) if c.masking_schedule else None
+        n_places = functools.partial(c.mlm.n_places, masking_prob=highest if c.compile else None)
     return Engine(c.model, precision=c.precision, is_compiled=c.compile, accumulate=c.accumulate,
                   shape=(c.seq_len, c.batch_size), n_places=n_places)
 
@@ -224,17 +306,41 @@ def _engine(c: MLMConfigs):
 def _optimizer(c: MLMConfigs) -> MLMOptimizerConfigs:
     conf = MLMOptimizerConfigs()
     conf.parameters = list(c.model.parameters())
+    conf.matrices = [p for p in c.model.encoder.parameters() if p.ndim == 2]
     conf.set_default(MLMOptimizerConfigs.d_model, func=lambda: c.transformer.d_model)
     return conf
 
 
 @option(MLMConfigs.lr_schedule, 'warmup_cosine')
 def _warmup_cosine(c: MLMConfigs):
-    def schedule(step: int) -> float:
+    return _with_end(c, warmup_cosine)
+
+
+@option(MLMConfigs.lr_schedule, 'warmup_linear')
+def _warmup_linear(c: MLMConfigs):
+    return _with_end(c, warmup_linear)
+
+
+@option(MLMConfigs.lr_schedule, 'wsd')
+def _wsd(c: MLMConfigs):
+    return _with_end(c, functools.partial(warmup_stable_decay, decay_share=c.lr_decay_share))
+
+
+def _with_end(c: MLMConfigs, schedule: Callable[..., float]) -> Callable[[int], float]:
+    def of_step(step: int) -> float:
         total_steps = c.progress.steps + c.progress.steps_left(c.train_loader, epochs=c.epochs)
-        return warmup_cosine(step, warmup_steps=c.lr_warmup_steps, total_steps=total_steps,
-                             min_share=c.lr_min_share)
-    return schedule
+        return schedule(step, warmup_steps=c.lr_warmup_steps, total_steps=total_steps, min_share=c.lr_min_share)
+    return of_step
+
+
+@option(MLMConfigs.lr_schedule, 'inverse_sqrt')
+def _inverse_sqrt(c: MLMConfigs):
+    return functools.partial(inverse_sqrt, warmup_steps=c.lr_warmup_steps)
+
+
+@option(MLMConfigs.lr_schedule, 'noam')
+def _noam(c: MLMConfigs):
+    return functools.partial(noam, warmup_steps=c.lr_warmup_steps, d_model=c.transformer.d_model)
 
 
 @option(MLMConfigs.lr_schedule, 'constant')

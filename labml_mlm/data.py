@@ -5,7 +5,7 @@ The tokens of a text stand in one long tensor. A *window* is `seq_len` tokens in
 windows, sequence first as everywhere in labml: `[seq_len, batch_size]`.
 """
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -47,6 +47,15 @@ class Batch(NamedTuple):
         if device.type != 'cuda':
             return Batch(*(part if part is None else part.to(device) for part in self))
         return Batch(*(part if part is None else part.pin_memory().to(device, non_blocking=True) for part in self))
+
+    def cut(self, seq_len: int, *, is_all: bool) -> 'Batch':
+        """
+        The same as sequences of `seq_len`, which divides what they have: all of what they are cut into, with as many
+        times the batch size, or else the first of each.
+        """
+        n = len(self.tokens) // seq_len if is_all else 1
+        return Batch(*(part if part is None else part[:n * seq_len].unflatten(0, (n, seq_len)).transpose(0, 1)
+                       .flatten(1) for part in self))
 
     @property
     def n_tokens(self) -> int:
@@ -104,6 +113,10 @@ class TrainLoader:
     * `windows` is what there is, as `Windows` or `Packs`
     * `seed` is what offset and order of each epoch come from
     * `rank` of `world_size` is whose share of the windows it is: every `world_size`-th one
+    * `seq_len_at` tells the length of sequences from the number of epochs that are over, as 1.25, where windows are to
+      be cut into shorter ones; it divides that of the windows
+    * `is_tokens_constant`: is a batch then as many times larger, or else the rest of each window left out? (DeepSpeed's
+      curriculum learning calls that reshape and truncate.)
 
     In an epoch the text is cut into windows from a random offset, so that every token comes at every position in time,
     and they are shuffled. Every token comes once, but for the `n % seq_len` tokens between the last window and the
@@ -115,7 +128,8 @@ class TrainLoader:
     ranks.
     """
 
-    def __init__(self, windows: WindowSource, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1):
+    def __init__(self, windows: WindowSource, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1,
+                 seq_len_at: Callable[[float], int] | None = None, is_tokens_constant: bool = True):
         if len(windows) < batch_size * world_size:
             of_all = f' × {world_size} ranks' if world_size > 1 else ''
             raise UserError(f'the text is too short: it has {len(windows):,} windows of seq_len={windows.seq_len} to '
@@ -126,6 +140,8 @@ class TrainLoader:
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.seq_len_at = seq_len_at
+        self.is_tokens_constant = is_tokens_constant
         self._epochs = itertools.count()
 
     @property
@@ -155,7 +171,17 @@ class TrainLoader:
             mine = np.arange(begin, min(begin + n_at_once, self.n_windows))
             numbers = shuffle(mine * self.world_size + self.rank)
             for i in range(0, len(numbers), self.batch_size):
-                yield self.windows.batch(numbers[i:i + self.batch_size], offset)
+                batch = self.windows.batch(numbers[i:i + self.batch_size], offset)
+                yield self._cut(batch, epoch + (begin + i) / self.n_windows)
+
+    def _cut(self, batch: Tensor | Batch, epochs: float) -> Tensor | Batch:
+        """A batch cut into what it has to be after so many epochs."""
+        seq_len = self.seq_len_at(epochs) if self.seq_len_at else self.windows.seq_len
+        if seq_len == self.windows.seq_len:
+            return batch
+        if isinstance(batch, Tensor):
+            return Batch(batch).cut(seq_len, is_all=self.is_tokens_constant).tokens
+        return batch.cut(seq_len, is_all=self.is_tokens_constant)
 
 
 class ValidLoader:

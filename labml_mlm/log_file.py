@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import NamedTuple
@@ -173,6 +173,16 @@ def summary(path: Path) -> Summary:
                     best = values[0], accuracies.get(step)
     steps = [pairs[-1][0] for pairs in _track(last).values()] if last else []
     return Summary(max(steps, default=None), *best)
+
+
+def curves(path: Path, names: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
+    """Steps and values of some indicators, also while the file is written."""
+    found: dict[str, list[tuple[int, float]]] = {name: [] for name in names}
+    for line in _whole_lines(path):
+        track = _track(line)
+        for name in names:
+            found[name] += [(step, values[0]) for step, values in track.get(name, [])]
+    return {name: sorted(curve) for name, curve in found.items()}
 
 
 def _track(line: str) -> dict[str, list]:

@@ -1,17 +1,19 @@
 """
 # Optimizers
 
-All of labml_nn's, by the names that they have there, and torch's fused AdamW.
+All of labml_nn's, by the names that they have there, and torch's fused AdamW and Muon.
 """
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from labml.configs import option
 from labml_nn.optimizers import GenericAdaptiveOptimizer
 from labml_nn.optimizers.configs import OptimizerConfigs
+from torch import Tensor
 
 from labml_mlm.compat import OwnDefaults
-from labml_mlm.errors import ABOVE_ZERO, SHARE, Range, at_least
+from labml_mlm.errors import ABOVE_ZERO, SHARE, Range, UserError, at_least
 
 
 class MLMOptimizerConfigs(OwnDefaults, OptimizerConfigs):
@@ -22,18 +24,70 @@ class MLMOptimizerConfigs(OwnDefaults, OptimizerConfigs):
     """
     # Optimizer, by name
     optimizer: torch.optim.Optimizer = 'FusedAdamW'
+    # Those of the parameters that are matrices within the encoder, for `Muon`
+    matrices: list = []
+    # Of the matrices, for `Muon`
+    muon_momentum: float = 0.95
     # Peak learning rate; of `Noam`, the factor of its formula
     learning_rate: float = 2e-3
 
     _ranges = {'learning_rate': ABOVE_ZERO, 'eps': ABOVE_ZERO, 'weight_decay': at_least(0), 'momentum': SHARE,
-               'betas': Range(0, 0.999999), 'warmup': at_least(1), 'total_steps': at_least(1), 'd_model': at_least(1)}
+               'muon_momentum': Range(0, 0.999999), 'betas': Range(0, 0.999999), 'warmup': at_least(1),
+               'total_steps': at_least(1), 'd_model': at_least(1)}
     _refused = {
         'optimizer=Sophia': "labml_nn's configs cannot build it: `rho` has no value, and it needs a Hessian estimate "
                             'that no step of theirs makes',
         'rho': 'it is an argument of `Sophia`, which cannot be built from its configs',
         'parameters': 'the optimizer trains the parameters of the model',
+        'matrices': 'they are those of the encoder',
         'weight_decay_obj': 'give `optimizer.weight_decay`',
     }
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """
+    ## Muon for the matrices of the encoder, AdamW for everything else
+
+    Muon ([Jordan et al. 2024](https://kellerjordan.github.io/posts/muon/)) moves a matrix by its gradient's nearest
+    orthogonal matrix, so that directions of which gradients seldom tell are learned as fast as others. Embeddings,
+    the layer that predicts, gains and biases are no maps between features, and are AdamW's. Updates of matrices are
+    scaled to be as large as AdamW's ([Liu et al. 2025](https://arxiv.org/abs/2502.16982), section 2.2), so that one
+    learning rate and one `weight_decay`, of matrices only, are for both.
+
+    * `matrices` are for Muon, and `others` for AdamW
+    * `momentum` is Muon's; the other arguments are those of torch's optimizers
+
+    Its parameter groups are those of the two, the matrices first. Raises `UserError` if torch has no Muon, which came
+    with 2.9.
+    """
+
+    def __init__(self, matrices: Iterable[Tensor], others: Iterable[Tensor], *, lr: float, weight_decay: float,
+                 momentum: float, betas: tuple[float, float], eps: float, amsgrad: bool = False):
+        if not hasattr(torch.optim, 'Muon'):
+            raise UserError(f'optimizer.optimizer=Muon takes torch 2.9, and this is {torch.__version__}')
+        self.parts = [torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, momentum=momentum,
+                                       adjust_lr_fn='match_rms_adamw'),
+                      _adamw(others, lr=lr, weight_decay=weight_decay, betas=betas, eps=eps, amsgrad=amsgrad)]
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+        self._share()
+
+    def _share(self):
+        """Has the two work on the groups and the state that are here."""
+        at = 0
+        for part in self.parts:
+            part.state = self.state
+            part.param_groups = self.param_groups[at:at + len(part.param_groups)]
+            at += len(part.param_groups)
+
+    def step(self, closure: None = None):
+        """A step of both."""
+        for part in self.parts:
+            part.step()
+
+    def load_state_dict(self, state_dict: dict[str, Any]):
+        """What `state_dict` gave."""
+        super().load_state_dict(state_dict)
+        self._share()
 
 
 @option(MLMOptimizerConfigs.optimizer, 'FusedAdamW')
@@ -43,11 +97,24 @@ def _fused_adamw(c: MLMOptimizerConfigs):
 
     `weight_decay` is for matrices only; its pull to 0 is no sensible prior for the gain of a norm.
     """
-    parameters = list(c.parameters)
+    return _adamw(c.parameters, lr=c.learning_rate, weight_decay=c.weight_decay, betas=c.betas, eps=c.eps,
+                  amsgrad=c.amsgrad)
+
+
+@option(MLMOptimizerConfigs.optimizer, 'Muon')
+def _muon(c: MLMOptimizerConfigs):
+    is_matrix = {id(matrix) for matrix in c.matrices}
+    return MuonAdamW(c.matrices, [p for p in c.parameters if id(p) not in is_matrix], lr=c.learning_rate,
+                     weight_decay=c.weight_decay, momentum=c.muon_momentum, betas=c.betas, eps=c.eps,
+                     amsgrad=c.amsgrad)
+
+
+def _adamw(parameters: Iterable[Tensor], *, weight_decay: float, **arguments: Any) -> torch.optim.AdamW:
+    parameters = list(parameters)
     return torch.optim.AdamW([
-        {'params': [p for p in parameters if p.ndim >= 2], 'weight_decay': c.weight_decay},
+        {'params': [p for p in parameters if p.ndim >= 2], 'weight_decay': weight_decay},
         {'params': [p for p in parameters if p.ndim < 2], 'weight_decay': 0.},
-    ], lr=c.learning_rate, betas=c.betas, eps=c.eps, amsgrad=c.amsgrad, fused=True)
+    ], fused=True, **arguments)
 
 
 def has_own_schedule(optimizer: torch.optim.Optimizer) -> bool:

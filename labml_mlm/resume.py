@@ -118,6 +118,7 @@ class Resumption:
         if missing := log_file.cut(run.log, n_bytes):
             logger.log(f'{run.log} lacks {missing:,} bytes that it had at the checkpoint: its metrics are not complete',
                        Text.warning)
+        run.samples.cut(step)
         run.note_resumed(self.changes)
         where = f'from {self.checkpoint.path}' if self.checkpoint else 'from the beginning: it has no checkpoint yet'
         logger.log([('Going on', Text.title), f' with {run.uuid} {where}'])

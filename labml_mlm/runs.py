@@ -2,8 +2,8 @@
 # Runs on the disk
 
 labml keeps a run in `logs/<experiment>/<uuid>`. To what it writes there (`run.yaml`, `configs.yaml`, `run_log.jsonl`,
-`run.pid`) we add `configs.json`, what it takes to go on with the run, and `run.lock`, which is locked by the process
-that trains it.
+`run.pid`) we add `configs.json`, what it takes to go on with the run, `samples.jsonl`, how its prompts were filled in,
+and `run.lock`, which is locked by the process that trains it.
 """
 import contextlib
 import difflib
@@ -18,6 +18,7 @@ from labml_mlm.checkpoint import DOCUMENT
 from labml_mlm.errors import UserError
 from labml_mlm.files import write_atomically
 from labml_mlm.lock import Lock
+from labml_mlm.sample_file import SampleFile
 
 # Of what a run was noted down as
 _KEYS = {'experiment', 'time', 'given', 'defaults', 'computed', 'text', 'tokenizer', 'versions', 'resumed'}
@@ -32,6 +33,7 @@ class Run:
         self.experiment = path.parent.name
         self.checkpoints = path / 'checkpoints'
         self.log = path / 'log.jsonl'
+        self.samples = SampleFile(path / 'samples.jsonl')
         self._lock = Lock(path / 'run.lock')
 
     @property

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from labml_mlm.masking import MLM
 from labml_mlm.model import TransformerMLM
+from labml_mlm.sample_file import Sample, visible
 from labml_mlm.screen import has_colours
 
 _BLANK = '_'
@@ -23,41 +24,50 @@ class Sampler:
     """
 
     def __init__(self, prompts: Sequence[Tensor], *, tokens: Sequence[str], mlm: MLM):
+        self.prompts = prompts
         self.tokens = tokens
         self.padding_token = mlm.padding_token
         # Masked prompts and labels, `[seq_len, 1]` each
         self.masked = [mlm(prompt[:, None]) for prompt in prompts]
 
     @torch.no_grad()
-    def log(self, model: TransformerMLM, device: torch.device):
-        """Prints each prompt, masked and filled in."""
+    def fill(self, model: TransformerMLM, device: torch.device) -> list[Sample]:
+        """The prompts, filled in."""
         model.eval()
-        logger.log('')
-        for masked, labels in self.masked:
+        samples = []
+        for prompt, (masked, labels) in zip(self.prompts, self.masked, strict=True):
             # A model may have more tokens than the tokenizer
-            predicted = model.predict(masked.to(device))[..., :len(self.tokens)].argmax(dim=-1)
-            log_sample(self.tokens, masked=masked[:, 0].tolist(), labels=labels[:, 0].tolist(),
-                       predicted=predicted[:, 0].tolist(), padding_token=self.padding_token)
+            predicted = model.predict(masked.to(device))[:, 0, :len(self.tokens)].argmax(dim=-1)
+            places = (labels[:, 0] != self.padding_token).nonzero()[:, 0].tolist()
+            samples.append(Sample([self.tokens[token] for token in prompt.tolist()], places,
+                                  [self.tokens[predicted[place]] for place in places],
+                                  [int(predicted[place]) == int(prompt[place]) for place in places]))
+        return samples
 
 
-def log_sample(tokens: Sequence[str], *, masked: Sequence[int], labels: Sequence[int], predicted: Sequence[int],
-               padding_token: int):
+def log_samples(samples: Sequence[Sample]):
+    """Prints prompts, masked and filled in."""
+    logger.log('')
+    for sample in samples:
+        log_sample(sample)
+
+
+def log_sample(sample: Sample):
     """
     Two lines, or three where there are no colours: the prompt with its masked places, the prompt filled in, and
     which of those tokens are right.
-
-    * `tokens` is the vocabulary
-    * `masked`, `labels` and `predicted` are token ids of one sequence, `[seq_len]`
     """
+    filled = {place: (token, is_right) for place, token, is_right
+              in zip(sample.places, sample.filled, sample.is_right, strict=True)}
     question, answer, marks = [], [], []
-    for shown, label, guess in zip(masked, labels, predicted, strict=True):
-        if label == padding_token:
-            word = _visible(tokens[shown])
+    for place, token in enumerate(sample.tokens):
+        if place not in filled:
+            word = visible(token)
             question.append((word, Text.subtle))
             answer.append((word, Text.subtle))
             marks.append(' ' * len(word))
         else:
-            word, is_right = _visible(tokens[guess]), guess == label
+            word, is_right = visible(filled[place][0]), filled[place][1]
             question.append((_BLANK * len(word), Text.highlight))
             answer.append((word, Text.success if is_right else Text.danger))
             marks.append(('+' if is_right else 'x') * len(word))
@@ -65,8 +75,3 @@ def log_sample(tokens: Sequence[str], *, masked: Sequence[int], labels: Sequence
     logger.log([('filled  ', Text.meta), *answer])
     if not has_colours():
         logger.log('        ' + ''.join(marks).rstrip())
-
-
-def _visible(token: str) -> str:
-    """One line and one column a character."""
-    return ''.join('↵' if c == '\n' else c if c.isprintable() else '·' for c in token)

@@ -36,7 +36,7 @@ class Progress:
         self.round = 0
         # Training batches of this epoch so far
         self.batches = 0
-        # Sequences in them
+        # Windows in them, of a `TrainLoader`
         self.windows = 0
         # Optimizer steps
         self.steps = 0
@@ -58,14 +58,12 @@ class Progress:
         """Training begins, or goes on."""
         self._now = time.monotonic()
 
-    def end_step(self, batch: Any):
-        """
-        A training step is over. `batch` is `[seq_len, batch_size]`, or a tuple or list that begins with such, or
-        whatever a loader of the user's own gives.
-        """
+    def end_step(self, loader: Any):
+        """A training step, with a batch of the loader, is over."""
         self.batches += 1
-        tokens = batch[0] if isinstance(batch, tuple | list) and batch else batch
-        self.windows += tokens.shape[1] if isinstance(tokens, Tensor) and tokens.ndim > 1 else 0
+        if hasattr(loader, 'batches_after'):
+            # The last batch may have fewer
+            self.windows = min(self.windows + loader.batch_size, loader.n_windows)
         self.steps += 1
         self.tokens = tracker.get_global_step()
         self._tick()
@@ -89,6 +87,13 @@ class Progress:
             # The batch size may be another one now
             of_epoch = loader.batches_after(self.windows)
         return of_epoch + (epochs - self.epoch - 1) * len(loader)
+
+    def share(self, loader: Any, *, epochs: int) -> float:
+        """How much of the training, of so many `epochs` of a loader, is over; from 0 to 1."""
+        of_epoch = self.batches / max(1, len(loader))
+        if hasattr(loader, 'batches_after'):
+            of_epoch = self.windows / loader.n_windows
+        return (self.epoch + of_epoch) / epochs
 
     def _tick(self):
         before, self._now = self._now, time.monotonic()

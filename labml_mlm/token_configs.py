@@ -18,6 +18,7 @@ from labml_mlm.data import TrainLoader, ValidLoader, Windows, WindowSource
 from labml_mlm.documents import Files
 from labml_mlm.errors import UserError, at_least
 from labml_mlm.packs import Packs
+from labml_mlm.schedule import seq_len_schedule
 from labml_mlm.text_configs import TextConfigs
 from labml_mlm.text_files import expanded
 from labml_mlm.tokenizer import CharacterTokenizer, Tokenizer
@@ -65,6 +66,10 @@ class TokenConfigs(TextConfigs):
 
     # Tokens in a sequence
     seq_len: int = 32
+    # Shorter sequences first, as 8:0.1,16:0.3,32: 8 tokens until a tenth of training is over, 16 until three tenths
+    seq_len_schedule: str = ''
+    # Does a batch have more sequences while they are shorter, or else fewer tokens?
+    is_tokens_constant: bool = True
     # Sequences in a training batch
     batch_size: int = 64
     # Sequences in a validation batch
@@ -198,7 +203,12 @@ def _documents(c: TokenConfigs):
 
 @option(TokenConfigs.train_loader, 'shuffled_windows')
 def _train_loader(c: TokenConfigs):
-    return TrainLoader(c.packing('train'), batch_size=c.batch_size, seed=c.seed)
+    seq_len_at = None
+    if c.seq_len_schedule:
+        lengths = seq_len_schedule(c.seq_len_schedule, seq_len=c.seq_len)
+        seq_len_at = lambda epochs: lengths(epochs / c.epochs)  # noqa: E731
+    return TrainLoader(c.packing('train'), batch_size=c.batch_size, seed=c.seed, seq_len_at=seq_len_at,
+                       is_tokens_constant=c.is_tokens_constant)
 
 
 @option(TokenConfigs.valid_loader, 'all_windows')

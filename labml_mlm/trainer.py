@@ -33,7 +33,7 @@ class ResumableTrainer(Trainer):
                  **arguments: Any):
         def step_and_more(batch: Tensor, batch_index: BatchIndex):
             step(batch, batch_index)
-            progress.end_step(batch)
+            progress.end_step(self.data_loader)
             after_step()
 
         super().__init__(step=step_and_more, **arguments)

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from labml_mlm.data import TrainLoader, ValidLoader, Windows
 from labml_mlm.errors import UserError
+from labml_mlm.packs import Packs
 
 
 def train_loader(n, seq_len, batch_size, seed=0):
@@ -67,6 +68,44 @@ def test_ranks_share_the_windows_also_after_a_resume(seq_len, batch_size, extra,
         seen += whole.flatten().tolist()
     # No token twice, and fewer than `world_size` windows are left out beside less than one at the ends
     assert len(seen) == len(set(seen)) == len(windows) // world_size * world_size * seq_len
+
+
+@given(pieces=st.integers(1, 4), short=st.integers(1, 4), batch_size=st.integers(1, 4), extra=st.integers(0, 99),
+       data=st.data())
+def test_shorter_sequences_are_the_same_windows_cut(pieces, short, batch_size, extra, data):
+    seq_len = short * pieces
+    windows = Windows(torch.arange(seq_len * batch_size + extra), seq_len=seq_len)
+    change = data.draw(st.floats(0, 2))
+
+    def seq_len_at(epochs):
+        return short if epochs < change else seq_len
+
+    whole, cut, first = (TrainLoader(windows, batch_size=batch_size, seed=2, **options) for options in
+                         ({}, {'seq_len_at': seq_len_at}, {'seq_len_at': seq_len_at, 'is_tokens_constant': False}))
+    place = data.draw(st.integers(0, len(windows)))
+    assert len(whole) == len(cut) == len(first)
+    for epoch in range(2):
+        done = place
+        batches = [list(loader.batches(epoch, place)) for loader in (whole, cut, first)]
+        for a, b, c in zip(*batches, strict=True):
+            length = seq_len_at(epoch + done / len(windows))
+            n = seq_len // length
+            assert b.shape == (length, a.shape[1] * n) and c.shape == (length, a.shape[1])
+            # Column by column
+            assert [b.T[i::a.shape[1]].flatten().tolist() for i in range(a.shape[1])] == a.T.tolist()
+            assert torch.equal(c, a[:length])
+            done += batch_size
+
+
+def test_packed_documents_are_cut_with_all_that_is_told_of_them():
+    packs = Packs(torch.arange(1, 8), [3, 5, 7], seq_len=4, padding_token=0)
+    loader = TrainLoader(packs, batch_size=2, seed=0, seq_len_at=lambda epochs: 2)
+    [[tokens, key_padding, document]] = list(loader)
+    [[whole, _, whole_document]] = list(TrainLoader(packs, batch_size=2, seed=0))
+    assert tokens.shape == key_padding.shape == document.shape == (2, 4)
+    assert torch.equal(key_padding, tokens == 0)
+    for cut, of_whole in ((tokens, whole), (document, whole_document)):
+        assert torch.equal(cut, torch.cat([of_whole[:2], of_whole[2:]], dim=1))
 
 
 def test_every_token_comes_at_every_position():

@@ -9,8 +9,8 @@ import labml_mlm
 ORDER = ['errors', 'exits', 'files', 'lock', 'compat', 'interrupt', 'masking', 'schedule', 'text_files', 'documents',
          'corpus', 'segments', 'words', 'tokenizer', 'vocabulary', 'subwords', 'units', 'text', 'shuffle', 'data',
          'packs', 'token_file', 'token_cache', 'attention', 'encoder', 'model', 'engine', 'optimizer',
-         'checkpoint', 'log_file', 'runs', 'state', 'saver', 'trainer', 'screen', 'samples', 'metrics',
-         'delivery', 'tracking', 'text_configs', 'token_configs', 'items', 'overrides', 'record',
+         'checkpoint', 'log_file', 'sample_file', 'runs', 'curves', 'state', 'saver', 'trainer', 'screen', 'samples',
+         'metrics', 'delivery', 'tracking', 'text_configs', 'token_configs', 'items', 'overrides', 'record',
          'run_configs', 'configs', 'resume', 'launch', 'pretrained', 'fill_mask', 'evaluate', 'app',
          'commands', '__main__']
 APP = ['guard', 'store', 'transactions', 'updates', 'pages', 'server']

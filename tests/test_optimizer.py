@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from labml_mlm.errors import UserError
 from labml_mlm.optimizer import MLMOptimizerConfigs, has_own_schedule, learning_rate
 
 LABML_NN = ['Adam', 'AdamW', 'RAdam', 'AdaBelief', 'Noam', 'AdamWarmupCosineDecay']
@@ -16,6 +17,10 @@ def make(parameters, **values):
 
 def parameter():
     return torch.nn.Parameter(torch.tensor([[1., -2.], [3., 4.]]))
+
+
+def muon(matrices, others, **values):
+    return make([*matrices, *others], optimizer='Muon', matrices=list(matrices), **values)
 
 
 def step(optimizer, p):
@@ -43,6 +48,64 @@ def test_names_keep_labml_nns_meaning():
     assert type(make([parameter()], optimizer='Noam')) is Noam
     assert type(make([parameter()], optimizer='SGD')) is torch.optim.SGD
     assert type(make([parameter()])) is torch.optim.AdamW
+
+
+def parameters_of_a_model():
+    """Two matrices of an encoder, an embedding and a gain."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.nn.Parameter(torch.randn(*shape, generator=generator)) for shape in [(4, 4), (8, 4), (9, 4), (4,)]]
+
+
+def steps_of(parameters, optimizers, n_steps, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(n_steps):
+        for p in parameters:
+            p.grad = torch.randn(p.shape, generator=generator)
+        for optimizer in optimizers:
+            optimizer.step()
+
+
+def test_muon_is_torchs_for_matrices_of_the_encoder_and_adamw_for_the_rest():
+    (a, b, embedding, gain), (*matrices, embedding2, gain2) = parameters_of_a_model(), parameters_of_a_model()
+    optimizer = muon([a, b], [embedding, gain], learning_rate=0.01, weight_decay=0.1, muon_momentum=0.9)
+    steps_of([a, b, embedding, gain], [optimizer], 6)
+    slow = [torch.optim.Muon(matrices, lr=0.01, weight_decay=0.1, momentum=0.9, adjust_lr_fn='match_rms_adamw'),
+            torch.optim.AdamW([embedding2], lr=0.01, weight_decay=0.1, fused=False),
+            torch.optim.AdamW([gain2], lr=0.01, weight_decay=0., fused=False)]
+    steps_of([*matrices, embedding2, gain2], slow, 6)
+    for ours, theirs in zip([a, b, embedding, gain], [*matrices, embedding2, gain2], strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_muon_moves_matrices_by_orthogonal_ones():
+    a, b, *rest = parameters_of_a_model()
+    before = b.detach().clone()
+    steps_of([a, b, *rest], [muon([a, b], rest, learning_rate=0.01)], 1)
+    moved = torch.linalg.svdvals(b.detach() - before) / (0.01 * 0.2 * 8 ** 0.5)
+    # Five steps of Newton and Schulz come as near to 1 as this
+    assert ((0.6 < moved) & (moved < 1.3)).all()
+
+
+def test_muon_goes_on_and_follows_a_schedule():
+    whole, parts = parameters_of_a_model(), parameters_of_a_model()
+    optimizer, first = muon(whole[:2], whole[2:]), muon(parts[:2], parts[2:])
+    steps_of(whole, [optimizer], 4)
+    steps_of(parts, [first], 4)
+    second = muon(parts[:2], parts[2:])
+    second.load_state_dict(first.state_dict())
+    for one in (optimizer, second):
+        schedule = torch.optim.lr_scheduler.LambdaLR(one, lambda step: 0.5)
+        steps_of(whole if one is optimizer else parts, [one], 3, seed=1)
+        assert {group['lr'] for part in one.parts for group in part.param_groups} == {1e-3}
+        schedule.step()
+    for a, b in zip(whole, parts, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_torch_without_muon(monkeypatch):
+    monkeypatch.delattr(torch.optim, 'Muon')
+    with pytest.raises(UserError, match=r'optimizer.optimizer=Muon takes torch 2\.9, and this is 2\.'):
+        muon([parameter()], [])
 
 
 def test_fused_adamw_equals_the_plain_one_and_decays_matrices_only():

@@ -7,6 +7,7 @@ from labml.internal.tracker.indicators.numeric import Scalar
 from labml.logger import Text
 
 from labml_mlm import screen
+from labml_mlm.sample_file import Sample
 from labml_mlm.samples import log_sample
 from labml_mlm.screen import ColourlessDestination, PlainDestination, PlainWriter
 
@@ -52,8 +53,7 @@ def test_a_line_at_each_validation_and_interval(capsys, monkeypatch):
 
 @pytest.fixture
 def sample():
-    tokens = ['[PAD]', '[MASK]', 'a', 'b', '\n']
-    return lambda: log_sample(tokens, masked=[2, 1, 4, 1], labels=[0, 3, 0, 4], predicted=[4, 3, 2, 2], padding_token=0)
+    return lambda: log_sample(Sample(['a', 'b', '\n', '\n'], [1, 3], ['b', 'a'], [True, False]))
 
 
 def test_sample_in_a_pipe(capsys, sample, monkeypatch):

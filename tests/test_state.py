@@ -11,6 +11,7 @@ from labml_helpers.metrics.accuracy import Accuracy
 from labml_helpers.train_valid import BatchIndex
 
 from labml_mlm import MLMConfigs, checkpoint
+from labml_mlm.data import TrainLoader, Windows
 from labml_mlm.errors import UserError
 from labml_mlm.interrupt import Stopped
 from labml_mlm.state import Progress, pack, restore, unpack
@@ -115,12 +116,32 @@ def test_a_run_in_parts_is_the_run_as_a_whole(build, tracked, tmp_path, stops):
 
 @pytest.mark.parametrize('values', [
     {'optimizer.optimizer': name} for name in
-    ['FusedAdamW', 'SGD', 'Adam', 'AdamW', 'RAdam', 'AdaBelief', 'Noam', 'AdamWarmupCosineDecay']
+    ['FusedAdamW', 'Muon', 'SGD', 'Adam', 'AdamW', 'RAdam', 'AdaBelief', 'Noam', 'AdamWarmupCosineDecay']
 ] + [{'lr_schedule': 'constant', 'optimizer.amsgrad': True}, {'optimizer.optimizer': 'Adam', 'optimizer.amsgrad': True},
      {'transformer.encoder_attn': 'relative', 'optimizer.weight_decay': 0.1},
      {'transformer.src_embed': 'learned_pos', 'transformer.encoder_attn': 'mha'}])
 def test_with_every_optimizer(build, tracked, tmp_path, values):
     assert_same(build, tracked, tmp_path, values, [(9,), (33,)])
+
+
+@pytest.mark.parametrize('values, lengths', [
+    ({'masking_schedule': 'linear', 'seq_len_schedule': '4:0.2,8:0.5,16', 'lr_schedule': 'wsd', 'masking': 'word'},
+     [4] * 13 + [8] * 18 + [16] * 31),
+    ({'masking_schedule': 'cosine', 'seq_len_schedule': '4..16:0.75', 'is_tokens_constant': False,
+      'lr_schedule': 'inverse_sqrt', 'masking': 'span'}, [4] * 16 + [8] * 31 + [16] * 15),
+])
+def test_every_schedule_goes_on(build, tracked, tmp_path, values, lengths):
+    conf = assert_same(build, tracked, tmp_path, values, [(7,), (15, True), (20,), (47,)])
+    conf.mlm.masking_prob = None
+    whole, conf = run(build, tracked, tmp_path / 'again', values)
+    assert whole['seq_len'] == lengths
+    assert whole['masking_prob'][0] == 0.3
+    assert whole['masking_prob'] == sorted(whole['masking_prob'], reverse=True)
+    assert 0.15 < whole['masking_prob'][-1] < 0.16
+    n_windows = conf.train_loader.n_windows
+    constant = values.get('is_tokens_constant', True)
+    assert conf.progress.tokens == (2 * n_windows * 16 if constant else
+                                    sum(8 * length for length in lengths) - (8 - n_windows % 8) * (8 + 16))
 
 
 class DrawingConfigs(MLMConfigs):
@@ -328,14 +349,21 @@ def test_another_model(build, tracked, tmp_path):
 
 
 def test_progress_of_a_round():
-    progress = Progress()
+    progress, loader = Progress(), TrainLoader(Windows(torch.arange(29), seq_len=1), batch_size=8, seed=0)
     for _ in range(3):
-        progress.end_step(torch.zeros(16, 8))
+        progress.end_step(loader)
     progress.end_round(2)
     assert (progress.epoch, progress.round, progress.batches, progress.windows, progress.steps) == (0, 1, 3, 24, 3)
-    assert progress.steps_left([None] * 5, epochs=3) == 12
+    assert progress.steps_left(loader, epochs=3) == 1 + 4 + 4
+    assert progress.share(loader, epochs=3) == pytest.approx(24 / 29 / 3)
+    progress.end_step(loader)
+    assert (progress.windows, progress.share(loader, epochs=3)) == (29, 1 / 3)
+    # One that has no windows to count
+    assert progress.steps_left([None] * 5, epochs=3) == 1 + 5 + 5
+    assert progress.share([None] * 5, epochs=3) == pytest.approx(4 / 5 / 3)
     progress.end_round(2)
-    assert (progress.epoch, progress.round, progress.batches, progress.windows, progress.steps) == (1, 0, 0, 0, 3)
+    assert (progress.epoch, progress.round, progress.batches, progress.windows, progress.steps) == (1, 0, 0, 0, 4)
+    assert progress.share(loader, epochs=3) == 1 / 3
     other = Progress()
     other.load_state_dict(through_json(progress.state_dict()))
     assert other.state_dict() == progress.state_dict()
