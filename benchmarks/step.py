@@ -51,6 +51,7 @@ SIZES: dict[str, dict[str, Any]] = {
     'base': {'d_model': 768, 'transformer.n_layers': 12, 'transformer.n_heads': 12, 'transformer.ffn.d_ff': 3072,
              'n_tokens': 30_522, 'batch_size': 32, 'seq_len': 512},
 }
+HUGGING_FACE = {'HF BERT': 'Bert', 'HF ModernBERT': 'ModernBert'}
 COMPILED = ', compiled'
 SIDES = 'labml_nn', *(name + how for name in ('HF BERT', 'HF ModernBERT', 'ours') for how in ('', COMPILED))
 
@@ -67,30 +68,45 @@ def configs(size: str, **values: Any) -> MLMConfigs:
     return conf
 
 
-def labml_nn_step(conf: MLMConfigs) -> Step:
+class LabmlNN(nn.Module):
+    """The model of labml_nn's MLM experiment; from token ids to logits, `[seq_len, batch_size, n_tokens]`."""
+
+    def __init__(self, conf: MLMConfigs):
+        super().__init__()
+        ours, theirs = conf.transformer, TransformerConfigs()
+        theirs._set_values({'d_model': ours.d_model, 'ffn.d_ff': ours.ffn.d_ff, 'n_heads': ours.n_heads,
+                            'n_layers': ours.n_layers, 'n_src_vocab': conf.n_tokens, 'n_tgt_vocab': conf.n_tokens})
+        with silent():
+            self.embed, self.encoder, self.generator = theirs.src_embed, theirs.encoder, theirs.generator
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.generator(self.encoder(self.embed(x), None))
+
+
+def labml_nn_step(conf: MLMConfigs, model: LabmlNN) -> Step:
     """The step of labml_nn's MLM experiment, untracked."""
-    ours = conf.transformer
-    transformer = TransformerConfigs()
-    transformer._set_values({'d_model': ours.d_model, 'ffn.d_ff': ours.ffn.d_ff, 'n_heads': ours.n_heads,
-                             'n_layers': ours.n_layers, 'n_src_vocab': conf.n_tokens, 'n_tgt_vocab': conf.n_tokens})
-    with silent():
-        model = nn.ModuleList([transformer.src_embed, transformer.encoder, transformer.generator]).to(conf.device)
-    embed, encoder, generator = model
     mlm = labml_nn.transformers.mlm.MLM(padding_token=conf.padding_token, mask_token=conf.mask_token,
                                         no_mask_tokens=[], n_tokens=conf.n_tokens)
-    optimizer = Noam(model.parameters(), lr=1., warmup=2000, d_model=ours.d_model)
+    optimizer = Noam(model.parameters(), lr=1., warmup=2000, d_model=conf.transformer.d_model)
     loss_func = nn.CrossEntropyLoss(ignore_index=conf.padding_token)
 
     def step(batch: Tensor):
         x, y = mlm(batch.clone().to(conf.device))
-        logits = generator(encoder(embed(x), None))
-        loss_func(logits.view(-1, conf.n_tokens), y.view(-1)).backward()
+        loss_func(model(x).view(-1, conf.n_tokens), y.view(-1)).backward()
         update(model, optimizer)
     return step
 
 
-def hugging_face_step(conf: MLMConfigs, kind: str, *, is_compiled: bool = False) -> Step:
-    """That of `BertForMaskedLM` or `ModernBertForMaskedLM` of the same sizes, with masks of ours."""
+def hugging_face(conf: MLMConfigs, kind: str) -> nn.Module:
+    """`BertForMaskedLM` or `ModernBertForMaskedLM` of the same sizes. Raises `ImportError` where there is none."""
+    try:
+        return _hugging_face(conf, kind).to(conf.device)
+    except (ImportError, RuntimeError) as e:
+        # `operator torchvision::nms does not exist` is a `RuntimeError`
+        raise ImportError(' '.join(str(e).split())[:100]) from None
+
+
+def _hugging_face(conf: MLMConfigs, kind: str) -> nn.Module:
     import transformers
 
     ours = conf.transformer
@@ -103,9 +119,13 @@ def hugging_face_step(conf: MLMConfigs, kind: str, *, is_compiled: bool = False)
         special = conf.tokenizer.special
         config = transformers.ModernBertConfig(**same, cls_token_id=special.cls, sep_token_id=special.sep,
                                                bos_token_id=special.cls, eos_token_id=special.sep)
-    model = getattr(transformers, f'{kind}ForMaskedLM')(config).to(conf.device).train()
+    return getattr(transformers, f'{kind}ForMaskedLM')(config)
+
+
+def hugging_face_step(conf: MLMConfigs, model: nn.Module, optimizer: torch.optim.Optimizer, *,
+                      is_compiled: bool = False) -> Step:
+    """That of a model of Hugging Face's, with masks of ours."""
     run = torch.compile(model, dynamic=False) if is_compiled else model
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
 
     def step(batch: Tensor):
         masked, labels = conf.mlm(batch.to(conf.device))
@@ -137,14 +157,11 @@ def make(name: str, size: str) -> tuple[Step, MLMConfigs]:
     model, is_compiled = name.removesuffix(COMPILED), name.endswith(COMPILED)
     conf = configs(size, compile=model == 'ours' and is_compiled)
     if model == 'labml_nn':
-        return labml_nn_step(conf), conf
+        return labml_nn_step(conf, LabmlNN(conf).to(conf.device)), conf
     if model != 'ours':
-        kind = {'HF BERT': 'Bert', 'HF ModernBERT': 'ModernBert'}[model]
-        try:
-            return hugging_face_step(conf, kind, is_compiled=is_compiled), conf
-        except (ImportError, RuntimeError) as e:
-            # `operator torchvision::nms does not exist` is a `RuntimeError`
-            raise ImportError(' '.join(str(e).split())[:100]) from None
+        theirs = hugging_face(conf, HUGGING_FACE[model])
+        optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-3, fused=True)
+        return hugging_face_step(conf, theirs, optimizer, is_compiled=is_compiled), conf
     return our_step(conf), conf
 
 

@@ -1,3 +1,5 @@
+import math
+import re
 import warnings
 
 import pytest
@@ -9,7 +11,7 @@ from labml_nn.optimizers.configs import OptimizerConfigs
 from labml_nn.transformers import MultiHeadAttention, TransformerConfigs
 from torch.nn import functional
 
-from labml_mlm import MLMConfigs
+from labml_mlm import MLMConfigs, schedule
 from labml_mlm.errors import UserError
 from labml_mlm.overrides import parse_overrides
 
@@ -109,6 +111,121 @@ def test_learning_rate_of_labml_nns_optimizer_is_its_own(build, tracked):
 def test_constant_schedule(build, tracked):
     train_steps(build(lr_schedule='constant'), 3)
     assert tracked['lr'] == pytest.approx([2e-3] * 3)
+
+
+@pytest.mark.parametrize('name, expected', [
+    ('warmup_linear', lambda step: schedule.warmup_linear(step, warmup_steps=4, total_steps=62, min_share=0.1)),
+    ('wsd', lambda step: schedule.warmup_stable_decay(step, warmup_steps=4, total_steps=62, min_share=0.1,
+                                                      decay_share=0.25)),
+    ('inverse_sqrt', lambda step: schedule.inverse_sqrt(step, warmup_steps=4)),
+    ('noam', lambda step: schedule.noam(step, warmup_steps=4, d_model=16)),
+])
+def test_schedules_by_name(build, tracked, name, expected):
+    conf = build(lr_schedule=name, lr_warmup_steps=4, lr_min_share=0.1, lr_decay_share=0.25, epochs=2)
+    assert len(conf.train_loader) == 31
+    assert conf.lr_schedule(20) == pytest.approx(expected(20))
+    train_steps(conf, 31)
+    assert tracked['lr'] == pytest.approx([2e-3 * expected(step) for step in range(31)])
+
+
+@pytest.mark.parametrize('name, shape', [('linear', lambda over: 1 - over),
+                                         ('cosine', lambda over: (1 + math.cos(math.pi * over)) / 2)])
+def test_share_of_masked_tokens_by_progress(build, tracked, name, shape):
+    conf = build(masking_schedule=name, masking_prob=0.1, masking_prob_start=0.5, epochs=1)
+    twin, n_steps = build(), len(conf.train_loader)
+    conf.run()
+    # The last batch of 247 windows has 7
+    assert tracked['masking_prob'] == pytest.approx([0.1 + 0.4 * shape(8 * i / 247) for i in range(n_steps)])
+    # Validation knows nothing of it
+    for c in (conf, twin):
+        c.valid_mlm.generator.manual_seed(0)
+    assert all(torch.equal(conf.valid_mlm(x)[0], twin.valid_mlm(x)[0]) for x in conf.valid_loader)
+
+
+def test_what_is_constant_is_not_tracked(build, tracked):
+    conf = build(masking_prob=0.4)
+    train_steps(conf, 2)
+    assert not {'masking_prob', 'seq_len'} & set(tracked)
+    assert conf.mlm.masking_prob == 0.4
+
+
+def test_short_sequences_first(build, tracked):
+    conf = build(seq_len_schedule='4:0.25,8:0.5,16', epochs=2)
+    seen = []
+    conf.engine.model.register_forward_pre_hook(
+        lambda _, inputs: seen.append(tuple(inputs[0].shape)) if conf.mode.is_train else None)
+    conf.run()
+    assert tracked['seq_len'] == [shape[0] for shape in seen] == [4] * 16 + [8] * 15 + [16] * 31
+    # As many tokens in each, but for the last batch of an epoch
+    assert {seq_len * batch_size for seq_len, batch_size in seen} == {16 * 8, 16 * 7}
+
+
+def test_short_sequences_in_batches_as_large(build, tracked):
+    conf = build(seq_len_schedule='4:0.5,16', epochs=1, is_tokens_constant=False)
+    for batch in conf.train_loader:
+        assert batch.shape[1] in (7, 8)
+        assert len(batch) in (4, 16)
+
+
+@pytest.mark.parametrize('masking', ['word', 'span'])
+def test_whole_words_are_masked_in_training_only(build, tracked, masking):
+    conf = build(masking=masking, seq_len=64, masking_prob=0.3, randomize_prob=0., no_change_prob=0.)
+    for x in conf.train_loader:
+        is_masked = conf.mlm(x)[1] != 0
+        # Of a word, which are the letters between two spaces or ends, all or nothing
+        for text, chosen in zip(x.T, is_masked.T, strict=True):
+            letters = ''.join(conf.tokenizer.tokens[token] for token in text.tolist())
+            for word in re.finditer(r'\w+', letters):
+                assert len(set(chosen[word.start():word.end()].tolist())) == 1
+    assert conf.valid_mlm.units is None
+    train_steps(conf, 2)
+    assert all(math.isfinite(loss) for loss in tracked['loss.'])
+
+
+class WordlessTokenizer:
+    """All that is asked of one, without word boundaries."""
+
+    def __init__(self, tokenizer):
+        for name in ('n_tokens', 'special', 'tokens', 'encode', 'decode'):
+            setattr(self, name, getattr(tokenizer, name))
+
+
+@pytest.mark.parametrize('masking', ['word', 'span'])
+def test_words_of_a_tokenizer_that_knows_none(build, masking):
+    conf = MLMConfigs()
+    conf._set_values({'text_path': build().text_path, **SMALL_VALUES, 'masking': masking})
+    conf.tokenizer = WordlessTokenizer(build().tokenizer)
+    with pytest.raises(UserError, match='where words begin: your tokenizer has no `words`'):
+        _ = conf.mlm
+
+
+@pytest.mark.parametrize('given, message', [
+    ('seq_len_schedule=5:0.5,16', 'sequences of seq_len=16 cannot be cut into equal parts of 5; 1, 2, 4, 8, 16'),
+    ('seq_len_schedule=4:0.5,8', 'the last length has to be seq_len=16'),
+    ('seq_len_schedule=4:0.5,8:0.2,16', 'have to grow'),
+    ('seq_len_schedule=short', '`short` is no stage'),
+    ('masking_schedule=linaer', 'Did you mean `linear`?'),
+    ('masking=words', 'Did you mean `word`?'),
+    ('masking_prob_start=30', 'from 0 to 1'),
+    ('lr_decay_share=2', 'from 0 to 1'),
+    ('lr_schedule=wds', 'Did you mean `wsd`?'),
+    ('optimizer.matrices=1', 'those of the encoder'),
+    ('optimizer.muon_momentum=1', 'muon_momentum'),
+])
+def test_what_is_wrong_with_a_schedule_is_said_by_the_command(project, given, message):
+    result = project.train(given)
+    assert (result.returncode, result.stderr.count('\n')) == (2, 1), result.stderr
+    assert message in result.stderr
+    assert not project.runs
+
+
+def test_help_shows_what_there_is_to_choose(project):
+    out = project.run('--help').stdout
+    for item in ('masking', 'masking_schedule', 'masking_prob_start', 'seq_len_schedule', 'is_tokens_constant',
+                 'lr_decay_share', 'optimizer.muon_momentum'):
+        assert re.search(rf'^ *{re.escape(item)}\b', out, re.MULTILINE), item
+    for option_ in ('token, word, span', 'constant, linear, cosine', 'wsd', 'inverse_sqrt', 'noam', 'Muon'):
+        assert option_ in out
 
 
 def test_gradients_are_clipped(build, tracked):
@@ -233,6 +350,9 @@ def test_sample_leaves_training_as_it_is(build, tracked, capsys):
     ({'text_unit': 'paragraphs'}, 'text_unit=paragraphs: it can be file, paragraph. Did you mean `paragraph`'),
     ({'prompt': ['a', '']}, 'the prompts have 1, 0 tokens'),
     ({'mask_token': 0}, 'they have to differ'),
+    ({'seq_len_schedule': '3:0.5,16'}, 'cannot be cut into equal parts of 3'),
+    ({'seq_len_schedule': '4:0.5,16', 'seq_len': 6000, 'transformer.src_embed': 'learned_pos', 'batch_size': 1,
+      'text': 'python_topics'}, 'last length has to be seq_len=6000|longer than the positions'),
     ({'text_path': '~nobody_of_that_name/x'}, 'cannot read ~nobody_of_that_name/x'),
 ])
 def test_what_cannot_work_is_said_before_training(build, values, message):

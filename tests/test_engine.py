@@ -226,6 +226,22 @@ def test_compiled_with_another_share_masked():
         assert runner.forward(masked, labels, None, None).n_masked == (labels != PAD).sum()
 
 
+@pytest.mark.long
+def test_a_share_that_falls_is_compiled_once(build, tracked):
+    if not shutil.which('g++'):
+        pytest.skip('there is no compiler here')
+    losses = []
+    for compile_ in (False, True):
+        torch._dynamo.reset()
+        tracked.clear()
+        conf = build(compile=compile_, masking_schedule='linear', masking_prob_start=0.5, epochs=1)
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            conf.run()
+        losses.append(tracked['loss.'])
+    assert losses[1] == pytest.approx(losses[0], abs=1e-3)
+    assert losses[0][-1] < losses[0][0]
+
+
 def test_runs_in_parts(project):
     runs = []
     for accumulate in (1, 4):
