@@ -44,52 +44,6 @@ class MLMOptimizerConfigs(OwnDefaults, OptimizerConfigs):
     }
 
 
-class MuonAdamW(torch.optim.Optimizer):
-    """
-    ## Muon for the matrices of the encoder, AdamW for everything else
-
-    Muon ([Jordan et al. 2024](https://kellerjordan.github.io/posts/muon/)) moves a matrix by its gradient's nearest
-    orthogonal matrix, so that directions of which gradients seldom tell are learned as fast as others. Embeddings,
-    the layer that predicts, gains and biases are no maps between features, and are AdamW's. Updates of matrices are
-    scaled to be as large as AdamW's ([Liu et al. 2025](https://arxiv.org/abs/2502.16982), section 2.2), so that one
-    learning rate and one `weight_decay`, of matrices only, are for both.
-
-    * `matrices` are for Muon, and `others` for AdamW
-    * `momentum` is Muon's; the other arguments are those of torch's optimizers
-
-    Its parameter groups are those of the two, the matrices first. Raises `UserError` if torch has no Muon, which came
-    with 2.9.
-    """
-
-    def __init__(self, matrices: Iterable[Tensor], others: Iterable[Tensor], *, lr: float, weight_decay: float,
-                 momentum: float, betas: tuple[float, float], eps: float, amsgrad: bool = False):
-        if not hasattr(torch.optim, 'Muon'):
-            raise UserError(f'optimizer.optimizer=Muon takes torch 2.9, and this is {torch.__version__}')
-        self.parts = [torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, momentum=momentum,
-                                       adjust_lr_fn='match_rms_adamw'),
-                      _adamw(others, lr=lr, weight_decay=weight_decay, betas=betas, eps=eps, amsgrad=amsgrad)]
-        super().__init__([group for part in self.parts for group in part.param_groups], {})
-        self._share()
-
-    def _share(self):
-        """Has the two work on the groups and the state that are here."""
-        at = 0
-        for part in self.parts:
-            part.state = self.state
-            part.param_groups = self.param_groups[at:at + len(part.param_groups)]
-            at += len(part.param_groups)
-
-    def step(self, closure: None = None):
-        """A step of both."""
-        for part in self.parts:
-            part.step()
-
-    def load_state_dict(self, state_dict: dict[str, Any]):
-        """What `state_dict` gave."""
-        super().load_state_dict(state_dict)
-        self._share()
-
-
 @option(MLMOptimizerConfigs.optimizer, 'FusedAdamW')
 def _fused_adamw(c: MLMOptimizerConfigs):
     """
@@ -103,10 +57,14 @@ def _fused_adamw(c: MLMOptimizerConfigs):
 
 @option(MLMOptimizerConfigs.optimizer, 'Muon')
 def _muon(c: MLMOptimizerConfigs):
+    if not hasattr(torch.optim, 'Muon'):
+        raise UserError(f'optimizer.optimizer=Muon takes torch 2.9, and this is {torch.__version__}')
+    from labml_mlm.muon import MuonAdamW
+
     is_matrix = {id(matrix) for matrix in c.matrices}
-    return MuonAdamW(c.matrices, [p for p in c.parameters if id(p) not in is_matrix], lr=c.learning_rate,
-                     weight_decay=c.weight_decay, momentum=c.muon_momentum, betas=c.betas, eps=c.eps,
-                     amsgrad=c.amsgrad)
+    adamw = _adamw((p for p in c.parameters if id(p) not in is_matrix), lr=c.learning_rate,
+                   weight_decay=c.weight_decay, betas=c.betas, eps=c.eps, amsgrad=c.amsgrad)
+    return MuonAdamW(c.matrices, adamw, lr=c.learning_rate, weight_decay=c.weight_decay, momentum=c.muon_momentum)
 
 
 def _adamw(parameters: Iterable[Tensor], *, weight_decay: float, **arguments: Any) -> torch.optim.AdamW:

@@ -51,9 +51,10 @@ def test_names_keep_labml_nns_meaning():
 
 
 def parameters_of_a_model():
-    """Two matrices of an encoder, an embedding and a gain."""
+    """Five matrices of an encoder, of three shapes, an embedding and a gain."""
     generator = torch.Generator().manual_seed(0)
-    return [torch.nn.Parameter(torch.randn(*shape, generator=generator)) for shape in [(4, 4), (8, 4), (9, 4), (4,)]]
+    shapes = [(4, 4), (8, 4), (4, 8), (8, 4), (4, 4), (9, 4), (4,)]
+    return [torch.nn.Parameter(torch.randn(*shape, generator=generator)) for shape in shapes]
 
 
 def steps_of(parameters, optimizers, n_steps, seed=0):
@@ -65,16 +66,28 @@ def steps_of(parameters, optimizers, n_steps, seed=0):
             optimizer.step()
 
 
-def test_muon_is_torchs_for_matrices_of_the_encoder_and_adamw_for_the_rest():
-    (a, b, embedding, gain), (*matrices, embedding2, gain2) = parameters_of_a_model(), parameters_of_a_model()
-    optimizer = muon([a, b], [embedding, gain], learning_rate=0.01, weight_decay=0.1, muon_momentum=0.9)
-    steps_of([a, b, embedding, gain], [optimizer], 6)
+def test_muon_is_torchs_for_matrices_of_the_encoder_and_adamw_for_the_rest(monkeypatch):
+    # torch's computes with 16 bits otherwise
+    monkeypatch.setattr(torch.Tensor, 'bfloat16', torch.Tensor.float)
+    ours, (*matrices, embedding, gain) = parameters_of_a_model(), parameters_of_a_model()
+    optimizer = muon(ours[:5], ours[5:], learning_rate=0.01, weight_decay=0.1, muon_momentum=0.9)
+    steps_of(ours, [optimizer], 6)
     slow = [torch.optim.Muon(matrices, lr=0.01, weight_decay=0.1, momentum=0.9, adjust_lr_fn='match_rms_adamw'),
-            torch.optim.AdamW([embedding2], lr=0.01, weight_decay=0.1, fused=False),
-            torch.optim.AdamW([gain2], lr=0.01, weight_decay=0., fused=False)]
-    steps_of([*matrices, embedding2, gain2], slow, 6)
-    for ours, theirs in zip([a, b, embedding, gain], [*matrices, embedding2, gain2], strict=True):
-        torch.testing.assert_close(ours, theirs)
+            torch.optim.AdamW([embedding], lr=0.01, weight_decay=0.1, fused=False),
+            torch.optim.AdamW([gain], lr=0.01, weight_decay=0., fused=False)]
+    steps_of([*matrices, embedding, gain], slow, 6)
+    for mine, theirs in zip(ours, [*matrices, embedding, gain], strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_matrices_without_a_gradient_stay():
+    a, b, *rest = parameters_of_a_model()
+    optimizer = muon([a, b], rest)
+    before = a.detach().clone()
+    b.grad = torch.ones_like(b)
+    optimizer.step()
+    assert torch.equal(a, before) and a not in optimizer.state
+    assert b in optimizer.state
 
 
 def test_muon_moves_matrices_by_orthogonal_ones():
@@ -88,10 +101,10 @@ def test_muon_moves_matrices_by_orthogonal_ones():
 
 def test_muon_goes_on_and_follows_a_schedule():
     whole, parts = parameters_of_a_model(), parameters_of_a_model()
-    optimizer, first = muon(whole[:2], whole[2:]), muon(parts[:2], parts[2:])
+    optimizer, first = muon(whole[:5], whole[5:]), muon(parts[:5], parts[5:])
     steps_of(whole, [optimizer], 4)
     steps_of(parts, [first], 4)
-    second = muon(parts[:2], parts[2:])
+    second = muon(parts[:5], parts[5:])
     second.load_state_dict(first.state_dict())
     for one in (optimizer, second):
         schedule = torch.optim.lr_scheduler.LambdaLR(one, lambda step: 0.5)
