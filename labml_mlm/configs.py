@@ -6,37 +6,25 @@ to choose from. The options are the small functions below, next to what they nee
 """
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from labml import logger, tracker
 from labml.configs import option
 from labml.logger import Text
-from labml_helpers.device import DeviceConfigs
 from labml_helpers.train_valid import BatchIndex
 from torch import Tensor, nn
 
 from labml_mlm.data import Batch
 from labml_mlm.engine import Engine, pays_to_compile
 from labml_mlm.errors import ABOVE_ZERO, SHARE, UserError, at_least
-from labml_mlm.masking import MLM, Units
+from labml_mlm.masking import MLM
 from labml_mlm.model import MLMTransformerConfigs, TransformerMLM
-from labml_mlm.optimizer import MLMOptimizerConfigs, has_own_schedule, learning_rate
+from labml_mlm.optimizer import MLMOptimizerConfigs, MuonConfigs, has_own_schedule, learning_rate
 from labml_mlm.run_configs import EXACTNESS_ENDS, RunConfigs
 from labml_mlm.runs import Run
 from labml_mlm.sample_file import Validation
 from labml_mlm.samples import Sampler, log_samples
-from labml_mlm.schedule import (
-    cosine,
-    inverse_sqrt,
-    linear,
-    noam,
-    warmup_cosine,
-    warmup_linear,
-    warmup_stable_decay,
-)
-from labml_mlm.units import spans, whole_words
-from labml_mlm.words import Words
+from labml_mlm.schedule import inverse_sqrt, noam, warmup_cosine, warmup_linear, warmup_stable_decay
 
 
 class MLMConfigs(RunConfigs):
@@ -45,30 +33,8 @@ class MLMConfigs(RunConfigs):
 
     labml_nn's MLM items keep their names. Subclass it to add items and options of your own.
     """
-    # Where to train: `available` is a CUDA device if there is one
-    device: torch.device = 'available'
-
     # Do the batches of a loader of your own hold padding, not to be attended to?
     is_padded: bool = False
-
-    # Share of the tokens to predict in training
-    masking_prob: float = 0.15
-    # Share by how much of the training is over: always the same, or from masking_prob_start to masking_prob
-    masking_schedule: Callable[[float], float] | None = 'constant'
-    # Share in the beginning
-    masking_prob_start: float = 0.3
-    # What is masked together in training: nothing, whole words, or spans of them
-    masking: Units | None = 'token'
-    # Share of the tokens to predict in validation
-    valid_masking_prob: float = 0.15
-    # Share of the tokens to predict that become a random token
-    randomize_prob: float = 0.1
-    # Share of the tokens to predict that stay as they are
-    no_change_prob: float = 0.1
-    # Masks a batch in training
-    mlm: MLM = 'mlm'
-    # Masks a batch in validation, always in the same way
-    valid_mlm: MLM = 'bert'
 
     # Features of a token
     d_model: int = 128
@@ -86,7 +52,7 @@ class MLMConfigs(RunConfigs):
     # Forward and backward
     engine: Engine = 'engine'
 
-    # The optimizer
+    # The optimizer; `mlm` is AdamW, and `muon` Muon with a rate and a momentum for it
     optimizer: torch.optim.Optimizer = 'mlm'
     # Share of the learning rate by step; for torch's optimizers, as labml_nn's have their own
     lr_schedule: Callable[[int], float] = 'warmup_cosine'
@@ -109,10 +75,8 @@ class MLMConfigs(RunConfigs):
     sampler: Sampler = 'prompts'
 
     _ranges = {
-        'device.cuda_device': at_least(0), 'masking_prob': SHARE, 'valid_masking_prob': SHARE,
-        'randomize_prob': SHARE, 'no_change_prob': SHARE, 'd_model': at_least(2), 'lr_warmup_steps': at_least(0),
-        'lr_min_share': SHARE, 'lr_decay_share': SHARE, 'masking_prob_start': SHARE, 'grad_norm_clip': ABOVE_ZERO,
-        'n_prompts': at_least(0), 'accumulate': at_least(1),
+        'd_model': at_least(2), 'lr_warmup_steps': at_least(0), 'lr_min_share': SHARE, 'lr_decay_share': SHARE,
+        'grad_norm_clip': ABOVE_ZERO, 'n_prompts': at_least(0), 'accumulate': at_least(1),
     }
     _follows = {'transformer.d_model': 'd_model', 'transformer.seed': 'seed',
                 'optimizer.d_model': 'transformer.d_model'}
@@ -188,72 +152,6 @@ class MLMConfigs(RunConfigs):
                 logger.log(f'Cannot keep the samples: {e}. The run goes on', Text.warning)
 
 
-@option(MLMConfigs.device, 'available')
-def _device() -> DeviceConfigs:
-    return DeviceConfigs()
-
-
-@option(MLMConfigs.device, 'cpu')
-def _cpu():
-    return torch.device('cpu')
-
-
-@option(MLMConfigs.mlm, 'mlm')
-def _mlm(c: MLMConfigs):
-    return _masking(c, masking_prob=c.masking_prob, randomize_prob=c.randomize_prob, no_change_prob=c.no_change_prob,
-                    units=c.masking)
-
-
-@option(MLMConfigs.valid_mlm, 'bert')
-def _valid_mlm(c: MLMConfigs):
-    """BERT's shares of single tokens, whatever training does."""
-    return _masking(c, masking_prob=c.valid_masking_prob, randomize_prob=0.1, no_change_prob=0.1)
-
-
-def _masking(c: MLMConfigs, **how: Any) -> MLM:
-    if c.n_tokens < c.tokenizer.n_tokens:
-        raise UserError(f'n_tokens={c.n_tokens} is fewer than the {c.tokenizer.n_tokens} of the tokenizer')
-    return MLM(padding_token=c.padding_token, mask_token=c.mask_token, no_mask_tokens=c._unmasked_tokens,
-               n_tokens=c.n_tokens, generator=torch.Generator(c.device).manual_seed(c.seed), **how)
-
-
-@option(MLMConfigs.masking, 'token')
-def _token():
-    return None
-
-
-@option(MLMConfigs.masking, 'word')
-def _word(c: MLMConfigs):
-    return whole_words(_words_of(c))
-
-
-@option(MLMConfigs.masking, 'span')
-def _span(c: MLMConfigs):
-    return spans(_words_of(c))
-
-
-def _words_of(c: MLMConfigs) -> Words:
-    if not hasattr(c.tokenizer, 'words'):
-        raise UserError('masking=word and masking=span have to know where words begin: your tokenizer has no `words` '
-                        'to tell')
-    return c.tokenizer.words
-
-
-@option(MLMConfigs.masking_schedule, 'constant')
-def _constant_masking():
-    return None
-
-
-@option(MLMConfigs.masking_schedule, 'linear')
-def _linear_masking(c: MLMConfigs):
-    return functools.partial(linear, start=c.masking_prob_start, end=c.masking_prob)
-
-
-@option(MLMConfigs.masking_schedule, 'cosine')
-def _cosine_masking(c: MLMConfigs):
-    return functools.partial(cosine, start=c.masking_prob_start, end=c.masking_prob)
-
-
 @option(MLMConfigs.transformer, 'mlm')
 def _transformer(c: MLMConfigs) -> MLMTransformerConfigs:
     conf = MLMTransformerConfigs()
@@ -304,7 +202,15 @@ def _engine(c: MLMConfigs):
 
 @option(MLMConfigs.optimizer, 'mlm')
 def _optimizer(c: MLMConfigs) -> MLMOptimizerConfigs:
-    conf = MLMOptimizerConfigs()
+    return _of_model(c, MLMOptimizerConfigs())
+
+
+@option(MLMConfigs.optimizer, 'muon')
+def _muon(c: MLMConfigs) -> MuonConfigs:
+    return _of_model(c, MuonConfigs())
+
+
+def _of_model(c: MLMConfigs, conf: MLMOptimizerConfigs) -> MLMOptimizerConfigs:
     conf.parameters = list(c.model.parameters())
     conf.matrices = [p for p in c.model.encoder.parameters() if p.ndim == 2]
     conf.set_default(MLMOptimizerConfigs.d_model, func=lambda: c.transformer.d_model)

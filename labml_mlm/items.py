@@ -117,9 +117,10 @@ def computed_values(conf: BaseConfigs, prefix: str = '') -> dict[str, Any]:
 def _nested_class(annotation: Any, default: Any, functions: dict) -> type[BaseConfigs] | None:
     """The class of nested configs: from the annotation, the default, or what an option says that it returns."""
     candidates = [annotation, type(default)]
+    # The last is the most special one, but for the one that is chosen
+    chosen = [functions[default]] if isinstance(default, str) and default in functions else []
     candidates += [_evaluated(function.func.__annotations__.get('return'), function.func.__globals__)
-                   for function in functions.values() if inspect.isfunction(function.func)]
-    # The last is the most special one
+                   for function in [*functions.values(), *chosen] if inspect.isfunction(function.func)]
     nested = [c for c in candidates if inspect.isclass(c) and issubclass(c, BaseConfigs)]
     return nested[-1] if nested else None
 

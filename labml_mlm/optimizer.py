@@ -44,6 +44,15 @@ class MLMOptimizerConfigs(OwnDefaults, OptimizerConfigs):
     }
 
 
+class MuonConfigs(MLMOptimizerConfigs):
+    """
+    ## The same with Muon by default, and what it is at its best with
+    """
+    optimizer: torch.optim.Optimizer = 'Muon'
+    muon_momentum: float = 0.9
+    learning_rate: float = 1e-2
+
+
 @option(MLMOptimizerConfigs.optimizer, 'FusedAdamW')
 def _fused_adamw(c: MLMOptimizerConfigs):
     """

@@ -1,8 +1,7 @@
 """
 # A run, as configs
 
-The third quarter of `MLMConfigs`: epochs and validations, and how a run is interrupted, saved and gone on with. The
-base of any run that has a `step`.
+Epochs and validations, and how a run is interrupted, saved and gone on with. The base of any run that has a `step`.
 """
 import sys
 
@@ -15,11 +14,11 @@ from torch import Tensor
 
 from labml_mlm.errors import Range, at_least
 from labml_mlm.interrupt import Interrupt, Stopped
+from labml_mlm.mask_configs import MaskConfigs
 from labml_mlm.metrics import StepMetrics, Throughput, ValidMetrics
 from labml_mlm.record import record_of
 from labml_mlm.saver import Saver
 from labml_mlm.state import Progress
-from labml_mlm.token_configs import TokenConfigs
 from labml_mlm.trainer import InterruptibleTrainer, ResumableTrainer
 
 EXACTNESS_ENDS = 'steps from here on are not those of a run that never stopped'
@@ -32,7 +31,7 @@ _OWN_CHECKPOINTS = dict.fromkeys(['is_save_models', 'save_models_interval'],
                                  'checkpoints go by `checkpoint_interval` and `keep_checkpoints`')
 
 
-class RunConfigs(TokenConfigs):
+class RunConfigs(MaskConfigs):
     """
     ## Configurations of rounds, checkpoints and interrupts
     """

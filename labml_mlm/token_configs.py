@@ -1,7 +1,7 @@
 """
 # From a text to batches, as configs
 
-The second quarter of `MLMConfigs`: how a text becomes tokens, and how those become batches.
+How a text becomes tokens, and how those become batches.
 """
 import contextlib
 from collections.abc import Callable

@@ -10,8 +10,8 @@ ORDER = ['errors', 'exits', 'files', 'lock', 'compat', 'interrupt', 'masking', '
          'corpus', 'segments', 'words', 'tokenizer', 'vocabulary', 'subwords', 'units', 'text', 'shuffle', 'data',
          'packs', 'token_file', 'token_cache', 'attention', 'encoder', 'model', 'engine', 'muon', 'optimizer',
          'checkpoint', 'log_file', 'sample_file', 'runs', 'curves', 'state', 'saver', 'trainer', 'screen', 'samples',
-         'metrics', 'delivery', 'tracking', 'text_configs', 'token_configs', 'items', 'overrides', 'record',
-         'run_configs', 'configs', 'resume', 'launch', 'pretrained', 'fill_mask', 'evaluate', 'app',
+         'metrics', 'delivery', 'tracking', 'text_configs', 'token_configs', 'mask_configs', 'items', 'overrides',
+         'record', 'run_configs', 'configs', 'resume', 'launch', 'pretrained', 'fill_mask', 'evaluate', 'app',
          'commands', '__main__']
 APP = ['guard', 'store', 'transactions', 'updates', 'pages', 'server']
 PACKAGE = Path(labml_mlm.__file__).parent
