@@ -15,6 +15,10 @@ of two turned vectors depends on the difference of their angles alone,
 $$\langle R_m q, R_n k \rangle = \langle R_{m - n} q, k \rangle$$
 
 so attention sees how far apart two tokens are, wherever they stand; nothing is learned, and any length works.
+
+A pair of features that stand side by side is a complex number, and to turn it is to multiply it by $e^{i m \theta}$: one
+pass over memory without gaps. So queries and keys are computed with the features of a head in the order
+$0, d_k / 2, 1, d_k / 2 + 1, \dots$, by taking the rows of their weights in that order; no dot product of the two notices.
 """
 from typing import Any
 
@@ -46,8 +50,8 @@ class SDPA(MultiHeadAttention):
             raise UserError(f'rotary positions turn pairs of features: d_model / n_heads = {d_model} / {heads} = '
                             f'{self.d_k} has to be even')
         self.is_rotary = is_rotary
-        # Cosines and sines, `[2, seq_len, 1, 1, d_k / 2]`; grows with the longest sequence seen
-        self.register_buffer('turns', torch.empty(2, 0, 1, 1, self.d_k // 2), persistent=False)
+        # Cosines and sines, `[seq_len, 1, heads, d_k / 2, 2]`; grows with the longest sequence seen
+        self.register_buffer('turns', torch.empty(0, 1, heads, self.d_k // 2, 2), persistent=False)
 
     def forward(self, *, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None,
                 places: Tensor | None = None) -> Tensor:
@@ -73,68 +77,74 @@ class SDPA(MultiHeadAttention):
 
     def make_room(self, seq_len: int):
         """Computes the turns of so many positions. A model that is compiled does it before, as it changes a buffer."""
-        self.turns = _turns(seq_len, self.d_k).to(self.turns.device)
+        self.turns = _turns(seq_len, self.heads, self.d_k).to(self.turns.device)
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor,
                  places: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each `[seq_len, batch_size, heads, d_k]`; the first two turned by position."""
-        if not (query is key is value) or self.query.linear.bias is None:
-            q, k, v = self.query(query), self.key(key), self.value(value)
-        else:
+        q, k, v = (layer.linear for layer in (self.query, self.key, self.value))
+        weights, biases = [self._paired(q.weight), self._paired(k.weight)], [self._paired(q.bias), self._paired(k.bias)]
+        if query is key is value and q.bias is not None:
             # Self-attention: one large matrix product is faster than three small ones
-            linears = self.query.linear, self.key.linear, self.value.linear
-            weight = torch.cat([linear.weight for linear in linears])
-            bias = torch.cat([linear.bias for linear in linears])
+            weight, bias = torch.cat([*weights, v.weight]), torch.cat([*biases, v.bias])
             # `[seq_len, batch_size, 3, heads, d_k]`
-            qkv = functional.linear(query, weight, bias).view(*query.shape[:2], 3, self.heads, self.d_k)
-            q, k, v = qkv.unbind(2)
-        if self.is_rotary:
-            # The keys first, as they are at all places
-            k, q = self._turn(k), self._turn(q, places)
-        return q, k, v
+            qkv = functional.linear(query, weight, bias).unflatten(-1, (3, self.heads, self.d_k))
+            qk, v = qkv.split((2, 1), dim=2)
+            return *self._turned(qk).unbind(2), v.squeeze(2)
+        # `[seq_len, batch_size, 1, heads, d_k]` each
+        q, k = (functional.linear(x, weight, bias).unflatten(-1, (1, self.heads, self.d_k))
+                for x, weight, bias in zip((query, key), weights, biases, strict=True))
+        # The keys first, as they are at all places
+        k, q = self._turned(k), self._turned(q, places)
+        return q.squeeze(2), k.squeeze(2), self.value(value)
 
-    def _turn(self, x: Tensor, places: Tensor | None = None) -> Tensor:
-        """Turns `[seq_len, batch_size, heads, d_k]` by position."""
-        if self.turns.shape[1] < len(x):
+    def _paired(self, x: Tensor | None) -> Tensor | None:
+        """Rows of a weight or a bias, `[d_model, …]`, in the order in which features that turn together are pairs."""
+        if x is None or not self.is_rotary:
+            return x
+        return x.unflatten(0, (self.heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+
+    def _turned(self, x: Tensor, places: Tensor | None = None) -> Tensor:
+        """`[seq_len, batch_size, n, heads, d_k]` turned by position, if it is to be."""
+        if not self.is_rotary:
+            return x
+        if len(self.turns) < len(x):
             self.make_room(len(x))
-        # `[2, seq_len, 1, 1, d_k / 2]`, or with places `[2, seq_len, batch_size, 1, d_k / 2]`
-        turns = self.turns[:, :len(x)] if places is None else self.turns[:, places, 0]
-        return _Turn.apply(x, *turns.to(x.dtype))
+        # `[seq_len, 1, 1, heads, d_k / 2, 2]`, or with places `[seq_len, batch_size, 1, heads, d_k / 2, 2]`
+        turns = (self.turns[:len(x)] if places is None else self.turns[places, 0])[:, :, None]
+        return _Turn.apply(x, turns)
 
 
 class _Turn(torch.autograd.Function):
     """
-    Turns pairs of features. What is turned forward is turned back in the backward pass, so that neither keeps anything
-    but the angles, nor needs a copy.
+    Turns pairs of features, `[…, d_k]`, by cosines and sines, `[…, d_k / 2, 2]`. What is turned forward is turned back
+    in the backward pass, so that it keeps nothing but the angles.
     """
 
     @staticmethod
-    def forward(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():
-            # The compiler makes one loop of it
-            x1, x2 = x.chunk(2, dim=-1)
-            return torch.cat([x1 * cos - x2 * sin, x1 * sin + x2 * cos], dim=-1)
-        turned = torch.empty_like(x, memory_format=torch.contiguous_format)
-        (x1, x2), (y1, y2) = x.chunk(2, dim=-1), turned.chunk(2, dim=-1)
-        torch.mul(x1, cos, out=y1).addcmul_(x2, sin, value=-1)
-        torch.mul(x1, sin, out=y2).addcmul_(x2, cos)
-        return turned
+    def forward(x: Tensor, turns: Tensor) -> Tensor:
+        pairs = x.unflatten(-1, (-1, 2))
+        if x.dtype == torch.float32 and not torch.compiler.is_compiling():
+            return torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(turns)).flatten(-2)
+        # The compiler makes one loop of it; and there are no complex numbers of 16 bits
+        (a, b), (cos, sin) = pairs.unbind(-1), turns.to(x.dtype).unbind(-1)
+        return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor):
-        ctx.save_for_backward(*inputs[1:])
+        ctx.save_for_backward(inputs[1])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        cos, sin = ctx.saved_tensors
-        return _Turn.forward(gradient, cos, -sin), None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        [turns] = ctx.saved_tensors
+        return _Turn.forward(gradient.contiguous(), turns * turns.new_tensor([1., -1.])), None
 
 
-def _turns(seq_len: int, d_k: int) -> Tensor:
-    r"""$\cos m \theta_i$ and $\sin m \theta_i$, `[2, seq_len, 1, 1, d_k / 2]`."""
+def _turns(seq_len: int, heads: int, d_k: int) -> Tensor:
+    r"""$\cos m \theta_i$ and $\sin m \theta_i$, `[seq_len, 1, heads, d_k / 2, 2]`, the same for all heads."""
     theta = 10_000 ** (-2 * torch.arange(d_k // 2).double() / d_k)
     angles = torch.arange(seq_len).double()[:, None, None, None] * theta
-    return torch.stack([angles.cos(), angles.sin()]).float()
+    return torch.stack([angles.cos(), angles.sin()], dim=-1).float().repeat(1, 1, heads, 1, 1)
 
 
 @option(TransformerConfigs.encoder_attn, 'sdpa')

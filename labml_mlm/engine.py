@@ -65,7 +65,7 @@ class Engine:
         if is_compiled and n_places is not None and n_places(seq_len) is not None:
             for module in model.modules():
                 if isinstance(module, SDPA):
-                    module.make_room(max(seq_len, module.turns.shape[1]))
+                    module.make_room(max(seq_len, len(module.turns)))
             self._compiled = torch.compile(model, fullgraph=True, dynamic=False)
 
     def forward(self, x: Tensor, labels: Tensor, *context: Tensor | None) -> MLMOutput:

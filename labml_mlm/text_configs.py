@@ -1,9 +1,9 @@
 """
 # Which text, as configs
 
-The first part of `MLMConfigs`; the others are tokens and batches, masks, and the run. A text may be a `str`, which is one
-document, or any iterable of documents; files are read as a stream, and what is found out about them is kept in labml's
-data path.
+The first part of `MLMConfigs`; the others are tokens and batches, masks, and the run. A text may be a `str`, which is
+one document, or any iterable of documents; files are read as a stream, and what is found out about them is kept in
+labml's data path.
 """
 import functools
 import tempfile

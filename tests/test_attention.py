@@ -50,14 +50,40 @@ def slow_turn(x):
     return out
 
 
+def turn(attention, x):
+    """Ours of `[seq_len, batch_size, heads, d_k]`, which wants the features that turn together side by side."""
+    pairs = x.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2)
+    return attention._turned(pairs[:, :, None])[:, :, 0].unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
+
+
+@pytest.mark.parametrize('is_self', [True, False])
+def test_rotary_is_attention_of_turned_queries_and_keys(is_self):
+    attention = SDPA(2, 16, is_rotary=True)
+    x, other = torch.randn(7, 3, 16), torch.randn(9, 3, 16)
+    other = x if is_self else other
+    q, k, v = (layer(y) for layer, y in zip((attention.query, attention.key, attention.value), (x, other, other),
+                                            strict=True))
+    scores = torch.einsum('ibhd,jbhd->ijbh', slow_turn(q), slow_turn(k)) / 8 ** 0.5
+    expected = attention.output(torch.einsum('ijbh,jbhd->ibhd', scores.softmax(dim=1), v).flatten(2))
+    torch.testing.assert_close(attention(query=x, key=other, value=other), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_without_complex_numbers_it_is_the_same():
+    """As under the compiler and with 16 bits."""
+    attention = SDPA(2, 16, is_rotary=True)
+    x = torch.randn(7, 3, 2, 8)
+    torch.testing.assert_close(turn(attention, x.double()).float(), turn(attention, x), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(turn(attention, x.bfloat16()).float(), turn(attention, x), rtol=2e-2, atol=2e-2)
+
+
 def test_gradients_are_those_of_the_slow_turn():
     attention = SDPA(2, 16, is_rotary=True)
     # Not contiguous, as it comes from a product for queries, keys and values
     x = torch.randn(7, 3, 3, 2, 8)
     gradients = []
-    for turn in (attention._turn, slow_turn):
+    for turns in (lambda y: turn(attention, y), slow_turn):
         leaf = x.clone().requires_grad_()
-        (turn(leaf[:, :, 1]) * torch.linspace(-1, 2, 8)).sum().backward()
+        (turns(leaf[:, :, 1]) * torch.linspace(-1, 2, 8)).sum().backward()
         gradients.append(leaf.grad)
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
 
@@ -65,17 +91,17 @@ def test_gradients_are_those_of_the_slow_turn():
 def test_rotary_turns_by_position():
     attention = SDPA(2, 16, is_rotary=True)
     x = torch.randn(7, 3, 2, 8)
-    torch.testing.assert_close(attention._turn(x), slow_turn(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(turn(attention, x), slow_turn(x), rtol=1e-5, atol=1e-5)
     # A longer sequence after a shorter one, and the shorter one again
     longer = torch.randn(20, 1, 2, 8)
-    torch.testing.assert_close(attention._turn(longer), slow_turn(longer), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(attention._turn(x), slow_turn(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(turn(attention, longer), slow_turn(longer), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(turn(attention, x), slow_turn(x), rtol=1e-5, atol=1e-5)
 
 
 def test_rotary_sees_distances_only():
     attention = SDPA(1, 16, is_rotary=True)
     q, k = torch.randn(16), torch.randn(16)
-    turned_q, turned_k = (attention._turn(t.expand(30, 1, 1, 16)).flatten(1) for t in (q, k))
+    turned_q, turned_k = (turn(attention, t.expand(30, 1, 1, 16)).flatten(1) for t in (q, k))
     # `[30, 30]`; equal along each diagonal
     scores = turned_q @ turned_k.T
     torch.testing.assert_close(scores[5:, 5:], scores[:-5, :-5], rtol=1e-4, atol=1e-4)

@@ -224,6 +224,7 @@ def test_help_shows_what_there_is_to_choose(project):
     for item in ('masking', 'masking_schedule', 'masking_prob_start', 'seq_len_schedule', 'is_tokens_constant',
                  'lr_decay_share', 'optimizer.muon_momentum'):
         assert re.search(rf'^ *{re.escape(item)}\b', out, re.MULTILINE), item
+    out = ' '.join(out.split())
     for option_ in ('token, word, span', 'constant, linear, cosine', 'wsd', 'inverse_sqrt', 'noam', 'Muon'):
         assert option_ in out
 

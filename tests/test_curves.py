@@ -94,7 +94,7 @@ def test_what_is_drawn(plot, runs, monkeypatch):
 @pytest.mark.parametrize('arguments, message', [
     (['none'], 'the run none has neither loss nor accuracy'),
     (['feed', 'none'], 'the run none has neither loss nor accuracy'),
-    (['feed', '-o', 'curves.pgn'], 'an image can be .eps, .jpeg'),
+    (['feed', '-o', 'curves.pgn'], '.pgf, .png, .ps,'),
     (['feed', '-o', 'curves.pgn'], 'Did you mean `png`?'),
     (['feed', '-o', 'curves'], 'an image can be'),
     (['fed'], 'Did you mean feed?'),

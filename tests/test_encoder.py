@@ -91,7 +91,6 @@ def test_the_last_layer_is_left_out_elsewhere():
     rows = []
     for layer in fast.layers:
         layer.feed_forward.register_forward_hook(lambda module, inputs, output: rows.append(inputs[0].shape[:2]))
-        layer.self_attn.query.register_forward_hook(lambda module, inputs, output: rows.append(inputs[0].shape[:2]))
+        layer.self_attn.register_forward_hook(lambda module, inputs, output: rows.append(output.shape[:2]))
     fast(torch.randn(SEQ_LEN, BATCH_SIZE, D_MODEL), None, torch.tensor([[3, 0, 8, 5], [1, 7, 2, 4]]))
-    # Those before take queries, keys and values from one product
     assert rows == [(SEQ_LEN, BATCH_SIZE), (SEQ_LEN, BATCH_SIZE), (2, BATCH_SIZE), (2, BATCH_SIZE)]
