@@ -16,9 +16,10 @@ $$\langle R_m q, R_n k \rangle = \langle R_{m - n} q, k \rangle$$
 
 so attention sees how far apart two tokens are, wherever they stand; nothing is learned, and any length works.
 
-A pair of features that stand side by side is a complex number, and to turn it is to multiply it by $e^{i m \theta}$: one
-pass over memory without gaps. So queries and keys are computed with the features of a head in the order
-$0, d_k / 2, 1, d_k / 2 + 1, \dots$, by taking the rows of their weights in that order; no dot product of the two notices.
+A pair of features that stand side by side is a complex number, and to turn it is to multiply it by $e^{i m \theta}$:
+one pass over memory without gaps. So queries and keys are computed with the features of a head in the order
+$0, d_k / 2, 1, d_k / 2 + 1, \dots$, by taking the rows of their weights in that order; no dot product of the two
+notices.
 """
 from typing import Any
 
