@@ -14,9 +14,8 @@ masks), ± half of what lies between the best and the worst.
 * `HF BERT` and `HF ModernBERT` are Hugging Face's models without dropout, trained as its `Trainer` would: AdamW, weight
   decay 0.01, a warm-up over a tenth and then linear to 0. The peak of 1e-3 is what such small models are at their best
   with among 5e-4, 1e-3 and 2e-3
-* `ours` are our models with the recipe of the defaults before it was searched for: fused AdamW at 2e-3, 100 steps of
-  warm-up, a cosine, and 15% of single tokens masked; the next ones change one thing of it each, and `together` is what
-  `experiments/char_mlm.py` does
+* `ours` has the defaults of `MLMConfigs`: fused AdamW at 2e-3, 100 steps of warm-up, a cosine, and 15% of single tokens
+  masked; the next ones change one thing of that each, and `together` is the recipe of `experiments/char_mlm.py`
 
 `--side` adds another one of ours, by overrides of items. Compilation would not pay in so short a time and is off.
 """
@@ -42,10 +41,18 @@ from labml_mlm.overrides import parse_overrides
 from labml_mlm.pretrained import silent
 from labml_mlm.state import Progress
 
-# The recipe that all ingredients are added to, by itself
-PLAIN: dict[str, str] = {}
-INGREDIENTS: dict[str, dict[str, str]] = {}
-TOGETHER: dict[str, str] = {}
+# What is added to our defaults, one at a time
+INGREDIENTS = {
+    'Muon': {'optimizer': 'muon'},
+    'linear decay': {'lr_schedule': 'warmup_linear', 'lr_warmup_steps': '50'},
+    'masks 0.30 → 0.15': {'masking_schedule': 'linear'},
+    'lengths 8, 16, 32': {'seq_len_schedule': '8:0.05,16:0.15,32'},
+    'whole words': {'masking': 'word'},
+    'spans': {'masking': 'span'},
+}
+# What is in `experiments/char_mlm.py`
+TOGETHER = {'optimizer': 'muon', 'lr_schedule': 'warmup_linear', 'lr_warmup_steps': '50', 'masking_schedule': 'linear',
+            'batch_size': '96'}
 PEAK = 1e-3
 # Shares of the time at which all are validated
 LOOKS = 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.
@@ -195,8 +202,7 @@ def make(name: str, size: str, seed: int, budget: float, overrides: dict[str, st
 def known() -> dict[str, dict[str, str]]:
     """All sides, and what they override."""
     theirs = dict.fromkeys(['labml_nn', *HUGGING_FACE], {})
-    return {**theirs, 'ours': PLAIN, **{name: {**PLAIN, **overrides} for name, overrides in INGREDIENTS.items()},
-            'together': TOGETHER}
+    return {**theirs, 'ours': {}, **INGREDIENTS, 'together': TOGETHER}
 
 
 def race(sides: dict[str, Side], budget: float, masked: list[tuple[Tensor, Tensor]]):
