@@ -73,8 +73,10 @@ def parts(overrides: list[str]) -> dict[str, Callable[[], None]]:
     step()
     idle.engine.forward_backward = lambda *_: output
     idle.optimizer.step = lambda: None
+    words, of_spans = (built(overrides, masking=units).mlm for units in ('word', 'span'))
     return {'bare step': bare, 'all beside it': step, 'loader': lambda: next(batches),
-            'masking': lambda: conf.mlm(batch.to(conf.device)), 'tracker': tracking}
+            'masking': lambda: conf.mlm(batch.to(conf.device)), 'of words': lambda: words(batch.to(conf.device)),
+            'of spans': lambda: of_spans(batch.to(conf.device)), 'tracker': tracking}
 
 
 def endless(conf: MLMConfigs) -> Iterator[torch.Tensor]:

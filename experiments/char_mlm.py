@@ -19,5 +19,18 @@ internet, the text is `python_topics` instead, which is half as long.
 """
 from labml_mlm import MLMConfigs, train
 
+
+class Configs(MLMConfigs):
+    """
+    ## Configurations for characters
+
+    What learned the fastest of all that `benchmarks/learning.py` tried.
+    """
+    optimizer = 'muon'
+    lr_schedule = 'warmup_linear'
+    lr_warmup_steps: int = 50
+    masking_schedule = 'linear'
+
+
 if __name__ == '__main__':
-    train(MLMConfigs(), name='char_mlm')
+    train(Configs(), name='char_mlm')

@@ -35,3 +35,23 @@ def test_scaling_as_json(tmp_path):
     sweep = json.loads((tmp_path / 'scaling.json').read_text())['batch_size']
     assert sweep['values'] == [4, 8]
     assert all(seconds > 0 and megabytes > 0 for seconds, megabytes in sweep['ours'])
+
+
+def test_learning_as_json_and_png(tmp_path):
+    pytest.importorskip('matplotlib')
+    out = run('benchmarks/learning.py', '--text', 'text=python_topics', '--seconds', '2', '--seeds', '2', '--sides',
+              'labml_nn', 'ours', 'together', '--side', 'short: seq_len_schedule=8:0.5,32 masking_schedule=linear',
+              '--json', str(tmp_path / 'learning.json'), '--plot', str(tmp_path / 'learning.png'))
+    found = json.loads((tmp_path / 'learning.json').read_text())
+    assert list(found['curves']) == ['labml_nn', 'ours', 'together', 'short']
+    for name, of_seeds in found['curves'].items():
+        assert len(of_seeds) == 2
+        for points in of_seeds:
+            seconds, tokens, losses, accuracies = zip(*points, strict=True)
+            # A turn ends with the step in which its time is over
+            assert all(0 <= at - share * 2 < 1 for at, share in zip(seconds, [0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1],
+                                                                   strict=True))
+            assert list(tokens) == sorted(tokens)
+            assert losses[-1] < losses[0] and all(0 <= accuracy < 1 for accuracy in accuracies), name
+    assert (tmp_path / 'learning.png').read_bytes().startswith(b'\x89PNG')
+    assert 'short' in out

@@ -62,12 +62,16 @@ def test_all_kinds_of_commands_are_found():
                                      for c in COMMANDS if c not in SET_UP])
 def test_command(checkout, command, app, project):
     if '--resume' in command or 'labml-mlm' in command:
-        assert checkout(TRAIN).returncode == 0
+        assert checkout(TRAIN.replace('n_prompts=0', '') if 'samples' in command else TRAIN).returncode == 0
     elif command.startswith('python experiments/') and 'text_path' not in command and '--help' not in command:
         # The same on a text that takes seconds
         command += ' text_path=my_text.txt'
     if 'scaling' in command:
         command += ' --points 2 --steps 1'
+    elif 'learning' in command:
+        command += ' --seconds 1 --seeds 1 --sides labml_nn ours together --text text=python_topics'
+    elif 'masking' in command and 'benchmarks/' in command:
+        command += ' --batches 1'
     elif 'benchmarks/' in command:
         command += ' --rounds 1' + next((more for name, more in BENCHMARKS.items() if name in command), ' --steps 2')
     if 'sync' in command:
@@ -80,7 +84,8 @@ def test_command(checkout, command, app, project):
     expected = {'--help': 'usage', 'benchmarks/step': 'of peak', 'benchmarks/over': 'all beside it',
                 'benchmarks/scal': 'slope', 'benchmarks/check': '% of training time',
                 'benchmarks/fill': 'batches ', 'benchmarks/data': 'speed of tokenizers', 'gzip': '', 'import': 'import',
-                'benchmarks/app': 'updates/s', 'benchmarks/watched': 'of the speed',
+                'benchmarks/learn': 'masked accuracy after', 'benchmarks/mask': 'seq_len',
+                ' samples': 'masked  ', ' plot': 'has the curves of', 'benchmarks/app': 'updates/s', 'benchmarks/watched': 'of the speed',
                 ' app': 'The labml app is at', 'sync': 'values sent', ' runs': 'completed', 'fill-mask': 'To be or n',
                 '--pseudo': 'Pseudo-perplexity', 'evaluate': 'unigram', '--resume last epochs': 'epochs: 1 → 6',
                 '--resume': 'The run'}
@@ -115,7 +120,9 @@ def test_table_of_items_is_true():
         for name, default in zip(names, defaults.split(', '), strict=True):
             shown = default.strip('`').replace('`', '')
             actual = items[name].default
-            if isinstance(actual, int | float):
+            if isinstance(actual, bool):
+                assert shown == str(actual).lower(), name
+            elif isinstance(actual, int | float):
                 assert float(shown) == actual, name
             elif shown:
                 assert shown in (actual, actual.replace('transformer.', '')), name

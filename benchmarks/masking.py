@@ -1,0 +1,60 @@
+"""
+# How much is masked, and how long that takes
+
+    python benchmarks/masking.py [--batches 40] [name=value ...]
+
+The share of maskable tokens that is selected, by `masking` and the length of sequences, at `masking_prob` 0.15 unless
+another is given, and the time of a batch of 2,048 tokens. Single tokens keep the share at any length of at least
+1 / `masking_prob`. A word or a span is selected as a whole, and at least one in a sequence, so that the share is kept
+as long as none is longer than `masking_prob` of a sequence, and is larger otherwise.
+"""
+import argparse
+import os
+import platform
+import statistics
+import time
+
+import torch
+from overhead import built, endless
+
+from labml_mlm import screen
+
+LENGTHS = 8, 16, 32, 64, 128, 256, 512
+TOKENS = 2048
+KINDS = 'token', 'word', 'span'
+
+
+def measured(kind: str, seq_len: int, *, n_batches: int, overrides: list[str]) -> tuple[float, float]:
+    """The share that is selected, and seconds a batch."""
+    conf = built(overrides, masking=kind, seq_len=seq_len, batch_size=max(1, TOKENS // seq_len))
+    n_selected = n_maskable = 0
+    seconds = []
+    for batch, _ in zip(endless(conf), range(n_batches), strict=False):
+        batch = batch.to(conf.device)
+        began = time.perf_counter()
+        _, labels = conf.mlm(batch)
+        if batch.is_cuda:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+        n_selected += int((labels != conf.padding_token).sum())
+        n_maskable += int(conf.mlm.is_maskable[batch].sum())
+    return n_selected / n_maskable, statistics.median(seconds)
+
+
+def main():
+    """Prints a table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--batches', type=int, default=40)
+    arguments, overrides = parser.parse_known_args()
+    screen.set_up()
+    rows = [[measured(kind, seq_len, n_batches=arguments.batches, overrides=overrides) for kind in KINDS]
+            for seq_len in LENGTHS]
+    print(f'\nPython {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} CPUs, '
+          f'{torch.get_num_threads()} threads; {arguments.batches} batches of {TOKENS:,} tokens\n')
+    print(f'{"seq_len":>8}' + ''.join(f'{kind:>9}{"ms":>8}' for kind in KINDS))
+    for seq_len, row in zip(LENGTHS, rows, strict=True):
+        print(f'{seq_len:8}' + ''.join(f'{share:9.3f}{1e3 * seconds:8.2f}' for share, seconds in row))
+
+
+if __name__ == '__main__':
+    main()
