@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from labml_mlm import MLMConfigs, schedule
 from labml_mlm.errors import UserError
+from labml_mlm.items import items_of
 from labml_mlm.overrides import parse_overrides
 
 
@@ -165,6 +166,28 @@ def test_short_sequences_in_batches_as_large(build, tracked):
     for batch in conf.train_loader:
         assert batch.shape[1] in (7, 8)
         assert len(batch) in (4, 16)
+
+
+class MuonByDefault(MLMConfigs):
+    optimizer = 'muon'
+
+
+@pytest.mark.parametrize('class_, given, name, rate', [
+    (MLMConfigs, [], 'AdamW', 2e-3), (MLMConfigs, ['optimizer=muon'], 'MuonAdamW', 1e-2),
+    (MuonByDefault, [], 'MuonAdamW', 1e-2), (MuonByDefault, ['optimizer=mlm'], 'AdamW', 2e-3),
+    (MuonByDefault, ['optimizer.learning_rate=0.5'], 'MuonAdamW', 0.5),
+])
+def test_defaults_of_an_optimizer_are_those_of_its_option(build, class_, given, name, rate):
+    conf = build(class_, lr_schedule='constant', **parse_overrides(class_(), given))
+    assert type(conf.optimizer).__name__ == name
+    assert {group['lr'] for group in conf.optimizer.param_groups} == {rate}
+
+
+def test_help_shows_the_defaults_of_the_option():
+    plain, muon = (items_of(class_()) for class_ in (MLMConfigs, MuonByDefault))
+    for items, expected in ((plain, ['mlm', 'FusedAdamW', 2e-3, 0.95]), (muon, ['muon', 'Muon', 1e-2, 0.9])):
+        names = ['optimizer', 'optimizer.optimizer', 'optimizer.learning_rate', 'optimizer.muon_momentum']
+        assert [items[item].default for item in names] == expected
 
 
 @pytest.mark.parametrize('masking', ['word', 'span'])

@@ -55,7 +55,7 @@ def checkout(tmp_path, project):
 
 def test_all_kinds_of_commands_are_found():
     assert len(SET_UP) == 2
-    assert len(COMMANDS) == 29
+    assert len(COMMANDS) == 34
 
 
 @pytest.mark.parametrize('command', [pytest.param(c, marks=[pytest.mark.long] if 'benchmarks/' in c else [])
@@ -85,8 +85,9 @@ def test_command(checkout, command, app, project):
                 'benchmarks/scal': 'slope', 'benchmarks/check': '% of training time',
                 'benchmarks/fill': 'batches ', 'benchmarks/data': 'speed of tokenizers', 'gzip': '', 'import': 'import',
                 'benchmarks/learn': 'masked accuracy after', 'benchmarks/mask': 'seq_len',
-                ' samples': 'masked  ', ' plot': 'has the curves of', 'benchmarks/app': 'updates/s', 'benchmarks/watched': 'of the speed',
+                'benchmarks/app': 'updates/s', 'benchmarks/watched': 'of the speed',
                 ' app': 'The labml app is at', 'sync': 'values sent', ' runs': 'completed', 'fill-mask': 'To be or n',
+                ' samples': 'masked  ', ' plot': 'has the curves of',
                 '--pseudo': 'Pseudo-perplexity', 'evaluate': 'unigram', '--resume last epochs': 'epochs: 1 → 6',
                 '--resume': 'The run'}
     assert next((text for part, text in expected.items() if part in command), 'The run is in') in result.stdout
