@@ -52,7 +52,7 @@ def test_learning_as_json_and_png(tmp_path):
         for points in of_seeds:
             seconds, tokens, losses, accuracies = zip(*points, strict=True)
             # A turn ends with the step in which its time is over
-            assert all(at >= share * 2 for at, share in zip(seconds, [0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1], strict=True))
+            assert all(at >= share * 2 for at, share in zip(seconds, [0.09, 0.22, 0.44, 0.67, 1], strict=True))
             assert list(tokens) == sorted(tokens)
             assert losses[-1] < losses[0] and all(0 <= accuracy < 1 for accuracy in accuracies), name
     assert (tmp_path / 'learning.png').read_bytes().startswith(b'\x89PNG')
