@@ -41,21 +41,14 @@ from labml_mlm.overrides import parse_overrides
 from labml_mlm.pretrained import silent
 from labml_mlm.state import Progress
 
-# What is added to our defaults, one at a time
-INGREDIENTS = {
-    'Muon': {'optimizer': 'muon'},
-    'linear decay': {'lr_schedule': 'warmup_linear', 'lr_warmup_steps': '50'},
-    'masks 0.30 → 0.15': {'masking_schedule': 'linear'},
-    'lengths 8, 16, 32': {'seq_len_schedule': '8:0.05,16:0.15,32'},
-    'whole words': {'masking': 'word'},
-    'spans': {'masking': 'span'},
-}
 # What is in `experiments/char_mlm.py`
 TOGETHER = {'optimizer': 'muon', 'lr_schedule': 'warmup_linear', 'lr_warmup_steps': '50', 'masking_schedule': 'linear'}
 # Of Hugging Face's sides
 PEAK = 2e-3
 # Shares of the time at which all are validated
 LOOKS = 0.09, 0.22, 0.44, 0.67, 1.
+# About how many tokens are validated on
+VALID_TOKENS = 100_000
 # Seconds of a turn
 TURN = 4.
 
@@ -199,10 +192,19 @@ def make(name: str, size: str, seed: int, budget: float, overrides: dict[str, st
     return ours(conf, clock)
 
 
-def known() -> dict[str, dict[str, str]]:
-    """All sides, and what they override."""
-    theirs = dict.fromkeys(['labml_nn', *HUGGING_FACE], {})
-    return {**theirs, 'ours': {}, **INGREDIENTS, 'together': TOGETHER}
+def known(size: str) -> dict[str, dict[str, str]]:
+    """All sides, and what they override: of ours, one thing at a time."""
+    n = SIZES[size].get('seq_len', 32)
+    return {
+        **dict.fromkeys(['labml_nn', *HUGGING_FACE, 'ours'], {}),
+        'Muon': {'optimizer': 'muon'},
+        'linear decay': {'lr_schedule': 'warmup_linear', 'lr_warmup_steps': '50'},
+        'masks 0.30 → 0.15': {'masking_schedule': 'linear'},
+        f'lengths {n // 4}, {n // 2}, {n}': {'seq_len_schedule': f'{n // 4}:0.05,{n // 2}:0.15,{n}'},
+        'whole words': {'masking': 'word'},
+        'spans': {'masking': 'span'},
+        'together': TOGETHER,
+    }
 
 
 def race(sides: dict[str, Side], budget: float, masked: list[tuple[Tensor, Tensor]]):
@@ -264,13 +266,16 @@ def main():
                         help='items that give the text and its tokens')
     parser.add_argument('--seconds', type=float, default=90., help='of training, of each side')
     parser.add_argument('--seeds', type=int, default=3)
-    parser.add_argument('--sides', choices=known(), nargs='*', default=list(known()))
+    parser.add_argument('--sides', nargs='*', metavar='NAME', help='of those above; all, unless given')
     parser.add_argument('--side', action='append', default=[], metavar='NAME: NAME=VALUE ...', help='another of ours')
     parser.add_argument('--json', help='a file for the figures')
     parser.add_argument('--plot', help='a PNG for the figures')
     arguments = parser.parse_args()
     screen.set_up()
-    wanted = {name: known()[name] for name in arguments.sides}
+    all_sides = known(arguments.size)
+    if unknown := set(arguments.sides or ()) - set(all_sides):
+        parser.error(f'{", ".join(unknown)}: the sides are {", ".join(all_sides)}')
+    wanted = {name: all_sides[name] for name in all_sides if arguments.sides is None or name in arguments.sides}
     for side in arguments.side:
         name, _, overrides = side.partition(':')
         wanted[name] = dict(override.split('=', 1) for override in overrides.split())
@@ -284,7 +289,9 @@ def main():
             except ImportError as e:
                 print(f'{name} is left out: {e}')
         conf = configs(arguments.size, 1, Clock(1.), text)
-        masked = [conf.valid_mlm(batch.to(conf.device)) for batch in conf.valid_loader]
+        # Of a long text some batches from all over it
+        every = max(1, len(conf.valid_tokens) // VALID_TOKENS)
+        masked = [conf.valid_mlm(batch.to(conf.device)) for batch in itertools.islice(conf.valid_loader, 0, None, every)]
         race(sides, arguments.seconds, masked)
         for name, side in sides.items():
             curves.setdefault(name, []).append(side.points)
