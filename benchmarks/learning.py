@@ -291,7 +291,8 @@ def main():
         conf = configs(arguments.size, 1, Clock(1.), text)
         # Of a long text some batches from all over it
         every = max(1, len(conf.valid_tokens) // VALID_TOKENS)
-        masked = [conf.valid_mlm(batch.to(conf.device)) for batch in itertools.islice(conf.valid_loader, 0, None, every)]
+        masked = [conf.valid_mlm(batch.to(conf.device))
+                  for batch in itertools.islice(conf.valid_loader, 0, None, every)]
         race(sides, arguments.seconds, masked)
         for name, side in sides.items():
             curves.setdefault(name, []).append(side.points)
