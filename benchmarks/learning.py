@@ -5,8 +5,8 @@ r"""
                                   [--side 'NAME: name=value ...'] [--json FILE] [--plot FILE]
 
 Each side trains for the same time on the same machine, in one process: they take turns of some seconds, and what is
-counted is a side's own training, with loader, masking and update, and without validation. Every schedule, of whichever
-side, goes by the share of that time that is over, so that each comes to its end when the time does. All are validated
+counted is a side's own training, with loader, masking and update, and without validation. Schedules that have an end
+go by the share of that time that is over, so that they come to it when the time does. All are validated
 on the same windows, with the same 15% of the tokens masked; figures are means over the seeds (of weights, order and
 masks), ± half of what lies between the best and the worst.
 
@@ -198,7 +198,7 @@ def known(size: str) -> dict[str, dict[str, str]]:
     return {
         **dict.fromkeys(['labml_nn', *HUGGING_FACE, 'ours'], {}),
         'Muon': {'optimizer': 'muon'},
-        'linear decay': {'lr_schedule': 'warmup_linear', 'lr_warmup_steps': '50'},
+        'linear decay': {'lr_schedule': 'warmup_linear'},
         'masks 0.30 → 0.15': {'masking_schedule': 'linear'},
         f'lengths {n // 4}, {n // 2}, {n}': {'seq_len_schedule': f'{n // 4}:0.05,{n // 2}:0.15,{n}'},
         'whole words': {'masking': 'word'},

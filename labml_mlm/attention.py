@@ -123,12 +123,15 @@ class _Turn(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(x: Tensor, turns: Tensor) -> Tensor:
+    def forward(x: Tensor, turns: Tensor, is_back: bool = False) -> Tensor:
         pairs = x.unflatten(-1, (-1, 2))
         if x.dtype == torch.float32 and not torch.compiler.is_compiling():
-            return torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(turns)).flatten(-2)
+            factors = torch.view_as_complex(turns)
+            factors = factors.conj() if is_back else factors
+            return torch.view_as_real(torch.view_as_complex(pairs) * factors).flatten(-2)
         # The compiler makes one loop of it; and there are no complex numbers of 16 bits
         (a, b), (cos, sin) = pairs.unbind(-1), turns.to(x.dtype).unbind(-1)
+        sin = -sin if is_back else sin
         return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2)
 
     @staticmethod
@@ -138,7 +141,7 @@ class _Turn(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         [turns] = ctx.saved_tensors
-        return _Turn.forward(gradient.contiguous(), turns * turns.new_tensor([1., -1.])), None
+        return _Turn.forward(gradient.contiguous(), turns, is_back=True), None
 
 
 def _turns(seq_len: int, heads: int, d_k: int) -> Tensor:

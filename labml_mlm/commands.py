@@ -64,7 +64,7 @@ def samples(parsed: argparse.Namespace):
         print(json.dumps([sample_file.as_dict(validation) for validation in validations]))
         return
     if not validations:
-        raise UserError(f'the run {run.uuid} has no samples yet: they come with its validations')
+        raise UserError(f'the run {run.uuid} has no samples: they come with each validation of a run with prompts')
     # A run that goes on may have other prompts
     tables: dict[tuple, list[list[str]]] = {}
     for validation in validations:

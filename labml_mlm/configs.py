@@ -212,7 +212,7 @@ def _muon(c: MLMConfigs) -> MuonConfigs:
 
 def _of_model(c: MLMConfigs, conf: MLMOptimizerConfigs) -> MLMOptimizerConfigs:
     conf.parameters = list(c.model.parameters())
-    conf.matrices = [p for p in c.model.encoder.parameters() if p.ndim == 2]
+    conf.matrices = [m.weight for m in c.model.encoder.modules() if isinstance(m, nn.Linear)]
     conf.set_default(MLMOptimizerConfigs.d_model, func=lambda: c.transformer.d_model)
     return conf
 

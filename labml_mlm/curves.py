@@ -25,13 +25,15 @@ def draw(runs: Sequence[Run], path: Path):
 
     * `path` is an image; what kind of one its ending says, as `.png` or `.svg`
 
-    Raises `UserError` without matplotlib, for an ending that it does not know, and for a run without such metrics.
+    Raises `UserError` without matplotlib, for an ending or a folder that it does not know, and for a run without such metrics.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as e:
         raise UserError(f"labml-mlm plot takes matplotlib ({e}): pip install 'labml_mlm[plot]'") from None
+    if not path.parent.is_dir():
+        raise UserError(f'{path}: there is no folder {path.parent}')
     figure = Figure(figsize=(10, 4), layout='constrained')
     kinds = FigureCanvasAgg(figure).get_supported_filetypes()
     kind = path.suffix.removeprefix('.').lower()

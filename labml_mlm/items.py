@@ -84,7 +84,7 @@ def items_of(conf: BaseConfigs, prefix: str = '', outer: dict[str, dict] | None 
         default = conf._Configs__values.get(key, conf._Configs__defaults.get(key, NO_DEFAULT))
         if default is NO_DEFAULT and functions:
             default = next(iter(functions))
-        nested = _nested_class(annotation, default, functions)
+        nested = _nested_class(annotation, conf._Configs__values_override.get(key, default), functions)
         refused = tables['_refused']
         items[name] = Item(name, annotation, comments.get(key, ''), options=options,
                            default=tables['_follows'].get(name, default),
@@ -114,11 +114,11 @@ def computed_values(conf: BaseConfigs, prefix: str = '') -> dict[str, Any]:
     return values
 
 
-def _nested_class(annotation: Any, default: Any, functions: dict) -> type[BaseConfigs] | None:
-    """The class of nested configs: from the annotation, the default, or what an option says that it returns."""
-    candidates = [annotation, type(default)]
+def _nested_class(annotation: Any, value: Any, functions: dict) -> type[BaseConfigs] | None:
+    """The class of nested configs: from the annotation, the value, or what an option says that it returns."""
+    candidates = [annotation, type(value)]
     # The last is the most special one, but for the one that is chosen
-    chosen = [functions[default]] if isinstance(default, str) and default in functions else []
+    chosen = [functions[value]] if isinstance(value, str) and value in functions else []
     candidates += [_evaluated(function.func.__annotations__.get('return'), function.func.__globals__)
                    for function in [*functions.values(), *chosen] if inspect.isfunction(function.func)]
     nested = [c for c in candidates if inspect.isclass(c) and issubclass(c, BaseConfigs)]

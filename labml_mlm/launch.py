@@ -47,6 +47,8 @@ def train(conf: MLMConfigs, *, name: str, arguments: Sequence[str] | None = None
     screen.set_up()
     with exits():
         if {'--help', '-h'} & set(arguments):
+            # Of an option that is given, the items that it has
+            conf._set_values(parse_overrides(conf, [argument for argument in arguments if '=' in argument]))
             print(f'usage: python {_script()} [name=value ...] [--resume RUN] [--help]\n\n'
                   f'  --resume RUN\n        Go on with a run: its uuid or the beginning of it, its folder or that of a '
                   f'checkpoint, or `last`\n        for the newest\n\n'

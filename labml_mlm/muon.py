@@ -8,8 +8,8 @@ No singular value is computed for that: the iteration of Newton and Schulz,
 
 $$X \leftarrow a X + (b A + c A^2) X, \qquad A = X X^\top, \qquad X_0 = M / \lVert M \rVert_F$$
 
-takes all of them near to 1 in five rounds. They need not be 1: with $a, b, c$ = 3.4445, −4.7750, 2.0315 small ones
-grow fast, and large ones end up between 0.7 and 1.2.
+takes all of them near to 1 in five rounds. They need not be 1: with the coefficients below small ones grow fast, and end
+up between 0.7 and 1.2.
 
 Embeddings, the layer that predicts, gains and biases are no maps between features, and are AdamW's. What Muon moves is
 scaled by $0.2 \sqrt{\max(n, m)}$ for a matrix of $n \times m$, to be as large as AdamW's steps ([Liu et al.
@@ -22,13 +22,22 @@ import torch
 from torch import Tensor
 
 
-class Muon(torch.optim.Muon):
-    """
-    ## torch's Muon, for all matrices of one shape at once
+# Of the iteration, as Jordan et al. found them
+_COEFFICIENTS = 3.4445, -4.7750, 2.0315
+_ROUNDS = 5
 
-    torch's takes a matrix at a time, and computes with 16 bits, which is what GPUs are fast at. On the CPU these are 32
-    here; the two take a third of the time there.
+
+class Muon(torch.optim.Optimizer):
     """
+    ## Muon, for all matrices of one shape at once
+
+    It does what torch's (2.9 and later) does with `adjust_lr_fn='match_rms_adamw'`. That one takes a matrix at a time,
+    and computes with 16 bits, which is what GPUs are fast at. On the CPU these are 32 here; the two take a third of
+    the time there.
+    """
+
+    def __init__(self, matrices: Iterable[Tensor], *, lr: float, weight_decay: float, momentum: float):
+        super().__init__(matrices, {'lr': lr, 'weight_decay': weight_decay, 'momentum': momentum})
 
     @torch.no_grad()
     def step(self, closure: None = None):
@@ -39,12 +48,11 @@ class Muon(torch.optim.Muon):
                 if matrix.grad is not None:
                     by_shape.setdefault(matrix.shape, []).append(matrix)
             for (n, m), matrices in by_shape.items():
-                directions = orthogonal(self._momenta(matrices, group), coefficients=group['ns_coefficients'],
-                                        n_rounds=group['ns_steps'], eps=group['eps'])
+                directions = orthogonal(self._momenta(matrices, group['momentum']))
                 torch._foreach_mul_(matrices, 1 - group['lr'] * group['weight_decay'])
                 torch._foreach_add_(matrices, list(directions), alpha=-group['lr'] * 0.2 * max(n, m) ** 0.5)
 
-    def _momenta(self, matrices: list[Tensor], group: dict[str, Any]) -> Tensor:
+    def _momenta(self, matrices: list[Tensor], momentum: float) -> Tensor:
         """Nesterov's momenta of matrices of a shape, `[n_matrices, n, m]`."""
         gradients = [matrix.grad for matrix in matrices]
         states = [self.state[matrix] for matrix in matrices]
@@ -52,19 +60,21 @@ class Muon(torch.optim.Muon):
             if 'momentum_buffer' not in state:
                 state['momentum_buffer'] = torch.zeros_like(gradient)
         buffers = [state['momentum_buffer'] for state in states]
-        torch._foreach_lerp_(buffers, gradients, 1 - group['momentum'])
-        return torch.stack(torch._foreach_lerp(gradients, buffers, group['momentum']))
+        torch._foreach_lerp_(buffers, gradients, 1 - momentum)
+        return torch.stack(torch._foreach_lerp(gradients, buffers, momentum))
 
 
-def orthogonal(x: Tensor, *, coefficients: tuple[float, float, float], n_rounds: int, eps: float) -> Tensor:
-    """What is near to the nearest matrices with orthonormal rows, or columns where there are fewer; `[…, n, m]`."""
-    a, b, c = coefficients
-    n, m = x.shape[-2:]
-    dtype, is_tall = x.dtype, n > m
+def orthogonal(x: Tensor) -> Tensor:
+    """
+    What is near to the nearest matrices with orthonormal rows, or columns where there are fewer, of all `x`,
+    `[n_matrices, n, m]`.
+    """
+    a, b, c = _COEFFICIENTS
+    dtype, is_tall = x.dtype, x.shape[1] > x.shape[2]
     x = x.bfloat16() if x.is_cuda else x
     x = x.mT if is_tall else x
-    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)
-    for _ in range(n_rounds):
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(_ROUNDS):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if is_tall else x).to(dtype)
@@ -82,8 +92,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
     def __init__(self, matrices: Iterable[Tensor], adamw: torch.optim.AdamW, *, lr: float, weight_decay: float,
                  momentum: float):
-        self.parts = [Muon(matrices, lr=lr, weight_decay=weight_decay, momentum=momentum,
-                           adjust_lr_fn='match_rms_adamw'), adamw]
+        self.parts = [Muon(matrices, lr=lr, weight_decay=weight_decay, momentum=momentum), adamw]
         super().__init__([group for part in self.parts for group in part.param_groups], {})
         self._share()
 

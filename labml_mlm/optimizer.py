@@ -1,7 +1,7 @@
 """
 # Optimizers
 
-All of labml_nn's, by the names that they have there, and torch's fused AdamW and Muon.
+All of labml_nn's, by the names that they have there, torch's fused AdamW, and Muon.
 """
 from collections.abc import Iterable
 from typing import Any
@@ -13,7 +13,8 @@ from labml_nn.optimizers.configs import OptimizerConfigs
 from torch import Tensor
 
 from labml_mlm.compat import OwnDefaults
-from labml_mlm.errors import ABOVE_ZERO, SHARE, Range, UserError, at_least
+from labml_mlm.errors import ABOVE_ZERO, SHARE, Range, at_least
+from labml_mlm.muon import MuonAdamW
 
 
 class MLMOptimizerConfigs(OwnDefaults, OptimizerConfigs):
@@ -66,10 +67,6 @@ def _fused_adamw(c: MLMOptimizerConfigs):
 
 @option(MLMOptimizerConfigs.optimizer, 'Muon')
 def _muon(c: MLMOptimizerConfigs):
-    if not hasattr(torch.optim, 'Muon'):
-        raise UserError(f'optimizer.optimizer=Muon takes torch 2.9, and this is {torch.__version__}')
-    from labml_mlm.muon import MuonAdamW
-
     is_matrix = {id(matrix) for matrix in c.matrices}
     adamw = _adamw((p for p in c.parameters if id(p) not in is_matrix), lr=c.learning_rate,
                    weight_decay=c.weight_decay, betas=c.betas, eps=c.eps, amsgrad=c.amsgrad)

@@ -48,10 +48,14 @@ def record_of(conf: BaseConfigs, *, experiment: str) -> dict:
 def values_of(conf: BaseConfigs, record: dict) -> dict[str, Any]:
     """
     What freshly made configs have to be given to be those of the run, by dotted name, whatever their defaults are by
-    now. What they do not have is left out.
+    now. What they do not have is left out; what came with a later version is as if that version had not been.
     """
     items = items_of(conf)
-    values = {name: value for name, value in record['defaults'].items()
+    # Of the class here that theirs is derived from
+    plain = items_of(next(class_ for class_ in type(conf).__mro__ if class_.__module__.startswith('labml_mlm.'))())
+    defaults = {name: as_json(item.default) for name, item in plain.items() if item.is_given and _is_plain(item.default)}
+    defaults |= record['defaults']
+    values = {name: value for name, value in defaults.items()
               if name in items and value != as_json(items[name].default)} | record['given']
     if record['text']['source'] is not None and values.get('text', 'auto') == 'auto':
         # `auto` may find another text by now

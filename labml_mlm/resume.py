@@ -118,7 +118,10 @@ class Resumption:
         if missing := log_file.cut(run.log, n_bytes):
             logger.log(f'{run.log} lacks {missing:,} bytes that it had at the checkpoint: its metrics are not complete',
                        Text.warning)
-        run.samples.cut(step)
+        try:
+            run.samples.cut(step)
+        except OSError as e:
+            logger.log(f'Cannot take back the samples: {e}', Text.warning)
         run.note_resumed(self.changes)
         where = f'from {self.checkpoint.path}' if self.checkpoint else 'from the beginning: it has no checkpoint yet'
         logger.log([('Going on', Text.title), f' with {run.uuid} {where}'])

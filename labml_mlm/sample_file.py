@@ -5,6 +5,7 @@ A line for each validation, with the same prompts and the same masks each time, 
 """
 import contextlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,7 +60,9 @@ class SampleFile:
         self._write([*self._until(validation.step - 1), validation])
 
     def cut(self, step: int):
-        """Leaves out what came after a step, as the run goes on from there."""
+        """Leaves out what came after a step, as the run goes on from there, and what a kill has left of a file."""
+        for path in self.path.parent.glob(f'.{self.path.name}.*'):
+            path.unlink()
         kept = self._until(step)
         if len(kept) < len(self.read()):
             self._write(kept)
@@ -73,8 +76,9 @@ class SampleFile:
 
 
 def as_dict(validation: Validation) -> dict[str, Any]:
-    """For JSON."""
-    return {**validation._asdict(), 'samples': [sample._asdict() for sample in validation.samples]}
+    """For JSON, which has no numbers that are none."""
+    loss = validation.loss if validation.loss is None or math.isfinite(validation.loss) else None
+    return {**validation._asdict(), 'loss': loss, 'samples': [sample._asdict() for sample in validation.samples]}
 
 
 def visible(token: str) -> str:

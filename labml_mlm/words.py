@@ -14,7 +14,8 @@ import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
-from torch import Tensor, from_numpy
+import torch
+from torch import Tensor
 
 # Scripts without spaces: first and last code points
 _ALONE = ((0x0e00, 0x0fff), (0x1000, 0x109f), (0x1780, 0x17ff), (0x3040, 0x30ff), (0x3400, 0x4dbf), (0x4e00, 0x9fff),
@@ -36,14 +37,21 @@ class Words:
         # `[n_tokens]`: 1 if it goes on a word that may, 2 if it goes on whatever it is, 0 if it does not
         self.continues = np.array([_continues(text) for text in texts], np.uint8)
         self.opens[list(special_tokens)] = self.continues[list(special_tokens)] = 0
+        # By device
+        self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def starts(self, x: Tensor) -> Tensor:
         """
         * `x` is a batch of token ids, `[seq_len, batch_size]` (or `[seq_len]`)
 
-        Returns whether each begins a word, of the same shape; the first of a sequence always does.
+        Returns whether each begins a word, of the same shape; the first of a sequence always does. What is not in the
+        vocabulary is no text.
         """
-        opens, continues = (from_numpy(table).to(x.device) for table in (self.opens, self.continues))
+        if x.device not in self._tables:
+            self._tables[x.device] = tuple(torch.from_numpy(np.append(table, np.uint8(0))).to(x.device)
+                                           for table in (self.opens, self.continues))
+        opens, continues = self._tables[x.device]
+        x = x.clamp(max=len(opens) - 1)
         starts = x.new_ones(x.shape, dtype=bool)
         starts[1:] = opens[x[:-1]] + continues[x[1:]] < 2
         return starts
