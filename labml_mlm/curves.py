@@ -25,7 +25,8 @@ def draw(runs: Sequence[Run], path: Path):
 
     * `path` is an image; what kind of one its ending says, as `.png` or `.svg`
 
-    Raises `UserError` without matplotlib, for an ending or a folder that it does not know, and for a run without such metrics.
+    Raises `UserError` without matplotlib, for an ending or a folder that it does not know, and for a run without such
+    metrics.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -8,8 +8,8 @@ No singular value is computed for that: the iteration of Newton and Schulz,
 
 $$X \leftarrow a X + (b A + c A^2) X, \qquad A = X X^\top, \qquad X_0 = M / \lVert M \rVert_F$$
 
-takes all of them near to 1 in five rounds. They need not be 1: with the coefficients below small ones grow fast, and end
-up between 0.7 and 1.2.
+takes all of them near to 1 in five rounds. They need not be 1: with the coefficients below small ones grow fast, and
+end up between 0.7 and 1.2.
 
 Embeddings, the layer that predicts, gains and biases are no maps between features, and are AdamW's. What Muon moves is
 scaled by $0.2 \sqrt{\max(n, m)}$ for a matrix of $n \times m$, to be as large as AdamW's steps ([Liu et al.
@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
 
 # Of the iteration, as Jordan et al. found them
 _COEFFICIENTS = 3.4445, -4.7750, 2.0315

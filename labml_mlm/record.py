@@ -53,8 +53,8 @@ def values_of(conf: BaseConfigs, record: dict) -> dict[str, Any]:
     items = items_of(conf)
     # Of the class here that theirs is derived from
     plain = items_of(next(class_ for class_ in type(conf).__mro__ if class_.__module__.startswith('labml_mlm.'))())
-    defaults = {name: as_json(item.default) for name, item in plain.items() if item.is_given and _is_plain(item.default)}
-    defaults |= record['defaults']
+    defaults = {name: as_json(item.default) for name, item in plain.items()
+                if item.is_given and _is_plain(item.default)} | record['defaults']
     values = {name: value for name, value in defaults.items()
               if name in items and value != as_json(items[name].default)} | record['given']
     if record['text']['source'] is not None and values.get('text', 'auto') == 'auto':

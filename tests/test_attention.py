@@ -65,7 +65,12 @@ def test_rotary_is_attention_of_turned_queries_and_keys(is_self):
                                             strict=True))
     scores = torch.einsum('ibhd,jbhd->ijbh', slow_turn(q), slow_turn(k)) / 8 ** 0.5
     expected = attention.output(torch.einsum('ijbh,jbhd->ibhd', scores.softmax(dim=1), v).flatten(2))
-    torch.testing.assert_close(attention(query=x, key=other, value=other), expected, rtol=1e-5, atol=1e-5)
+    output = attention(query=x, key=other, value=other)
+    torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5)
+    weights = torch.linspace(-1, 2, 16)
+    gradients = [torch.autograd.grad((y * weights).sum(), list(attention.parameters()), allow_unused=True)
+                 for y in (output, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
 
 
 def test_without_complex_numbers_it_is_the_same():
@@ -74,11 +79,16 @@ def test_without_complex_numbers_it_is_the_same():
     x = torch.randn(7, 3, 2, 8)
     torch.testing.assert_close(turn(attention, x.double()).float(), turn(attention, x), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(turn(attention, x.bfloat16()).float(), turn(attention, x), rtol=2e-2, atol=2e-2)
+    gradients = []
+    for dtype in (torch.float64, torch.float32):
+        leaf = x.to(dtype).requires_grad_()
+        (turn(attention, leaf) * torch.linspace(-1, 2, 8)).sum().backward()
+        gradients.append(leaf.grad.float())
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
 
 
 def test_gradients_are_those_of_the_slow_turn():
     attention = SDPA(2, 16, is_rotary=True)
-    # Not contiguous, as it comes from a product for queries, keys and values
     x = torch.randn(7, 3, 3, 2, 8)
     gradients = []
     for turns in (lambda y: turn(attention, y), slow_turn):

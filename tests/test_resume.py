@@ -429,6 +429,29 @@ def test_defaults_of_the_script_that_have_changed(project, stopped):
     assert resumed['valid_batch_size']['computed'] == 64
 
 
+def test_defaults_that_came_with_a_later_version(project, stopped):
+    """What was not there yet when the run was started is off, whatever the script has by now."""
+    folder = stopped()
+    path = folder / 'configs.json'
+    record = json.loads(path.read_text())
+    del record['defaults']['masking_schedule'], record['computed']['masking_schedule']
+    path.write_text(json.dumps(record))
+    project.script.write_text('from labml_mlm import MLMConfigs, train\n\n\nclass Configs(MLMConfigs):\n'
+                              '    masking_schedule = "linear"\n\n\ntrain(Configs(), name="test")\n')
+    result = project.run('--resume', 'feed')
+    assert result.returncode == 0, result.stderr
+    assert 'masking_prob.train' not in values_of(folder / 'log.jsonl')
+
+
+def test_the_rate_of_an_option_changes(project, stopped):
+    folder = stopped('optimizer=muon', 'lr_schedule=constant')
+    result = project.run('--resume', 'feed', 'optimizer.learning_rate=0.002')
+    assert result.returncode == 0, result.stderr
+    assert 'optimizer.learning_rate: 0.01 → 0.002' in result.stdout
+    rates = [rate for _, rate in values_of(folder / 'log.jsonl')['lr.train']]
+    assert (rates[0], rates[-1]) == (0.01, 0.002)
+
+
 def test_another_number_of_threads_is_said(project, stopped):
     stopped()
     process = project.start('--resume', 'feed', env={'OMP_NUM_THREADS': '2'})

@@ -162,6 +162,30 @@ def test_samples_that_cannot_be_kept_end_no_run(project):
     assert 'filled  ' in result.stdout
 
 
+def test_samples_that_cannot_be_taken_back_end_no_run(project):
+    assert project.train('epochs=1', env={'RUN_UUID': 'feed'}).returncode == 0
+    samples = project.path / 'logs/test/feed/samples.jsonl'
+    samples.unlink()
+    samples.mkdir()
+    result = project.run('--resume', 'feed', 'epochs=2')
+    assert result.returncode == 0, result.stderr
+    assert 'Cannot take back the samples' in result.stdout
+
+
+def test_what_a_kill_has_left_is_removed(file):
+    file.add(validation(10))
+    left = file.path.with_name('.samples.jsonl.4711')
+    left.write_text('{')
+    file.cut(10)
+    assert not left.exists() and len(file.read()) == 1
+
+
+def test_a_loss_that_is_none(file):
+    file.add(validation(10, loss=float('nan')))
+    assert 'NaN' not in file.path.read_text()
+    assert file.read() == [validation(10, loss=None)]
+
+
 def test_samples_of_a_run_without_any(project, command):
     assert project.train('n_prompts=0', env={'RUN_UUID': 'feed'}).returncode == 0
     code, out, err = command('samples', 'feed')

@@ -132,7 +132,6 @@ def test_with_every_optimizer(build, tracked, tmp_path, values):
 ])
 def test_every_schedule_goes_on(build, tracked, tmp_path, values, lengths):
     conf = assert_same(build, tracked, tmp_path, values, [(7,), (15, True), (20,), (47,)])
-    conf.mlm.masking_prob = None
     whole, conf = run(build, tracked, tmp_path / 'again', values)
     assert whole['seq_len'] == lengths
     assert whole['masking_prob'][0] == 0.3

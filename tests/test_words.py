@@ -63,3 +63,8 @@ def test_special_tokens_stand_alone_and_columns_are_on_their_own():
     words = Words(['[MASK]', 'a', ' b', ','], special_tokens=[0])
     x = torch.tensor([[1, 0], [1, 1], [0, 1], [1, 2], [3, 1], [1, 3]])
     assert words.starts(x).int().tolist() == [[1, 1], [0, 1], [1, 0], [1, 1], [1, 0], [1, 1]]
+
+
+def test_what_is_not_in_the_vocabulary_stands_alone():
+    words = Words(['a', 'b'], special_tokens=[])
+    assert words.starts(torch.tensor([0, 1, 9, 0, 1, 2])).tolist() == [True, False, True, True, False, True]
