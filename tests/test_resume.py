@@ -440,7 +440,7 @@ def test_defaults_that_came_with_a_later_version(project, stopped):
                               '    masking_schedule = "linear"\n\n\ntrain(Configs(), name="test")\n')
     result = project.run('--resume', 'feed')
     assert result.returncode == 0, result.stderr
-    assert 'masking_prob.train' not in values_of(folder / 'log.jsonl')
+    assert 'masking_prob' not in values_of(folder / 'log.jsonl')
 
 
 def test_the_rate_of_an_option_changes(project, stopped):
@@ -448,7 +448,7 @@ def test_the_rate_of_an_option_changes(project, stopped):
     result = project.run('--resume', 'feed', 'optimizer.learning_rate=0.002')
     assert result.returncode == 0, result.stderr
     assert 'optimizer.learning_rate: 0.01 → 0.002' in result.stdout
-    rates = [rate for _, rate in values_of(folder / 'log.jsonl')['lr.train']]
+    rates = [rate for _, rate in values_of(folder / 'log.jsonl')['lr']]
     assert (rates[0], rates[-1]) == (0.01, 0.002)
 
 
