@@ -55,7 +55,7 @@ def checkout(tmp_path, project):
 
 def test_all_kinds_of_commands_are_found():
     assert len(SET_UP) == 2
-    assert len(COMMANDS) == 34
+    assert len(COMMANDS) == 33
 
 
 @pytest.mark.parametrize('command', [pytest.param(c, marks=[pytest.mark.long] if 'benchmarks/' in c else [])
