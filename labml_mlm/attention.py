@@ -139,9 +139,9 @@ class _Turn(torch.autograd.Function):
         ctx.save_for_backward(inputs[1])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         [turns] = ctx.saved_tensors
-        return _Turn.forward(gradient.contiguous(), turns, is_back=True), None
+        return _Turn.forward(gradient.contiguous(), turns, is_back=True), None, None
 
 
 def _turns(seq_len: int, heads: int, d_k: int) -> Tensor:

@@ -68,9 +68,9 @@ def test_command(checkout, command, app, project):
         command += ' text_path=my_text.txt'
     if 'scaling' in command:
         command += ' --points 2 --steps 1'
-    elif 'learning' in command:
+    elif 'benchmarks/learning' in command:
         command += ' --seconds 1 --seeds 1 --sides labml_nn ours together --text text=python_topics'
-    elif 'masking' in command and 'benchmarks/' in command:
+    elif 'benchmarks/masking' in command:
         command += ' --batches 1'
     elif 'benchmarks/' in command:
         command += ' --rounds 1' + next((more for name, more in BENCHMARKS.items() if name in command), ' --steps 2')

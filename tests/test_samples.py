@@ -54,11 +54,11 @@ def test_a_step_is_there_once(file):
 def test_cut(file, step, kept):
     for at in (10, 20, 30):
         file.add(validation(at))
-    before = file.path.stat().st_mtime_ns
+    os.utime(file.path, (1, 1))
     file.cut(step)
     assert [one.step for one in file.read()] == kept
     # What has nothing to lose is not written
-    assert (file.path.stat().st_mtime_ns == before) == (len(kept) == 3)
+    assert (file.path.stat().st_mtime == 1) == (len(kept) == 3)
 
 
 def test_damaged_lines_are_left_out(file):
