@@ -183,14 +183,15 @@ def test_defaults_of_an_optimizer_are_those_of_its_option(build, class_, given, 
 
 def test_muon_is_for_weights_of_linear_layers(build, tracked):
     """labml_nn's relative attention has biases that look like matrices."""
-    conf = build(optimizer='muon', **{'transformer.encoder_attn': 'relative', 'transformer.n_layers': 2})
+    conf = build(optimizer='muon', lr_warmup_steps=5, **{'transformer.encoder_attn': 'relative',
+                                                         'transformer.n_layers': 2})
     names = {id(p): name for name, p in conf.model.named_parameters()}
     moved = [names[id(p)] for p in conf.optimizer.parts[0].param_groups[0]['params']]
     assert len(moved) == 2 * 6
     assert all(name.startswith('encoder.layers') and name.endswith('weight') for name in moved)
     assert sum(len(group['params']) for group in conf.optimizer.param_groups) == len(list(conf.model.parameters()))
     train_steps(conf, 31)
-    assert sum(tracked['loss.'][-5:]) / 5 < tracked['loss.'][0] - 0.5
+    assert sum(tracked['loss.'][-5:]) / 5 < tracked['loss.'][0] - 0.2
 
 
 def test_help_of_another_option(project):
