@@ -4,8 +4,7 @@
     python experiments/char_mlm.py [name=value ...] [--resume RUN] [--help]
 
 The defaults are the size of labml_nn's MLM experiment: d_model 128, d_ff 256, 8 heads, 6 layers, batch 64 × seq_len 32,
-characters, 0.8 million parameters in all. Four epochs take 3.5 minutes on 2 CPU cores (torch 2.13.0, Python 3.11),
-about a minute each:
+characters, 0.8 million parameters in all. Four epochs take 3.5 minutes on 2 CPU cores (torch 2.13.0, Python 3.11):
 
 | training tokens | loss.valid | accuracy.valid |
 |-----------------|------------|----------------|
