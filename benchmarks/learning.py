@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from labml_mlm import MLMConfigs, schedule, screen
+from labml_mlm.errors import UserError
 from labml_mlm.overrides import parse_overrides
 from labml_mlm.pretrained import silent
 from labml_mlm.state import Progress
@@ -288,6 +289,8 @@ def main():
                 sides[name] = make(name, arguments.size, seed, arguments.seconds, overrides, text)
             except ImportError as e:
                 print(f'{name} is left out: {e}')
+            except (UserError, OSError) as e:
+                parser.error(str(e))
         conf = configs(arguments.size, 1, Clock(1.), text)
         # Of a long text some batches from all over it
         every = max(1, len(conf.valid_tokens) // VALID_TOKENS)

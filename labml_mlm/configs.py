@@ -52,7 +52,7 @@ class MLMConfigs(RunConfigs):
     # Forward and backward
     engine: Engine = 'engine'
 
-    # The optimizer; `mlm` is AdamW, and `muon` Muon with a rate and a momentum for it
+    # The optimizer; `mlm` is AdamW, and `muon` Muon with a rate for it
     optimizer: torch.optim.Optimizer = 'mlm'
     # Share of the learning rate by step; for torch's optimizers, as labml_nn's have their own
     lr_schedule: Callable[[int], float] = 'warmup_cosine'

@@ -28,7 +28,7 @@ class MLMOptimizerConfigs(OwnDefaults, OptimizerConfigs):
     # Those of the parameters that are matrices within the encoder, for `Muon`
     matrices: list = []
     # Of the matrices, for `Muon`
-    muon_momentum: float = 0.95
+    muon_momentum: float = 0.9
     # Peak learning rate; of `Noam`, the factor of its formula
     learning_rate: float = 2e-3
 
@@ -47,10 +47,9 @@ class MLMOptimizerConfigs(OwnDefaults, OptimizerConfigs):
 
 class MuonConfigs(MLMOptimizerConfigs):
     """
-    ## The same with Muon by default, and what it is at its best with
+    ## The same with Muon by default, and a rate for it
     """
     optimizer: torch.optim.Optimizer = 'Muon'
-    muon_momentum: float = 0.9
     learning_rate: float = 1e-2
 
 

@@ -18,6 +18,7 @@ from labml import tracker
 from labml.internal.lab import lab_singleton
 
 from labml_mlm import MLMConfigs
+from labml_mlm.__main__ import main
 
 ROOT = Path(__file__).parent.parent
 SHAKESPEARE = ROOT.parent / 'shared/data/tiny_shakespeare.txt'
@@ -37,6 +38,16 @@ def values_of(path: Path) -> dict[str, list[tuple[int, float]]]:
         for name, pairs in json.loads(line)['track'].items():
             values.setdefault(name, []).extend((step, value) for step, [value] in pairs)
     return values
+
+
+def outcome(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str, str]:
+    """Of `labml-mlm` with some arguments: exit code, output and errors."""
+    code = 0
+    try:
+        main(arguments)
+    except SystemExit as e:
+        code = e.code
+    return code, *capsys.readouterr()
 
 
 @pytest.fixture(scope='session')

@@ -202,8 +202,8 @@ def test_help_of_another_option(project):
 
 def test_help_shows_the_defaults_of_the_option():
     plain, muon = (items_of(class_()) for class_ in (MLMConfigs, MuonByDefault))
-    for items, expected in ((plain, ['mlm', 'FusedAdamW', 2e-3, 0.95]), (muon, ['muon', 'Muon', 1e-2, 0.9])):
-        names = ['optimizer', 'optimizer.optimizer', 'optimizer.learning_rate', 'optimizer.muon_momentum']
+    for items, expected in ((plain, ['mlm', 'FusedAdamW', 2e-3]), (muon, ['muon', 'Muon', 1e-2])):
+        names = ['optimizer', 'optimizer.optimizer', 'optimizer.learning_rate']
         assert [items[item].default for item in names] == expected
 
 

@@ -1,12 +1,13 @@
 """Curves of runs, as numbers and by `labml-mlm plot`."""
+import functools
 import json
 import os
 import sys
 
 import pytest
+from conftest import outcome
 
 from labml_mlm import curves, log_file
-from labml_mlm.__main__ import main
 
 
 def write(path, values):
@@ -32,14 +33,7 @@ def runs(tmp_path, monkeypatch):
 @pytest.fixture
 def plot(runs, capsys):
     """`labml-mlm plot`: exit code, output and errors."""
-    def run(*arguments):
-        code = 0
-        try:
-            main(['plot', *arguments])
-        except SystemExit as e:
-            code = e.code
-        return code, *capsys.readouterr()
-    return run
+    return functools.partial(outcome, capsys, 'plot')
 
 
 def test_values_by_step(tmp_path):

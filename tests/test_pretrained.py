@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Project, values_of
+from conftest import Project, outcome, values_of
 from torch.nn import functional
 
 import labml_mlm
 from labml_mlm import FillMask, MLMConfigs, checkpoint
-from labml_mlm.__main__ import main
 from labml_mlm.errors import UserError
 from labml_mlm.evaluate import Text, evaluate
 
@@ -51,12 +50,7 @@ def command(trained, monkeypatch, capsys):
     def run(*arguments, lines=None):
         if lines is not None:
             monkeypatch.setattr(sys, 'stdin', io.StringIO(lines))
-        code = 0
-        try:
-            main(arguments)
-        except SystemExit as e:
-            code = e.code
-        return code, *capsys.readouterr()
+        return outcome(capsys, *arguments)
     return run
 
 

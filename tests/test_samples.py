@@ -1,13 +1,13 @@
 """Prompts filled in: at each validation of a run, in its folder, and by `labml-mlm samples`."""
+import functools
 import json
 import os
 import signal
 
 import pytest
 import torch
-from conftest import SMALL
+from conftest import SMALL, outcome
 
-from labml_mlm.__main__ import main
 from labml_mlm.sample_file import Sample, SampleFile, Validation
 
 
@@ -24,15 +24,7 @@ def file(tmp_path):
 def command(project, monkeypatch, capsys):
     """`labml-mlm` in the project: exit code, output and errors."""
     monkeypatch.chdir(project.path)
-
-    def run(*arguments):
-        code = 0
-        try:
-            main(arguments)
-        except SystemExit as e:
-            code = e.code
-        return code, *capsys.readouterr()
-    return run
+    return functools.partial(outcome, capsys)
 
 
 def test_what_is_added_is_read(file):
