@@ -15,6 +15,7 @@ from labml_helpers.train_valid import BatchIndex
 from torch import Tensor, nn
 
 from labml_mlm.data import Batch
+from labml_mlm.distributed import ranks
 from labml_mlm.engine import Engine, pays_to_compile
 from labml_mlm.errors import ABOVE_ZERO, SHARE, UserError, at_least
 from labml_mlm.masking import MLM
@@ -47,7 +48,7 @@ class MLMConfigs(RunConfigs):
     precision: torch.dtype = 'auto'
     # Is the model compiled? auto is where that pays for itself within the run
     compile: bool = 'auto'
-    # Parts that a training batch is cut into, for a batch that does not fit into memory
+    # Parts that a rank's training batch is cut into, for a batch that does not fit into memory
     accumulate: int = 1
     # Forward and backward
     engine: Engine = 'engine'
@@ -86,7 +87,7 @@ class MLMConfigs(RunConfigs):
                          'lr_warmup_steps', 'lr_min_share', 'lr_decay_share', 'masking_prob', 'masking_prob_start',
                          'masking_schedule', 'masking', 'randomize_prob', 'no_change_prob', 'seq_len_schedule',
                          'is_tokens_constant', 'device', 'device.use_cuda', 'device.cuda_device', 'precision',
-                         'compile', 'accumulate'],
+                         'compile', 'accumulate', 'parallel'],
                         EXACTNESS_ENDS),
         'prompt': '', 'n_prompts': '',
     }
@@ -112,11 +113,11 @@ class MLMConfigs(RunConfigs):
         * `batch` holds token ids, `[seq_len, batch_size]`, or is a `Batch` or a tuple `(tokens, key_padding)`
         """
         self.model.train(self.mode.is_train)
-        batch = Batch.of(batch, padding_token=self.padding_token, is_padded=self.is_padded)
+        batch = Batch.of(batch, padding_token=self.padding_token, is_padded=self.is_padded).of_rank(ranks())
         n_tokens = batch.n_tokens
-        x, key_padding, document = batch.to(self.device)
+        x, key_padding, document, columns, _ = batch.to(self.device)
         if not self.mode.is_train:
-            self.valid_metrics.add(self.engine.forward(*self.valid_mlm(x), key_padding, document))
+            self.valid_metrics.add(self.engine.forward(*self.valid_mlm(x, columns), key_padding, document))
             return
 
         if self.masking_schedule is not None:
@@ -125,11 +126,11 @@ class MLMConfigs(RunConfigs):
             tracker.add('masking_prob', self.mlm.masking_prob)
         if self.seq_len_schedule:
             tracker.add('seq_len', len(x))
-        output = self.engine.forward_backward(*self.mlm(x), key_padding, document)
+        output = self.engine.forward_backward(*self.mlm(x, columns), key_padding, document)
         tracker.add_global_step(n_tokens)
         self.step_metrics.add({'loss.': output.loss, 'accuracy.': output.n_correct / output.n_masked.clamp(min=1)})
         if key_padding is not None:
-            tracker.add('efficiency.', n_tokens / x.numel())
+            tracker.add('efficiency.', n_tokens / batch.n_places)
         if self.grad_norm_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=self.grad_norm_clip)
         self.optimizer.step()
@@ -165,7 +166,7 @@ def _transformer(c: MLMConfigs) -> MLMTransformerConfigs:
 
 @option(MLMConfigs.model, 'transformer_mlm')
 def _model(c: MLMConfigs):
-    return c.transformer.transformer_mlm.to(c.device)
+    return c.parallel.placed(c.transformer.transformer_mlm, c.device)
 
 
 @option(MLMConfigs.precision, 'auto')
@@ -185,7 +186,8 @@ def _bf16():
 
 @option(MLMConfigs.compile, 'auto')
 def _auto_compile(c: MLMConfigs):
-    return pays_to_compile(c.model, n_tokens=c.epochs * len(c.train_loader) * c.batch_size * c.seq_len)
+    n_tokens = c.epochs * len(c.train_loader) * c.batch_size * c.seq_len // ranks().size
+    return not c.parallel.is_sharded and pays_to_compile(c.model, n_tokens=n_tokens)
 
 
 @option(MLMConfigs.engine, 'engine')
@@ -197,7 +199,7 @@ def _engine(c: MLMConfigs):
         highest = max(c.masking_schedule(i / 1000) for i in range(1001)) if c.masking_schedule else None
         n_places = functools.partial(c.mlm.n_places, masking_prob=highest if c.compile else None)
     return Engine(c.model, precision=c.precision, is_compiled=c.compile, accumulate=c.accumulate,
-                  shape=(c.seq_len, c.batch_size), n_places=n_places)
+                  shape=(c.seq_len, c.batch_size), n_places=n_places, ranks=ranks(), parallel=c.parallel)
 
 
 @option(MLMConfigs.optimizer, 'mlm')

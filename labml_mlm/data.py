@@ -12,11 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labml_mlm.distributed import Ranks
 from labml_mlm.errors import UserError
+from labml_mlm.masking import Columns
 from labml_mlm.shuffle import Shuffle
 
 # Windows
 _SHUFFLED_AT_ONCE = 4096
+
+ALONE = Ranks()
 
 
 class Batch(NamedTuple):
@@ -30,6 +34,9 @@ class Batch(NamedTuple):
     key_padding: Tensor | None = None
     # Which document of its window a token is of; it attends to those of the same number
     document: Tensor | None = None
+    # Which columns of a batch these are, and how many tokens that has without padding, if several ranks share it
+    columns: Columns | None = None
+    n_shared: int | None = None
 
     @classmethod
     def of(cls, batch: Any, *, padding_token: int, is_padded: bool = False) -> 'Batch':
@@ -45,22 +52,39 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> 'Batch':
         """The same on a device; a GPU copies it by itself, and is not waited for."""
         if device.type != 'cuda':
-            return Batch(*(part if part is None else part.to(device) for part in self))
-        return Batch(*(part if part is None else part.pin_memory().to(device, non_blocking=True) for part in self))
+            return self._each(lambda part: part.to(device))
+        return self._each(lambda part: part.pin_memory().to(device, non_blocking=True))
+
+    def of_rank(self, ranks: Ranks) -> 'Batch':
+        """A rank's columns of a batch that all of them have; of one that is shared already, all that it has."""
+        if ranks.size == 1 or self.columns is not None:
+            return self
+        n, mine = self.tokens.shape[1], ranks.share(self.tokens.shape[1])
+        return self._each(lambda part: part[:, mine])._replace(columns=Columns(mine.start, n), n_shared=self.n_tokens)
 
     def cut(self, seq_len: int, *, is_all: bool) -> 'Batch':
         """
-        The same as sequences of `seq_len`, which divides what they have: all of what they are cut into, with as many
-        times the batch size, or else the first of each.
+        The same as sequences of `seq_len`, which divides what they have: all of what they are cut into, side by side,
+        with as many times the batch size, or else the first of each.
         """
         n = len(self.tokens) // seq_len if is_all else 1
-        return Batch(*(part if part is None else part[:n * seq_len].unflatten(0, (n, seq_len)).transpose(0, 1)
-                       .flatten(1) for part in self))
+        return self._each(lambda part: part[:n * seq_len].unflatten(0, (n, seq_len)).permute(1, 2, 0).flatten(1))
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> 'Batch':
+        return self._replace(**{name: function(part) for name, part in zip(self._fields, self, strict=True)
+                                if isinstance(part, Tensor)})
 
     @property
     def n_tokens(self) -> int:
-        """Tokens without padding."""
+        """Tokens without padding, those of other ranks included."""
+        if self.n_shared is not None:
+            return self.n_shared
         return self.tokens.numel() if self.key_padding is None else int((~self.key_padding).sum())
+
+    @property
+    def n_places(self) -> int:
+        """The same with padding."""
+        return len(self.tokens) * (self.columns.total if self.columns else self.tokens.shape[1])
 
 
 class WindowSource(Protocol):
@@ -74,6 +98,9 @@ class WindowSource(Protocol):
 
     def batch(self, numbers: np.ndarray, offset: int = 0) -> Tensor | Batch:
         """Windows by their numbers, `[batch_size]`; each `[seq_len, batch_size]`."""
+
+    def lengths(self, numbers: np.ndarray) -> np.ndarray:
+        """How many tokens windows have, from their beginning, before there is padding; `[batch_size]`."""
 
 
 class Windows:
@@ -101,9 +128,13 @@ class Windows:
         starts[starts >= len(self.tokens)] -= len(self.tokens)
         # `[seq_len, batch_size]`
         index = starts + self._places
-        if index[-1].max() >= len(self.tokens):
+        if index[-1].max(initial=0) >= len(self.tokens):
             index[index >= len(self.tokens)] -= len(self.tokens)
         return torch.from_numpy(self.tokens[index].astype(np.int64))
+
+    def lengths(self, numbers: np.ndarray) -> np.ndarray:
+        """How many tokens windows have; `[batch_size]`."""
+        return np.full(len(numbers), self.seq_len)
 
 
 class TrainLoader:
@@ -112,7 +143,8 @@ class TrainLoader:
 
     * `windows` is what there is, as `Windows` or `Packs`
     * `seed` is what offset and order of each epoch come from
-    * `rank` of `world_size` is whose share of the windows it is: every `world_size`-th one
+    * `batch_size` is that of all ranks together
+    * `ranks` share each batch, window by window, and this one gets its own columns of it
     * `seq_len_at` tells the length of sequences from the number of epochs that are over, as 1.25, where windows are to
       be cut into shorter ones; it divides that of the windows
     * `is_tokens_constant`: is a batch then as many times larger, or else the rest of each window left out? (DeepSpeed's
@@ -120,34 +152,35 @@ class TrainLoader:
 
     In an epoch the text is cut into windows from a random offset, so that every token comes at every position in time,
     and they are shuffled. Every token comes once, but for the `n % seq_len` tokens between the last window and the
-    first, and for fewer than `world_size` windows, which are left out, other ones each time; the last batch may have
-    fewer windows. (In `Packs` windows begin where they begin, and every token comes.) Offset and order are a function
-    of the seed and the epoch's number and of nothing else, so that any place in any epoch can be gone to at once.
+    first; the last batch may have fewer windows. (In `Packs` windows begin where they begin, and every token comes.)
+    Offset and order are a function of the seed and the epoch's number and of nothing else, so that any place in any
+    epoch can be gone to at once.
 
-    Each iteration over the loader is the next epoch. Raises `UserError` if the text is shorter than one batch of all
-    ranks.
+    Each iteration over the loader is the next epoch. Raises `UserError` if the text is shorter than one batch, and if
+    the ranks cannot share a batch equally.
     """
 
-    def __init__(self, windows: WindowSource, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1,
+    def __init__(self, windows: WindowSource, *, batch_size: int, seed: int, ranks: Ranks = ALONE,
                  seq_len_at: Callable[[float], int] | None = None, is_tokens_constant: bool = True):
-        if len(windows) < batch_size * world_size:
-            of_all = f' × {world_size} ranks' if world_size > 1 else ''
+        if batch_size % ranks.size:
+            raise UserError(f'batch_size={batch_size} is that of all {ranks.size} ranks together, and cannot be '
+                            f'shared equally: it has to be a multiple of {ranks.size}')
+        if len(windows) < batch_size:
             raise UserError(f'the text is too short: it has {len(windows):,} windows of seq_len={windows.seq_len} to '
-                            f'train on, and one batch is batch_size={batch_size}{of_all}. A longer text, a smaller '
+                            f'train on, and one batch is batch_size={batch_size}. A longer text, a smaller '
                             'seq_len or a smaller batch_size would do')
         self.windows = windows
         self.batch_size = batch_size
         self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
+        self.ranks = ranks
         self.seq_len_at = seq_len_at
         self.is_tokens_constant = is_tokens_constant
         self._epochs = itertools.count()
 
     @property
     def n_windows(self) -> int:
-        """Windows of this rank in an epoch."""
-        return len(self.windows) // self.world_size
+        """Windows in an epoch."""
+        return len(self.windows)
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -168,20 +201,25 @@ class TrainLoader:
         # Many at once, as one call takes its time
         n_at_once = max(1, _SHUFFLED_AT_ONCE // self.batch_size) * self.batch_size
         for begin in range(n_windows, self.n_windows, n_at_once):
-            mine = np.arange(begin, min(begin + n_at_once, self.n_windows))
-            numbers = shuffle(mine * self.world_size + self.rank)
+            numbers = shuffle(np.arange(begin, min(begin + n_at_once, self.n_windows)))
             for i in range(0, len(numbers), self.batch_size):
-                batch = self.windows.batch(numbers[i:i + self.batch_size], offset)
-                yield self._cut(batch, epoch + (begin + i) / self.n_windows)
+                yield self._batch(numbers[i:i + self.batch_size], offset, epoch + (begin + i) / self.n_windows)
 
-    def _cut(self, batch: Tensor | Batch, epochs: float) -> Tensor | Batch:
-        """A batch cut into what it has to be after so many epochs."""
+    def _batch(self, numbers: np.ndarray, offset: int, epochs: float) -> Tensor | Batch:
+        """Of windows by their numbers what is this rank's, cut into what they have to be after so many epochs."""
+        mine = self.ranks.share(len(numbers))
+        batch = self.windows.batch(numbers[mine], offset)
         seq_len = self.seq_len_at(epochs) if self.seq_len_at else self.windows.seq_len
-        if seq_len == self.windows.seq_len:
+        # Sequences that a window is cut into, and how much of it they are
+        n = self.windows.seq_len // seq_len if self.is_tokens_constant else 1
+        if seq_len < self.windows.seq_len:
+            cut = (Batch(batch) if isinstance(batch, Tensor) else batch).cut(seq_len, is_all=self.is_tokens_constant)
+            batch = cut.tokens if isinstance(batch, Tensor) else cut
+        if self.ranks.size == 1:
             return batch
-        if isinstance(batch, Tensor):
-            return Batch(batch).cut(seq_len, is_all=self.is_tokens_constant).tokens
-        return batch.cut(seq_len, is_all=self.is_tokens_constant)
+        n_tokens = int(np.minimum(self.windows.lengths(numbers), n * seq_len).sum())
+        batch = Batch(batch) if isinstance(batch, Tensor) else batch
+        return batch._replace(columns=Columns(mine.start * n, len(numbers) * n), n_shared=n_tokens)
 
 
 class ValidLoader:

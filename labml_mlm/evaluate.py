@@ -114,7 +114,7 @@ def evaluate(pretrained: Pretrained, batches: Iterable[Tensor | Batch], *, is_ps
     labelled = torch.zeros_like(counts)
     for number, batch in enumerate(batches, start=1):
         batch = Batch.of(batch, padding_token=model.padding_token, is_padded=pretrained.configs.is_padded).to(device)
-        x, key_padding, document = batch
+        x, key_padding, document = batch[:3]
         masked, labels = mlm(x)
         output = model(masked, labels, key_padding=key_padding, document=document)
         loss_sum += output.loss_sum.item()
@@ -160,7 +160,7 @@ def _pseudo_log_likelihood(pretrained: Pretrained, batch: Batch) -> tuple[float,
         labels = copies[place, copy]
         copies[place, copy] = mlm.mask_token
         # `[n, n_vocabulary]`
-        context = (part if part is None else part[:, column] for part in batch[1:])
+        context = (part if part is None else part[:, column] for part in batch[1:3])
         logits = model.generator(model.encode(copies, *context)[place, copy])
         total -= functional.cross_entropy(logits.float(), labels, reduction='sum').item()
     return total, len(places)

@@ -2,6 +2,8 @@
 import signal
 import threading
 
+from labml_mlm.distributed import ranks
+
 
 class Stopped(KeyboardInterrupt):
     """Raised between two steps: everything is in order, and can be saved."""
@@ -11,7 +13,7 @@ class Interrupt:
     """
     Within `with Interrupt() as interrupt`, a signal is kept until `interrupt.check()`, which raises `Stopped`. Ctrl-C
     after that raises `KeyboardInterrupt` at once; other signals do not, as one end of a session often sends several.
-    `interrupt.signal` is the number of the first.
+    `interrupt.signal` is the number of the first. Of several ranks all stop at the same check, whichever it came to.
 
     A signal that the parent process ignores (SIGINT under `nohup … &`) stays ignored.
     """
@@ -36,7 +38,8 @@ class Interrupt:
 
     def check(self):
         """Raises `Stopped` if a signal has come."""
-        if self.signal is not None:
+        if number := ranks().latest(self.signal or 0):
+            self.signal = number
             raise Stopped
 
     def stop(self, number: int):

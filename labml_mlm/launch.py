@@ -10,7 +10,10 @@ import shutil
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
+import torch
 from labml import experiment, lab, logger, tracker
 from labml.internal.experiment import experiment_singleton
 from labml.internal.tracker import tracker_singleton
@@ -19,16 +22,21 @@ from labml.logger import Text
 from labml_mlm import checkpoint, log_file, runs, screen
 from labml_mlm.compat import set_project, tolerate_full_disk
 from labml_mlm.configs import MLMConfigs
+from labml_mlm.distributed import job, ranks
 from labml_mlm.errors import UserError, did_you_mean
 from labml_mlm.exits import exits, leave
 from labml_mlm.files import write_atomically
 from labml_mlm.interrupt import Stopped
 from labml_mlm.items import items_of
 from labml_mlm.overrides import help_text, parse_overrides
-from labml_mlm.record import record_of
+from labml_mlm.record import defaults_of, record_of, text_of
 from labml_mlm.resume import Resumption
+from labml_mlm.state import restore
 from labml_mlm.tokenizer import files_of
 from labml_mlm.tracking import App
+
+# Under what name a job keeps the uuid of its run
+_RUN_OF_JOB = 'labml_mlm/run'
 
 
 def train(conf: MLMConfigs, *, name: str, arguments: Sequence[str] | None = None):
@@ -54,44 +62,82 @@ def train(conf: MLMConfigs, *, name: str, arguments: Sequence[str] | None = None
                   f'checkpoint, or `last`\n        for the newest\n\n'
                   f'Items, their defaults, and what they can be:\n\n{help_text(conf)}')
             return
-        try:
-            launch = _Launch(conf, name, arguments)
-        except KeyboardInterrupt:
-            leave(130, 'Interrupted before training began')
-        try:
-            launch.run()
-        except KeyboardInterrupt:
-            leave(130, 'Interrupted')
+        if not ranks().is_main:
+            screen.silence()
+        with ranks().ending_together(lambda: _advice(name)):
+            try:
+                launch = _Launch(conf, name, arguments)
+            except KeyboardInterrupt:
+                _leave(130, 'Interrupted before training began')
+            try:
+                launch.run()
+            except KeyboardInterrupt:
+                _leave(130, 'Interrupted')
 
 
 class _Launch:
-    """A run that was checked and built, without anything on the disk yet, whether it is a new one or goes on."""
+    """
+    A run that was checked and built, without anything on the disk yet, whether it is a new one or goes on. Of several
+    ranks the main one has the run's folder, and the others what it tells them.
+    """
 
     def __init__(self, conf: MLMConfigs, name: str, arguments: Sequence[str]):
         self.conf = conf
         self.app = App()
-        script = set_project()
-        arguments, run_name = _split(arguments)
-        values = parse_overrides(conf, arguments)
-        self.resumption = None
-        if run_name is not None:
-            self.resumption = Resumption(lab.get_experiments_path(), run_name, experiment=name)
-        self.run_folder = self.resumption.run if self.resumption else None
+        self.resumption: Resumption | None = None
+        self.run_folder: runs.Run | None = None
+        with ranks().together():
+            script = set_project()
+            arguments, run_name = _split(arguments)
+            values = parse_overrides(conf, arguments)
+        ranks().check_same({'--resume': run_name, **values, **defaults_of(conf), 'torch': torch.__version__})
         try:
-            if self.resumption:
-                values = self.resumption.values(conf, values)
-            self.app.probe()
-            experiment.create(name=name, python_file=script, writers=set() if screen.is_plain() else {'screen'},
-                              uuid=self.run_folder.uuid if self.resumption else None)
-            experiment.configs(conf, values)
-            self._build()
-            if self.resumption:
-                self.resumption.restore(conf)
-            else:
+            with ranks().together():
+                if ranks().is_main:
+                    values, uuid = self._find(name, run_name, values)
+                    self.app.probe()
+                else:
+                    uuid = None
+            values, uuid, self.is_resumed, conf._saved_tokenizer = ranks().of_main(
+                (values, uuid, self.resumption is not None, conf._saved_tokenizer))
+            is_screen = ranks().is_main and not screen.is_plain()
+            with ranks().together():
+                experiment.create(name=name, python_file=script, writers={'screen'} if is_screen else set(), uuid=uuid)
+                experiment.configs(conf, values)
+                self._build()
+            ranks().check_same(text_of(conf))
+            self._restore()
+            if ranks().is_main and not self.resumption:
                 self.run_folder = runs.Run(experiment_singleton().run.run_path)
         except BaseException:
             self.unlock()
             raise
+
+    def _find(self, name: str, run_name: str | None, values: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+        """The values and the uuid of the run, whether it is a new one or goes on."""
+        folder = lab.get_experiments_path()
+        if (before := _run_of_job(folder / name)) is not None:
+            # torchrun has started all ranks anew
+            run_name = before
+        if run_name is not None:
+            self.resumption = Resumption(folder, run_name, experiment=name)
+            self.run_folder = self.resumption.run
+            values = self.resumption.values(self.conf, values)
+        uuid = self.run_folder.uuid if self.run_folder else os.environ.get('RUN_UUID') or experiment.generate_uuid()
+        if job() is not None:
+            job().set(_RUN_OF_JOB, uuid)
+        return values, uuid
+
+    def _restore(self):
+        """Puts the state of a run that goes on into what was built."""
+        if not self.is_resumed:
+            return
+        with ranks().together():
+            if self.resumption:
+                self.resumption.find_checkpoint(self.conf)
+        if ranks().of_main(self.resumption and self.resumption.checkpoint is not None):
+            with ranks().together():
+                restore(self.conf, self.resumption and self.resumption.checkpoint)
 
     def _build(self):
         # labml shows all configs anew at each item that is computed: to nobody, so far
@@ -113,16 +159,33 @@ class _Launch:
 
     def run(self):
         """Trains, to the end or until a signal comes."""
+        if not ranks().is_main:
+            self._follow()
+            return
         try:
             if self.resumption and self.conf.progress.epoch >= self.conf.epochs:
                 done = self.conf.progress.epoch
                 logger.log(f'The run {self.run_folder.uuid} has had all of its epochs ({done}): '
                            f'epochs={done + 1} would go on')
                 return
-            self._start()
+            with ranks().together():
+                self._start()
             self._train()
         finally:
             self.unlock()
+
+    def _follow(self):
+        """Trains at another rank than the main one, which tells of it."""
+        conf = self.conf
+        if conf.progress.epoch >= conf.epochs:
+            return
+        with ranks().together():
+            # The main one starts
+            pass
+        try:
+            conf.run()
+        except KeyboardInterrupt:
+            _leave(128 + (conf.interrupt.signal or 2), '')
 
     def _start(self):
         this, folder, conf = experiment_singleton(), self.run_folder, self.conf
@@ -188,9 +251,35 @@ class _Launch:
                 app.finish(status, details)
             screen.finish()
         if status == 'interrupted':
-            leave(128 + (conf.interrupt.signal or 2), _interrupted(conf, run))
+            _leave(128 + (conf.interrupt.signal or 2), _interrupted(conf, run))
         if unwritten:
             raise OSError(f'some of the run could not be written to {run.path}: {unwritten}')
+
+
+def _leave(code: int, message: str) -> NoReturn:
+    """Ends the process; of several ranks the main one says why."""
+    if ranks().is_main:
+        leave(code, message)
+    sys.exit(code)
+
+
+def _run_of_job(folder: Path) -> str | None:
+    """The run that this job has begun before torchrun started it anew, if it has."""
+    store = job()
+    if store is None or not store.check([_RUN_OF_JOB]):
+        return None
+    uuid = store.get(_RUN_OF_JOB).decode()
+    return uuid if runs.Run(folder / uuid).record is not None else None
+
+
+def _advice(name: str) -> str:
+    """What to do about a run that lost a rank."""
+    store = job()
+    with contextlib.suppress(Exception):
+        run = runs.Run(lab.get_experiments_path() / name / store.get(_RUN_OF_JOB).decode())
+        if saved := max(checkpoint.folders(run.checkpoints), default=0):
+            return f'The last checkpoint is at {saved:,} tokens. To go on: --resume {run.uuid}'
+    return 'There is no checkpoint yet'
 
 
 def _interrupted(conf: MLMConfigs, run: runs.Run) -> str:

@@ -11,6 +11,7 @@ import torch
 from labml.configs import option
 from labml_helpers.device import DeviceConfigs
 
+from labml_mlm.distributed import ranks
 from labml_mlm.errors import SHARE, UserError, at_least
 from labml_mlm.masking import MLM, Units
 from labml_mlm.schedule import cosine, linear
@@ -52,7 +53,19 @@ class MaskConfigs(TokenConfigs):
 
 @option(MaskConfigs.device, 'available')
 def _device() -> DeviceConfigs:
-    return DeviceConfigs()
+    conf = DeviceConfigs()
+    if ranks().size > 1:
+        conf.set_default(DeviceConfigs.cuda_device, func=lambda: _own_gpu(conf))
+    return conf
+
+
+def _own_gpu(conf: DeviceConfigs) -> int:
+    """The GPU of this rank, by number."""
+    n, number = torch.cuda.device_count(), ranks().local_rank
+    if conf.use_cuda and 0 < n <= number:
+        raise UserError(f'this machine has fewer GPUs, {n}, than torchrun has started processes on it: '
+                        f'--nproc_per_node={n} would do, and so would device=cpu')
+    return number
 
 
 @option(MaskConfigs.device, 'cpu')

@@ -36,8 +36,10 @@ exactly 80/10/10 in expectation, and the three cannot overlap.
 Special tokens (`[PAD]`, `[MASK]`, and all of `no_mask_tokens`) are never selected, and never drawn as a random
 token.
 """
+import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,6 +50,13 @@ from labml_mlm.errors import UserError
 Rand = Callable[[torch.Size, torch.device], Tensor]
 # From token ids, and where to draw from, which tokens begin a unit; both `[seq_len, batch_size]`
 Units = Callable[[Tensor, Rand], Tensor]
+
+
+class Columns(NamedTuple):
+    """Which columns of a batch are here, where several ranks share one."""
+    first: int
+    # Number of columns of all ranks
+    total: int
 
 
 class MLM:
@@ -102,6 +111,7 @@ class MLM:
         self.no_change_prob = no_change_prob
         self.units = units
         self.generator = generator
+        self._columns: Columns | None = None
 
         # `[n_tokens]`: may a token be selected?
         self.is_maskable = torch.ones(n_tokens, dtype=torch.bool)
@@ -109,15 +119,18 @@ class MLM:
         # What random tokens are drawn from. (With special tokens only, none is ever selected.)
         self.random_tokens = self.is_maskable.nonzero()[:, 0] if self.is_maskable.any() else torch.tensor([mask_token])
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, x: Tensor, columns: Columns | None = None) -> tuple[Tensor, Tensor]:
         """
         * `x` is the batch of token ids, of shape `[seq_len, batch_size]`; it is not modified
+        * `columns` tells which ones of a larger batch these are: they are masked as they would be in the whole of it,
+          and the generator is then where it would be
 
         Returns the masked batch and the labels, both of the shape of `x`. `labels` is the
         original token where it is to be predicted and `padding_token` elsewhere.
         """
         self.is_maskable = self.is_maskable.to(x.device)
         self.random_tokens = self.random_tokens.to(x.device)
+        self._columns = columns
 
         maskable = self.is_maskable[x]
         selected = self._select(maskable) if self.units is None else self._select_units(self.units(x, self._rand),
@@ -175,14 +188,19 @@ class MLM:
         randomize = u < self.randomize_prob
         no_change = ~randomize & (u < self.randomize_prob + self.no_change_prob)
 
-        drawn = torch.randint(len(self.random_tokens), x.shape, generator=self.generator,
-                              device=self._draw_device(x.device)).to(x.device)
+        drawn = self._drawn(functools.partial(torch.randint, len(self.random_tokens)), x.shape, x.device)
         return torch.where(randomize, self.random_tokens[drawn], torch.where(no_change, x, self.mask_token))
 
     def _rand(self, shape: torch.Size, device: torch.device) -> Tensor:
         """Uniform numbers from [0, 1)."""
-        return torch.rand(shape, generator=self.generator, device=self._draw_device(device)).to(device)
+        return self._drawn(torch.rand, shape, device)
 
-    def _draw_device(self, device: torch.device) -> torch.device:
-        """A generator draws on its own device only."""
-        return device if self.generator is None else self.generator.device
+    def _drawn(self, draw: Callable[..., Tensor], shape: torch.Size, device: torch.device) -> Tensor:
+        """Random numbers of a shape, whose last dimension is that of the columns; those of all, if others have some."""
+        # A generator draws on its own device only
+        draw_device = device if self.generator is None else self.generator.device
+        if self._columns is None:
+            return draw(shape, generator=self.generator, device=draw_device).to(device)
+        first, total = self._columns
+        drawn = draw((*shape[:-1], total), generator=self.generator, device=draw_device)
+        return drawn[..., first:first + shape[-1]].to(device)

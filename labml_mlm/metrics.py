@@ -9,6 +9,7 @@ from labml.internal.tracker import tracker_singleton
 from labml_helpers.metrics import StateModule
 from torch import Tensor
 
+from labml_mlm.distributed import ranks
 from labml_mlm.model import MLMOutput
 
 
@@ -38,9 +39,12 @@ class ValidMetrics(StateModule):
 
     def on_epoch_end(self):
         """A validation ends."""
-        n_masked = max(1, sum(int(output.n_masked) for output in self._outputs))
-        self.loss = sum(float(output.loss_sum) for output in self._outputs) / n_masked
-        self.accuracy = sum(int(output.n_correct) for output in self._outputs) / n_masked
+        # Whole numbers are exact in these up to 2 ** 53
+        loss_sum, n_masked, n_correct = (float(total) for total in ranks().sum(*(
+            torch.tensor(sum(map(float, column)), dtype=torch.double)
+            for column in ([output[i] for output in self._outputs] for i in (1, 2, 3))))())
+        self.loss = loss_sum / max(1., n_masked)
+        self.accuracy = n_correct / max(1., n_masked)
         tracker.add('loss.', self.loss)
         tracker.add('accuracy.', self.accuracy)
 

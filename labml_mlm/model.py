@@ -95,7 +95,8 @@ class TransformerMLM(nn.Module):
         """
         is_masked = labels != self.padding_token
         if n_places is None:
-            n_places = int(is_masked.sum(dim=0).max())
+            # A rank may have no sequence of a batch
+            n_places = int(is_masked.sum(dim=0).max()) if is_masked.shape[1] else 0
         # Attention takes at least one query
         places = is_masked.argsort(dim=0, descending=True, stable=True)[:max(1, n_places)]
         return places, labels.gather(0, places)

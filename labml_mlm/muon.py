@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from labml_mlm.parallel import sliced_like, whole
+
 # Of the iteration, as Jordan et al. found them
 _COEFFICIENTS = 3.4445, -4.7750, 2.0315
 _ROUNDS = 5
@@ -48,11 +50,12 @@ class Muon(torch.optim.Optimizer):
                     by_shape.setdefault(matrix.shape, []).append(matrix)
             for (n, m), matrices in by_shape.items():
                 directions = orthogonal(self._momenta(matrices, group['momentum']))
+                directions = [sliced_like(matrix, of_all) for matrix, of_all in zip(matrices, directions, strict=True)]
                 torch._foreach_mul_(matrices, 1 - group['lr'] * group['weight_decay'])
-                torch._foreach_add_(matrices, list(directions), alpha=-group['lr'] * 0.2 * max(n, m) ** 0.5)
+                torch._foreach_add_(matrices, directions, alpha=-group['lr'] * 0.2 * max(n, m) ** 0.5)
 
     def _momenta(self, matrices: list[Tensor], momentum: float) -> Tensor:
-        """Nesterov's momenta of matrices of a shape, `[n_matrices, n, m]`."""
+        """Nesterov's momenta of matrices of a shape, `[n_matrices, n, m]`; whole ones, even if ranks have slices."""
         gradients = [matrix.grad for matrix in matrices]
         states = [self.state[matrix] for matrix in matrices]
         for state, gradient in zip(states, gradients, strict=True):
@@ -60,7 +63,7 @@ class Muon(torch.optim.Optimizer):
                 state['momentum_buffer'] = torch.zeros_like(gradient)
         buffers = [state['momentum_buffer'] for state in states]
         torch._foreach_lerp_(buffers, gradients, 1 - momentum)
-        return torch.stack(torch._foreach_lerp(gradients, buffers, momentum))
+        return torch.stack([whole(of_one) for of_one in torch._foreach_lerp(gradients, buffers, momentum)])
 
 
 def orthogonal(x: Tensor) -> Tensor:

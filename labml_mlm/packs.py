@@ -69,6 +69,11 @@ class Packs:
         document = torch.from_numpy(document)
         return Batch(torch.from_numpy(x), document == 0, document)
 
+    def lengths(self, numbers: np.ndarray) -> np.ndarray:
+        """How many tokens windows have before there is padding; `[batch_size]`."""
+        columns, _, _, lengths = self._parts(numbers)
+        return np.bincount(columns, lengths, minlength=len(numbers)).astype(np.int64)
+
     def _parts(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Column, number in the window, first token and length of each part of the windows, column by column."""
         packs = numbers - self._n_whole

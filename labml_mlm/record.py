@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from labml.configs import BaseConfigs
 
+from labml_mlm.distributed import ranks
 from labml_mlm.errors import UserError
 from labml_mlm.items import Item, computed_values, given_values, items_of
 from labml_mlm.tokenizer import CharacterTokenizer, Tokenizer
@@ -37,10 +38,10 @@ def record_of(conf: BaseConfigs, *, experiment: str) -> dict:
     tokenizer = conf._get_computed('tokenizer')
     return {
         'experiment': experiment, 'time': time.time(), 'given': given,
-        'defaults': {name: item.default for name, item in items.items() if _is_plain(item.default)},
+        'defaults': defaults_of(conf),
         'computed': {name: _shortened(value) for name, value in computed_values(conf).items()
                      if name in items and (_is_plain(value) or isinstance(value, torch.device))},
-        'text': _text_of(conf), 'tokenizer': tokenizer.to_dict() if hasattr(tokenizer, 'to_dict') else None,
+        'text': text_of(conf), 'tokenizer': tokenizer.to_dict() if hasattr(tokenizer, 'to_dict') else None,
         'versions': _versions(conf), 'resumed': [],
     }
 
@@ -66,7 +67,7 @@ def values_of(conf: BaseConfigs, record: dict) -> dict[str, Any]:
 
 def check_same(conf: BaseConfigs, record: dict):
     """Raises `UserError` if configs that were built have another text or vocabulary than the run."""
-    text, saved = _text_of(conf), record['text']
+    text, saved = text_of(conf), record['text']
     if text['valid_sha256'] != saved.get('valid_sha256'):
         raise UserError('the text for validation is another one than the run has')
     if text['sha256'] != saved['sha256']:
@@ -117,7 +118,13 @@ def retyped(item: Item, value: Any) -> Any:
     return tuple(value) if isinstance(value, list) and isinstance(item.default, tuple) else value
 
 
-def _text_of(conf: BaseConfigs) -> dict:
+def defaults_of(conf: BaseConfigs) -> dict[str, Any]:
+    """What the items that can be given are by default, by dotted name."""
+    return {item.name: item.default for item in items_of(conf).values() if item.is_given and _is_plain(item.default)}
+
+
+def text_of(conf: BaseConfigs) -> dict:
+    """What tells the text of configs that were built from others, for JSON."""
     if conf._get_computed('text') is None:
         return {'source': None, 'characters': None, 'sha256': None, 'valid_sha256': None}
     return {'source': conf._get_computed('auto_text'), 'characters': conf.corpus.n_characters,
@@ -128,7 +135,7 @@ def _text_of(conf: BaseConfigs) -> dict:
 def _versions(conf: BaseConfigs) -> dict[str, Any]:
     packages = {name: version(name) for name in ('torch', 'labml', 'labml-nn', 'labml-helpers', 'numpy')}
     return {'python': platform.python_version(), **packages, 'device': conf.device.type,
-            'threads': torch.get_num_threads()}
+            'threads': torch.get_num_threads(), 'ranks': ranks().size}
 
 
 def _is_plain(value: Any) -> bool:

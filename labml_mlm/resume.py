@@ -25,7 +25,6 @@ from labml_mlm.record import (
     saved_tokenizer,
     values_of,
 )
-from labml_mlm.state import restore
 
 
 class Resumption:
@@ -83,9 +82,9 @@ class Resumption:
             values[name] = retyped(items[name], value)
         return values
 
-    def restore(self, conf: Any):
+    def find_checkpoint(self, conf: Any):
         """
-        Puts the run's state into configs that were built: that of a checkpoint, or of the last one that is whole.
+        Looks for what configs that were built go on from: the checkpoint that was named, or the last one that is whole.
 
         Raises `UserError` if text or vocabulary are other ones, or if no checkpoint can be used.
         """
@@ -99,9 +98,7 @@ class Resumption:
                 raise UserError(f'no checkpoint of the run {self.run.uuid} can be used: {"; ".join(wrong)}')
             for message in wrong:
                 logger.log(f'{message}. The checkpoint before it is used', Text.warning)
-        if self.checkpoint is not None:
-            restore(conf, self.checkpoint)
-        elif log_file.summary(self.run.log).loss is not None:
+        if self.checkpoint is None and log_file.summary(self.run.log).loss is not None:
             raise UserError(f'the run {self.run.uuid} has metrics of a validation, and no checkpoint to go on from: '
                             f'{self.run.checkpoints} is empty. A new run would begin again')
 

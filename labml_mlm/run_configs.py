@@ -12,10 +12,12 @@ from labml.internal.experiment import experiment_singleton, has_experiment
 from labml_helpers.train_valid import BatchIndex, Trainer
 from torch import Tensor
 
+from labml_mlm.distributed import ranks
 from labml_mlm.errors import Range, at_least
 from labml_mlm.interrupt import Interrupt, Stopped
 from labml_mlm.mask_configs import MaskConfigs
 from labml_mlm.metrics import StepMetrics, Throughput, ValidMetrics
+from labml_mlm.parallel import Alone, Replicas, Shards
 from labml_mlm.record import record_of
 from labml_mlm.saver import Saver
 from labml_mlm.state import Progress
@@ -35,6 +37,8 @@ class RunConfigs(MaskConfigs):
     """
     ## Configurations of rounds, checkpoints and interrupts
     """
+    # What each of several ranks has of the model: `ddp` all of it, `fsdp` a slice of every parameter
+    parallel: Alone = 'ddp'
     # Rounds of the training text
     epochs: int = 4
     # Validations in each epoch
@@ -76,6 +80,9 @@ class RunConfigs(MaskConfigs):
         if not self.progress.steps:
             # A run that goes on has its random numbers from the checkpoint
             torch.manual_seed(self.seed)
+        # What may be wrong on one machine only; from here on ranks may wait for each other
+        _ = self.device, self.train_loader, self.valid_loader
+        ranks().check()
         _ = self.trainer, self.validator, self.interrupt, self.throughput, self.step_metrics, self.saver
         _ = self.epochs, self.inner_iterations
         self._is_built = True
@@ -87,7 +94,7 @@ class RunConfigs(MaskConfigs):
         """
         if not self._is_built:
             self.init()
-        if not self.saver.about and has_experiment():
+        if not self.saver.about and has_experiment() and ranks().is_main:
             self.saver.about = {'configs': record_of(self, experiment=experiment_singleton().run.name)}
         self.progress.start()
         with self.interrupt:
@@ -101,12 +108,14 @@ class RunConfigs(MaskConfigs):
                         self.progress.end_epoch()
                         self.saver.save(self, valid=self.valid_metrics.values)
             except Stopped:
+                ranks().settle()
                 self.saver.save(self)
                 raise
             finally:
                 # A second signal does not wait for the disk
                 if sys.exc_info()[0] is not KeyboardInterrupt:
                     self.saver.finish()
+            ranks().settle()
 
     def run_step(self):
         """The rest of an epoch: training, validation and samples, `inner_iterations` times."""
@@ -124,10 +133,20 @@ class RunConfigs(MaskConfigs):
             self.interrupt.check()
 
 
+@option(RunConfigs.parallel, 'ddp')
+def _ddp():
+    return Alone() if ranks().size == 1 else Replicas()
+
+
+@option(RunConfigs.parallel, 'fsdp')
+def _fsdp():
+    return Alone() if ranks().size == 1 else Shards(ranks())
+
+
 @option(RunConfigs.saver, 'run_folder')
 def _saver(c: RunConfigs):
-    folder = experiment_singleton().run.checkpoint_path if has_experiment() else None
-    return Saver(folder, interval=c.checkpoint_interval, keep=c.keep_checkpoints)
+    folder = experiment_singleton().run.checkpoint_path if has_experiment() and ranks().is_main else None
+    return Saver(folder, interval=c.checkpoint_interval, keep=c.keep_checkpoints, is_sharded=c.parallel.is_sharded)
 
 
 @option(RunConfigs.trainer, 'resumable')

@@ -15,6 +15,7 @@ from labml import logger
 from labml.logger import Text
 
 from labml_mlm import checkpoint
+from labml_mlm.distributed import is_lost, ranks
 from labml_mlm.log_file import FileWriter
 from labml_mlm.state import capture
 from labml_mlm.tokenizer import files_of
@@ -24,16 +25,18 @@ class Saver:
     """
     ## Saves a run at every `interval` steps and at each validation
 
-    * `folder` is `checkpoints` in labml's run folder; without one nothing is saved
+    * `folder` is `checkpoints` in labml's run folder; without one nothing is saved, as at all ranks but the main one
     * `interval` is in optimizer steps; `None` for validations only
     * `keep` is how many of the last checkpoints stay, beside the best
+    * `is_sharded`: do ranks have slices of the state? Then all of them have to save together
 
     Set `log` to the run's `FileWriter` to have its values on the disk before a checkpoint is complete, and `about` to
     what else each checkpoint tells.
     """
 
-    def __init__(self, folder: Path | None, *, interval: int | None, keep: int):
+    def __init__(self, folder: Path | None, *, interval: int | None, keep: int, is_sharded: bool = False):
         self.folder = folder
+        self.is_sharded = is_sharded
         self.interval = interval
         self.keep = keep
         self.log: FileWriter | None = None
@@ -52,6 +55,9 @@ class Saver:
     def step(self, c: Any):
         """After each training step of `c`, configs of a run."""
         self._is_due |= bool(self.interval and c.progress.steps % self.interval == 0)
+        if self._is_due and self.is_sharded:
+            # All ranks give what they have, at the same step, and the one before is no longer in memory
+            self.finish()
         # A state to go on from is not urgent: it waits until the disk is free
         if self._is_due and not self._is_writing and not self._waiting:
             self.save(c)
@@ -63,14 +69,19 @@ class Saver:
         """
         self._is_due = False
         at = c.progress.steps, c.progress.epoch, c.progress.round
-        if self.folder is None or at == self._last:
+        is_wanted = self.folder is not None and at != self._last
+        if not (ranks().of_main(is_wanted) if self.is_sharded else is_wanted):
             return
         # What the steps so far have given comes before it
         c.step_metrics.finish()
         try:
             tensors, document = capture(c)
         except Exception as e:  # whatever it is, the run is worth more
+            if is_lost(e):
+                raise
             self.error = e
+            return
+        if self.folder is None:
             return
         self._last = at
         save = {'step': c.progress.tokens, 'tensors': tensors, 'texts': files_of(c._get_computed('tokenizer')),

@@ -134,6 +134,11 @@ def set_up():
     logger_singleton()._Logger__destinations = [LossyDestination(PlainDestination() if is_plain() else destination)]
 
 
+def silence():
+    """What labml prints goes nowhere."""
+    logger_singleton()._Logger__destinations = []
+
+
 def finish():
     """Training is over."""
     global on_gone

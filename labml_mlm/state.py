@@ -14,6 +14,7 @@ Tensors go to one table a file, everything else becomes JSON. `pack` and `unpack
 import base64
 import random
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,10 @@ from labml import tracker
 from torch import Tensor
 
 from labml_mlm.checkpoint import Checkpoint
+from labml_mlm.distributed import is_lost, ranks
 from labml_mlm.errors import UserError
 from labml_mlm.optimizer import resume_optimizer
+from labml_mlm.parallel import sliced_like, whole
 
 
 class Progress:
@@ -102,11 +105,13 @@ class Progress:
 
 def capture(c: Any) -> tuple[dict[str, dict[str, Tensor]], dict]:
     """
-    The state of `MLMConfigs`: copies of the tensors, on the CPU, by file and name; and the rest, for JSON.
+    The state of `MLMConfigs`: copies of the tensors, on the CPU, by file and name; and the rest, for JSON. Of a model
+    in slices it is gathered, tensor by tensor: all ranks have to call this then, and the main one gets it.
 
     Raises `TypeError` if something in it is neither.
     """
-    tensors = {'model': {}, 'optimizer': {}}
+    new = dict if ranks().is_main else _Nothing
+    tensors = {'model': new(), 'optimizer': new()}
     generator = getattr(c.mlm, 'generator', None)
     state_of_loader = c.train_loader.state_dict() if has_state(c.train_loader) else None
     return tensors, {
@@ -121,24 +126,36 @@ def capture(c: Any) -> tuple[dict[str, dict[str, Tensor]], dict]:
     }
 
 
-def restore(c: Any, checkpoint: Checkpoint):
+def restore(c: Any, checkpoint: Checkpoint | None):
     """
-    Puts the state in a checkpoint into configs that were built.
+    Puts the state in a checkpoint into configs that were built. Of several ranks the main one has the checkpoint, and
+    gives the others what they need of it; they have `None`.
 
     Raises `UserError` if it does not fit.
     """
+    path, saved = ranks().of_main(checkpoint and (checkpoint.path, checkpoint.document))
     # The first, as the learning rate depends on it
-    c.progress.load_state_dict(checkpoint.document['progress'])
-    saved, tensors = checkpoint.document, {name: checkpoint.tensors(name) for name in ('model', 'optimizer')}
+    c.progress.load_state_dict(saved['progress'])
+    weights, parameters = c.model.state_dict(), [p for group in c.optimizer.param_groups for p in group['params']]
+
+    def parameter_of(name: str) -> Tensor | None:
+        kind, _, rest = name.partition('.')
+        number = rest.partition('.')[0]
+        return parameters[int(number)] if kind == 'state' and number.isdecimal() else None
+
+    tensors = {name: _FromMain(checkpoint and checkpoint.tensors(name), target)
+               for name, target in (('model', weights.get), ('optimizer', parameter_of))}
     try:
         c.model.load_state_dict(unpack(saved['model'], tensors['model']))
     except RuntimeError as e:
-        raise UserError(f'the model of {checkpoint.path} is another one: {" ".join(str(e).split())}') from None
+        if is_lost(e):
+            raise
+        raise UserError(f'the model of {path} is another one: {" ".join(str(e).split())}') from None
     try:
         resume_optimizer(c.optimizer, c.scheduler, unpack(saved['optimizer'], tensors['optimizer']),
                          unpack(saved['schedule'], tensors['optimizer']))
-    except (ValueError, KeyError) as e:
-        raise UserError(f'the optimizer of {checkpoint.path} is another one: {e}') from None
+    except (ValueError, KeyError, IndexError) as e:
+        raise UserError(f'the optimizer of {path} is another one: {e}') from None
     for part, state in ((c.train_loader, saved['data']), (c.trainer, saved['trainer'])):
         if state is not None and has_state(part):
             part.load_state_dict(unpack(state, tensors['optimizer']))
@@ -151,6 +168,27 @@ def restore(c: Any, checkpoint: Checkpoint):
             generator.set_state(_to_state(state))
     # The last, as all that was built may have drawn
     set_rng_state(saved['rng'])
+
+
+class _Nothing(dict):
+    """Tensors of a rank that does not save them."""
+
+
+class _FromMain(dict):
+    """
+    Tensors of a checkpoint, which the main rank has; each comes to the others when it is asked for, and becomes what
+    they have of its `target`.
+    """
+
+    def __init__(self, tensors: dict[str, Tensor] | None, target: Callable[[str], Tensor | None]):
+        super().__init__(tensors or {})
+        self._target = target
+
+    def __missing__(self, name: str) -> None:
+        return None
+
+    def __getitem__(self, name: str) -> Tensor:
+        return sliced_like(self._target(name), ranks().tensor_of_main(super().__getitem__(name)))
 
 
 def has_state(part: Any) -> bool:
@@ -168,7 +206,9 @@ def pack(value: Any, tensors: dict[str, Tensor], name: str = '') -> Any:
     if isinstance(value, Tensor):
         while name in tensors:  # 'a.b', and 'b' in 'a'
             name += "'"
-        tensors[name] = torch.empty(value.shape, dtype=value.dtype).copy_(value.detach())
+        value = whole(value.detach())
+        if not isinstance(tensors, _Nothing):
+            tensors[name] = torch.empty(value.shape, dtype=value.dtype).copy_(value)
         return {'$tensor': name}
     prefix = f'{name}.' if name else ''
     if isinstance(value, dict):

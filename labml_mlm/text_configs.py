@@ -17,6 +17,7 @@ from labml_helpers.train_valid import TrainValidConfigs
 from labml_mlm import text as texts
 from labml_mlm.compat import OwnDefaults
 from labml_mlm.corpus import Corpus
+from labml_mlm.distributed import ranks
 from labml_mlm.documents import Files, Texts
 from labml_mlm.errors import Range, UserError, did_you_mean
 from labml_mlm.text_files import ALL_TEXTS, expanded, folder_files
@@ -167,7 +168,10 @@ def _files(c: TextConfigs, paths: list[Path]) -> Files:
 
 @option(TextConfigs.corpus, 'read')
 def _corpus(c: TextConfigs):
-    if c._valid_cache is not None:
-        # The smaller one first, so that what is wrong with it is found soon
-        c._valid_cache.corpus()
-    return c._token_cache.corpus()
+    def read() -> Corpus:
+        if c._valid_cache is not None:
+            # The smaller one first, so that what is wrong with it is found soon
+            c._valid_cache.corpus()
+        return c._token_cache.corpus()
+
+    return ranks().main_first(read)

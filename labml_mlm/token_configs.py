@@ -15,6 +15,7 @@ from labml.logger import Text
 from torch import Tensor
 
 from labml_mlm.data import TrainLoader, ValidLoader, Windows, WindowSource
+from labml_mlm.distributed import ranks
 from labml_mlm.documents import Files
 from labml_mlm.errors import UserError, at_least
 from labml_mlm.packs import Packs
@@ -121,9 +122,9 @@ def _trained(c: TokenConfigs, kind: str) -> Tokenizer:
         return c._saved_tokenizer
     corpus, train = c.corpus, getattr(subwords, kind)
     with monit.section(f'Tokenizer {kind}', is_not_in_loop=True):
-        text = c._token_cache.trained(
+        text = ranks().main_first(lambda: c._token_cache.trained(
             corpus, [kind, c.vocab_size], sample=c.tokenizer_sample,
-            train=lambda texts: train(texts, vocab_size=c.vocab_size).files[subwords.FILE])
+            train=lambda texts: train(texts, vocab_size=c.vocab_size).files[subwords.FILE]))
     return subwords.SubwordTokenizer.from_json(text)
 
 
@@ -157,10 +158,10 @@ def _mask_token(c: TokenConfigs):
 def _encoded(c: TokenConfigs):
     corpus, tokenizer = c.corpus, c.tokenizer
     with monit.section('Tokens', is_not_in_loop=True) if isinstance(c.text, Files) else contextlib.nullcontext():
-        found = c._token_cache.tokens(corpus, tokenizer)
+        found = ranks().main_first(lambda: c._token_cache.tokens(corpus, tokenizer))
         valid, valid_ends = found.valid, found.valid_ends
         if c._valid_cache is not None:
-            of_its_own = c._valid_cache.tokens(c._valid_cache.corpus(), tokenizer)
+            of_its_own = ranks().main_first(lambda: c._valid_cache.tokens(c._valid_cache.corpus(), tokenizer))
             valid, valid_ends = of_its_own.train, of_its_own.train_ends
     if len(found.train_ends) > 1 and has_experiment():
         logger.log(f'{len(found.train_ends):,} documents to train on ({len(found.train):,} tokens), '
@@ -207,8 +208,8 @@ def _train_loader(c: TokenConfigs):
     if c.seq_len_schedule:
         lengths = seq_len_schedule(c.seq_len_schedule, seq_len=c.seq_len)
         seq_len_at = lambda epochs: lengths(epochs / c.epochs)  # noqa: E731
-    return TrainLoader(c.packing('train'), batch_size=c.batch_size, seed=c.seed, seq_len_at=seq_len_at,
-                       is_tokens_constant=c.is_tokens_constant)
+    return TrainLoader(c.packing('train'), batch_size=c.batch_size, seed=c.seed, ranks=ranks(),
+                       seq_len_at=seq_len_at, is_tokens_constant=c.is_tokens_constant)
 
 
 @option(TokenConfigs.valid_loader, 'all_windows')

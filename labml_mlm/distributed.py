@@ -1,0 +1,375 @@
+"""
+# Several processes that train one model
+
+torchrun starts a process for each GPU, here called a *rank*, and tells it by its environment which one it is and where
+they meet. All of them have the same configs and take the same steps, each with its own columns of every batch; what
+they have to know of each other goes through `Ranks`. One of them, rank 0, is the *main* rank: only it prints, tracks
+and saves.
+
+Where there is one process only, `Ranks` does nothing.
+"""
+import atexit
+import contextlib
+import datetime
+import functools
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from labml_mlm.errors import UserError
+
+# Seconds until all ranks have to be there
+_JOIN_TIMEOUT = 120.
+# Until a rank that is there, but does not answer, is given up: in training, and while the main one makes tokens
+_STEP_TIMEOUT = datetime.timedelta(minutes=10)
+_PATIENCE = datetime.timedelta(hours=2)
+# What torch's engines say when the other end is gone; most of it are plain errors at run time
+_LOST = 'gloo', 'NCCL', 'Connection closed', 'Connection reset', 'Broken pipe', 'ProcessGroup', 'Timed out'
+
+
+class Place(NamedTuple):
+    """What torchrun's environment says."""
+    rank: int
+    size: int
+    # Among those of this machine
+    local_rank: int
+    # Host and port where they meet
+    address: tuple[str, int] | None
+
+
+class ElsewhereError(UserError):
+    """What was wrong at another rank, or why all of them have to stop; all of them know it."""
+
+
+class Ranks:
+    """
+    ## All processes that train one model
+
+    * `place` says which of them this is; without one there is no other
+    * `store` is what they share beside their process group, a store of `torch.distributed`
+    """
+
+    def __init__(self, place: Place | None = None, store: Any = None):
+        self.rank, self.size, self.local_rank, _ = place or Place(0, 1, 0, None)
+        self.store = store
+        self.is_main = self.rank == 0
+        # Of the start, where one may have to wait long for another
+        self._patient = dist.new_group(timeout=_PATIENCE, backend='gloo') if self.size > 1 else None
+        self._pending: tuple[Any, Tensor] | None = None
+        # Within a `main_first`
+        self._is_nested = False
+
+    def share(self, n: int) -> slice:
+        """Which of `n` things in a row are this rank's."""
+        return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
+
+    def sum(self, *values: Tensor) -> Callable[[], tuple[Tensor, ...]]:
+        """
+        Begins to add up numbers over all ranks; what it returns waits for the sums, and gives them. Each is a tensor
+        without dimensions.
+        """
+        if self.size == 1:
+            return lambda: values
+        total = torch.stack([value.double() for value in values])
+        work = dist.all_reduce(total, async_op=True)
+
+        def sums() -> tuple[Tensor, ...]:
+            work.wait()
+            return tuple(part.to(value.dtype) for part, value in zip(total, values, strict=True))
+        return sums
+
+    def latest(self, value: int) -> int:
+        """
+        The largest `value` of all ranks at the call before this one, the same at every rank; so none has to wait for
+        one that is less than a call behind. Alone it is `value`.
+        """
+        if self.size == 1:
+            return value
+        largest = torch.tensor(value)
+        before, self._pending = self._pending, (dist.all_reduce(largest, dist.ReduceOp.MAX, async_op=True), largest)
+        if before is None:
+            return 0
+        before[0].wait()
+        return int(before[1])
+
+    def settle(self):
+        """There is no further `latest`."""
+        if self._pending is not None:
+            self._pending[0].wait()
+            self._pending = None
+
+    @contextlib.contextmanager
+    def own_random_numbers(self, device: torch.device) -> Iterator[None]:
+        """
+        Within it each rank draws its own from torch's global generators, for dropout; before and after that they draw
+        the same.
+        """
+        if self.size == 1:
+            yield
+            return
+        seed = int(torch.randint(2 ** 62, ()))
+        with torch.random.fork_rng([device] if device.type == 'cuda' else []):
+            torch.manual_seed(seed + self.rank)
+            yield
+
+    def of_main(self, value: Any) -> Any:
+        """What the main rank gives for `value`, anything that can be pickled."""
+        if self.size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0, group=self._patient)
+        return values[0]
+
+    def tensor_of_main(self, value: Tensor | None) -> Tensor:
+        """A tensor on the CPU that the main rank gives; the others give `None`."""
+        if self.size == 1:
+            return value
+        shape, dtype = self.of_main(None if value is None else (value.shape, value.dtype))
+        value = torch.empty(shape, dtype=dtype) if value is None else value.contiguous()
+        # Bytes, as not all types of numbers can be sent
+        dist.broadcast(value.reshape(-1).view(torch.uint8), src=0)
+        return value
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """
+        Ends within all ranks, or in none: an error of one is one of all. The main rank raises it, or an
+        `ElsewhereError` that tells whose it is; the others end without a word.
+        """
+        error = None
+        try:
+            yield
+        except ElsewhereError:
+            raise
+        except Exception as e:
+            if self.size == 1 or is_lost(e):
+                raise
+            error = e
+        self.check(error)
+
+    def check(self, error: Exception | None = None):
+        """Has there been an error at any rank? The end of `together`, or a look at the others in its midst."""
+        if self.size == 1:
+            return
+        errors = self._gather(None if error is None else _said(error))
+        if not any(errors):
+            return
+        is_known = isinstance(error, UserError | OSError)
+        if error is not None and (self.is_main or (errors[0] is None and not is_known)):
+            raise error
+        if not self.is_main:
+            raise SystemExit(2)
+        rank = next(i for i, text in enumerate(errors) if text)
+        raise ElsewhereError(f'rank {rank} of {self.size}: {errors[rank]}')
+
+    def main_first(self, function: Callable[[], Any]) -> Any:
+        """What `function` returns, which the main rank calls before the others do; for what is kept on the disk."""
+        if self.size == 1 or self._is_nested:
+            return function()
+        self._is_nested = True
+        try:
+            with self.together():
+                made = function() if self.is_main else None
+            return made if self.is_main else function()
+        finally:
+            self._is_nested = False
+
+    def check_same(self, what: Mapping[str, Any]):
+        """Raises `UserError` at all ranks if they do not have the same, and names the first difference."""
+        if self.size == 1:
+            return
+        text = json.dumps(what, sort_keys=True, default=str)
+        if len(set(self._gather(hashlib.sha256(text.encode()).hexdigest()))) == 1:
+            return
+        all_of_them = [json.loads(other) for other in self._gather(text)]
+        with self.together():
+            if self.is_main:
+                main = all_of_them[0]
+                rank, other = next((i, other) for i, other in enumerate(all_of_them) if other != main)
+                name = next(name for name in sorted({*main, *other}) if main.get(name) != other.get(name))
+                raise UserError(f'rank {rank} of {self.size} was started with {_value(name, other)}, and the main rank '
+                                f'with {_value(name, main)}: all have to be started alike')
+
+    def _gather(self, value: Any) -> list[Any]:
+        values = [None] * self.size
+        dist.all_gather_object(values, value, group=self._patient)
+        return values
+
+    @contextlib.contextmanager
+    def ending_together(self, advice: Callable[[], str]) -> Iterator[None]:
+        """
+        Within it, a rank that is gone ends this process with code 1, and one of those that are left says so, with
+        `advice`. Any other error is for the rank where it occurs to tell.
+        """
+        try:
+            yield
+        except Exception as e:
+            if self.size == 1:
+                raise
+            is_first = self._is_first_to_tell()
+            if not is_lost(e):
+                raise
+            end_lost(f'Another rank is gone, or does not answer, and this one ends, too (rank {self.rank} of '
+                     f'{self.size}). {advice()}' if is_first else '')
+
+    def _is_first_to_tell(self) -> bool:
+        try:
+            return self.store.add('labml_mlm/told', 1) == 1
+        except Exception:  # the store is gone, too
+            return self.is_main or self.rank == 1
+
+
+def end_lost(message: str) -> None:
+    """Ends the process with code 1, at once: what is left of a process group would wait for those that are gone."""
+    import sys
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    if message:
+        with contextlib.suppress(OSError):
+            os.write(2, f'{message}\n'.encode())
+    atexit.unregister(_leave)
+    atexit._run_exitfuncs()
+    os._exit(1)
+
+
+@functools.cache
+def ranks() -> Ranks:
+    """
+    Those of this process, which joins them at the first call.
+
+    Raises `UserError` if the environment makes no sense, or if they do not come together in time.
+    """
+    place = place_of(os.environ)
+    if place is None:
+        return Ranks()
+    if place.address is None:
+        return Ranks(place)
+    store = _store(place)
+    if place.size > 1:
+        meeting = _meet(store, place)
+        is_cuda = torch.cuda.is_available()
+        if is_cuda and place.local_rank < torch.cuda.device_count():
+            torch.cuda.set_device(place.local_rank)
+        dist.init_process_group('cpu:gloo,cuda:nccl' if is_cuda else 'gloo', store=dist.PrefixStore(meeting, store),
+                                rank=place.rank, world_size=place.size, timeout=_STEP_TIMEOUT)
+        atexit.register(_leave)
+        # Each attempt of torchrun's has its own messages
+        return Ranks(place, dist.PrefixStore(meeting, store))
+    return Ranks(place, store)
+
+
+def job() -> Any:
+    """A store that outlives torchrun's restarts, if this process was started by it."""
+    store = ranks().store
+    while isinstance(store, dist.PrefixStore):
+        store = store.underlying_store
+    return store
+
+
+def place_of(environment: Mapping[str, str]) -> Place | None:
+    """
+    What an environment says; `None` if it tells of no ranks.
+
+    Raises `UserError` if it contradicts itself.
+    """
+    given = {name: environment[name] for name in ('RANK', 'WORLD_SIZE') if environment.get(name)}
+    if not given or given == {'WORLD_SIZE': '1'}:
+        return None
+    if len(given) == 1:
+        [(name, value)] = given.items()
+        missing = 'RANK' if name == 'WORLD_SIZE' else 'WORLD_SIZE'
+        raise UserError(f'{name}={value} is set in the environment, and {missing} is not: torchrun sets both, and a '
+                        'run of one process needs none')
+    rank, size = (_number(environment, name) for name in ('RANK', 'WORLD_SIZE'))
+    if size < 1:
+        raise UserError(f'WORLD_SIZE={size} in the environment: it is the number of processes, at least 1')
+    if not 0 <= rank < size:
+        raise UserError(f'RANK={rank} in the environment: with WORLD_SIZE={size} it is from 0 to {size - 1}')
+    host = environment.get('MASTER_ADDR')
+    if not host or not environment.get('MASTER_PORT'):
+        if size == 1:
+            return Place(rank, size, 0, None)
+        missing = 'MASTER_PORT' if host else 'MASTER_ADDR'
+        raise UserError(f'{size} processes have no place to meet: WORLD_SIZE={size} is set in the environment, and '
+                        f'{missing} is not. torchrun sets all of it')
+    local_rank = _number(environment, 'LOCAL_RANK') if environment.get('LOCAL_RANK') else rank
+    return Place(rank, size, local_rank, (host, _number(environment, 'MASTER_PORT')))
+
+
+def is_lost(error: BaseException) -> bool:
+    """Is that what torch's engines say when another rank is gone?"""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError)
+                                                 and any(word in str(error) for word in _LOST))
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    try:
+        return int(environment[name])
+    except ValueError:
+        raise UserError(f'{name}={environment[name]} in the environment: it is a whole number') from None
+
+
+def _store(place: Place) -> Any:
+    host, port = place.address
+    # torchrun has one that outlives its restarts
+    is_agents = os.environ.get('TORCHELASTIC_USE_AGENT_STORE') == 'True'
+    try:
+        return dist.TCPStore(host, port, is_master=place.rank == 0 and not is_agents, wait_for_workers=False,
+                             timeout=datetime.timedelta(seconds=_JOIN_TIMEOUT))
+    except (RuntimeError, ValueError) as e:
+        reason = str(e).partition('\n')[0].partition('. ')[0]
+        raise UserError(f'rank {place.rank} of {place.size} finds nobody at MASTER_ADDR={host} MASTER_PORT={port}: '
+                        f'{reason}') from None
+
+
+def _meet(store: Any, place: Place) -> str:
+    """
+    A name for the meeting of all ranks that nobody has used before. A store that outlives a restart still has all that
+    was agreed upon before it: so the main rank thinks of a name, and calls the meeting complete once every rank has
+    answered to that very name; and no rank takes it for complete without its own answer being in it.
+    """
+    mine, deadline = uuid.uuid4().hex, time.monotonic() + _JOIN_TIMEOUT
+    if place.rank == 0:
+        store.set('labml_mlm/meeting', mine)
+        answers = [f'labml_mlm/{mine}/{rank}' for rank in range(1, place.size)]
+        while missing := [rank for rank, key in enumerate(answers, start=1) if not store.check([key])]:
+            if time.monotonic() > deadline:
+                raise UserError(f'of {place.size} ranks, {len(missing)} did not come within {_JOIN_TIMEOUT:g} s: '
+                                f'{", ".join(map(str, missing[:9]))}{"…" if len(missing) > 9 else ""}')
+            time.sleep(0.05)
+        store.set(f'labml_mlm/{mine}', b''.join(map(store.get, answers)))
+        return mine
+    while time.monotonic() < deadline:
+        if store.check(['labml_mlm/meeting']):
+            meeting = store.get('labml_mlm/meeting').decode()
+            store.set(f'labml_mlm/{meeting}/{place.rank}', mine)
+            if store.check([f'labml_mlm/{meeting}']) and mine in store.get(f'labml_mlm/{meeting}').decode():
+                return meeting
+        time.sleep(0.05)
+    raise UserError(f'rank {place.rank} of {place.size} has waited {_JOIN_TIMEOUT:g} s for all others')
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f'{error.strerror}: {error.filename}' if error.filename else error.strerror
+    return f'{type(error).__name__}: {error}'
+
+
+def _value(name: str, values: Mapping[str, Any]) -> str:
+    return f'{name}={values[name]}' if name in values else f'no {name}'
+
+
+def _leave():
+    with contextlib.suppress(Exception):
+        dist.destroy_process_group()
