@@ -45,10 +45,6 @@ class Place(NamedTuple):
     address: tuple[str, int] | None
 
 
-class ElsewhereError(UserError):
-    """What was wrong at another rank, or why all of them have to stop; all of them know it."""
-
-
 class Ranks:
     """
     ## All processes that train one model
@@ -66,6 +62,8 @@ class Ranks:
         self._pending: tuple[Any, Tensor] | None = None
         # Within a `main_first`
         self._is_nested = False
+        # An error that all of them know of
+        self._agreed: Exception | None = None
 
     def share(self, n: int) -> slice:
         """Which of `n` things in a row are this rank's."""
@@ -141,16 +139,14 @@ class Ranks:
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """
-        Ends within all ranks, or in none: an error of one is one of all. The main rank raises it, or an
-        `ElsewhereError` that tells whose it is; the others end without a word.
+        An error of one rank is one of all: the main rank raises it, or a `UserError` that tells whose it is, and the
+        others end without a word.
         """
         error = None
         try:
             yield
-        except ElsewhereError:
-            raise
         except Exception as e:
-            if self.size == 1 or is_lost(e):
+            if self.size == 1 or is_lost(e) or e is self._agreed:
                 raise
             error = e
         self.check(error)
@@ -163,12 +159,13 @@ class Ranks:
         if not any(errors):
             return
         is_known = isinstance(error, UserError | OSError)
-        if error is not None and (self.is_main or (errors[0] is None and not is_known)):
-            raise error
-        if not self.is_main:
+        if not self.is_main and (is_known or error is None or errors[0]):
             raise SystemExit(2)
-        rank = next(i for i, text in enumerate(errors) if text)
-        raise ElsewhereError(f'rank {rank} of {self.size}: {errors[rank]}')
+        if error is None:
+            rank = next(i for i, text in enumerate(errors) if text)
+            error = UserError(f'rank {rank} of {self.size}: {errors[rank]}')
+        self._agreed = error
+        raise error
 
     def main_first(self, function: Callable[[], Any]) -> Any:
         """What `function` returns, which the main rank calls before the others do; for what is kept on the disk."""

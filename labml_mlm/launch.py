@@ -22,7 +22,7 @@ from labml.logger import Text
 from labml_mlm import checkpoint, log_file, runs, screen
 from labml_mlm.compat import set_project, tolerate_full_disk
 from labml_mlm.configs import MLMConfigs
-from labml_mlm.distributed import job, ranks
+from labml_mlm.distributed import is_lost, job, ranks
 from labml_mlm.errors import UserError, did_you_mean
 from labml_mlm.exits import exits, leave
 from labml_mlm.files import write_atomically
@@ -90,7 +90,7 @@ class _Launch:
             script = set_project()
             arguments, run_name = _split(arguments)
             values = parse_overrides(conf, arguments)
-        ranks().check_same({'--resume': run_name, **values, **defaults_of(conf), 'torch': torch.__version__})
+        ranks().check_same({**defaults_of(conf), **values, '--resume': run_name, 'torch': torch.__version__})
         try:
             with ranks().together():
                 if ranks().is_main:
@@ -240,7 +240,7 @@ class _Launch:
                 # A second Ctrl-C waits for nothing
                 writer.patience = 0.5
         except BaseException as e:
-            details = str(e)
+            details = 'another rank is gone' if is_lost(e) else str(e)
             raise
         finally:
             unwritten = _finish(status, details) or writer.lost or conf.saver.error

@@ -13,6 +13,7 @@ both PyTorch's own:
 Both of them divide the sum of gradients by the number of ranks, which `Engine` makes up for in the loss.
 """
 import contextlib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -51,8 +52,11 @@ class Replicas(Alone):
 
     def training(self, model: TransformerMLM) -> Callable[..., Any]:
         """Makes weights those of the main rank: all ranks have to call it."""
-        # Buffers are the same in all of them, and do not change
-        return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        ddp = nn.parallel.DistributedDataParallel
+        # Buffers are the same in all of them, and do not change; torch has had two names for that
+        names = inspect.signature(ddp).parameters
+        name = 'forward_sync_buffers' if 'forward_sync_buffers' in names else 'broadcast_buffers'
+        return ddp(model, gradient_as_bucket_view=True, **{name: False})
 
     def part(self, model: Callable[..., Any], *, is_last: bool) -> contextlib.AbstractContextManager:
         """Gradients of the last part go to the others, together with those of the parts before."""
