@@ -122,7 +122,7 @@ class Engine:
         if self._training is None:
             self._training = self.parallel.training(self.model)
             if self._is_compiled:
-                self._compiled = torch.compile(self._training, fullgraph=True, dynamic=False)
+                self._compiled = torch.compile(self._training, fullgraph=self.ranks.size == 1, dynamic=False)
 
     def _parts(self, n: int) -> Iterator[tuple[int, int, bool]]:
         """
