@@ -15,6 +15,7 @@ import functools
 import hashlib
 import json
 import os
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -49,16 +50,16 @@ class Ranks:
     """
     ## All processes that train one model
 
-    * `place` says which of them this is; without one there is no other
+    * `place` says which of them this is
     * `store` is what they share beside their process group, a store of `torch.distributed`
+    * `patient` is a process group for the start, where one may have to wait long for another
     """
 
-    def __init__(self, place: Place | None = None, store: Any = None):
+    def __init__(self, place: Place | None = None, *, store: Any = None, patient: Any = None):
         self.rank, self.size, self.local_rank, _ = place or Place(0, 1, 0, None)
         self.store = store
         self.is_main = self.rank == 0
-        # Of the start, where one may have to wait long for another
-        self._patient = dist.new_group(timeout=_PATIENCE, backend='gloo') if self.size > 1 else None
+        self._patient = patient
         self._pending: tuple[Any, Tensor] | None = None
         # Within a `main_first`
         self._is_nested = False
@@ -226,7 +227,6 @@ class Ranks:
 
 def end_lost(message: str) -> None:
     """Ends the process with code 1, at once: what is left of a process group would wait for those that are gone."""
-    import sys
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()
@@ -246,22 +246,19 @@ def ranks() -> Ranks:
     Raises `UserError` if the environment makes no sense, or if they do not come together in time.
     """
     place = place_of(os.environ)
-    if place is None:
-        return Ranks()
-    if place.address is None:
+    if place is None or place.address is None:
         return Ranks(place)
     store = _store(place)
-    if place.size > 1:
-        meeting = _meet(store, place)
-        is_cuda = torch.cuda.is_available()
-        if is_cuda and place.local_rank < torch.cuda.device_count():
-            torch.cuda.set_device(place.local_rank)
-        dist.init_process_group('cpu:gloo,cuda:nccl' if is_cuda else 'gloo', store=dist.PrefixStore(meeting, store),
-                                rank=place.rank, world_size=place.size, timeout=_STEP_TIMEOUT)
-        atexit.register(_leave)
-        # Each attempt of torchrun's has its own messages
-        return Ranks(place, dist.PrefixStore(meeting, store))
-    return Ranks(place, store)
+    if place.size == 1:
+        return Ranks(place, store=store)
+    store = dist.PrefixStore(_meet(store, place), store)
+    is_cuda = torch.cuda.is_available()
+    if is_cuda and place.local_rank < torch.cuda.device_count():
+        torch.cuda.set_device(place.local_rank)
+    dist.init_process_group('cpu:gloo,cuda:nccl' if is_cuda else 'gloo', store=store, rank=place.rank,
+                            world_size=place.size, timeout=_STEP_TIMEOUT)
+    atexit.register(_leave)
+    return Ranks(place, store=store, patient=dist.new_group(timeout=_PATIENCE, backend='gloo'))
 
 
 def job() -> Any:

@@ -1,8 +1,11 @@
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -85,6 +88,63 @@ def fork_server():
     server.process.wait()
 
 
+class Job:
+    """The script of a project as several ranks, with the environment that torchrun would give them."""
+
+    def __init__(self, project: 'Project', n: int, *arguments: str, env: dict | None = None,
+                 of_rank: dict[int, list[str]] | None = None, script: str | None = None):
+        with socket.socket() as free:
+            free.bind(('localhost', 0))
+            port = free.getsockname()[1]
+        while len(_RANK_SERVERS) < n:
+            _RANK_SERVERS.append(ForkServer())
+        self._servers, self._outputs, self.pids = _RANK_SERVERS[:n], [], []
+        for rank, server in enumerate(self._servers):
+            outputs = [project.path / f'{stream}-{rank}-{time.monotonic_ns()}' for stream in ('out', 'err')]
+            place = {'RANK': rank, 'LOCAL_RANK': rank, 'WORLD_SIZE': n, 'MASTER_ADDR': 'localhost', 'MASTER_PORT': port}
+            more = (of_rank or {}).get(rank, [])
+            self.pids.append(server.start(
+                [script or project.script.name, *arguments, *more], cwd=project.path, out=outputs[0], err=outputs[1],
+                env=project.environment(**{name: str(value) for name, value in place.items()}, **(env or {}))))
+            self._outputs.append(outputs)
+
+    def until(self, condition: Callable[[], object], *, seconds: float = 60.):
+        """Waits for `condition()` while the main rank lives."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline and os.path.exists(f'/proc/{self.pids[0]}'), self._said()
+            time.sleep(0.001)
+
+    def wait(self, seconds: float = 60.) -> list[subprocess.CompletedProcess]:
+        """The ends of all ranks, in time or by force."""
+        killer = threading.Timer(seconds, self.kill)
+        killer.start()
+        codes = [server.wait() for server in self._servers]
+        killer.cancel()
+        self._servers = []
+        return [subprocess.CompletedProcess([], code, *(path.read_text() for path in outputs))
+                for code, outputs in zip(codes, self._outputs, strict=True)]
+
+    def kill(self):
+        """All of them."""
+        for pid in self.pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def end(self):
+        """Nothing is left of it."""
+        if self._servers:
+            self.kill()
+            self.wait()
+
+    def _said(self) -> list[str]:
+        return [path.read_text()[-3000:] for outputs in self._outputs for path in outputs]
+
+
+# Of this process, as many as a job has had ranks
+_RANK_SERVERS: list[ForkServer] = []
+
+
 class Project:
     """A labml project of its own, with a script that trains, in a folder for the test."""
 
@@ -92,6 +152,7 @@ class Project:
         self.path = path
         self.server = server
         self.is_forked = False
+        self.jobs: list[Job] = []
         self.script = path / 'train.py'
         self.script.write_text(TRAIN)
         # Nothing listens on port 1
@@ -129,6 +190,11 @@ class Project:
                                      env=self.environment(**(env or {})), err=self.outputs[1])
         return self.pid
 
+    def ranks(self, n: int, *arguments: str, **options) -> Job:
+        """Starts the script as so many ranks."""
+        self.jobs.append(Job(self, n, *arguments, **options))
+        return self.jobs[-1]
+
     def until(self, condition: Callable[[], object], *, seconds: float = 60.):
         """Waits for `condition()` while what was forked lives."""
         deadline = time.monotonic() + seconds
@@ -161,6 +227,8 @@ class Project:
 def project(tmp_path, fork_server) -> Iterator[Project]:
     project = Project(tmp_path, fork_server)
     yield project
+    for job in project.jobs:
+        job.end()
     if project.is_forked:
         # The test has failed meanwhile
         os.kill(project.pid, signal.SIGKILL)

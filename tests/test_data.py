@@ -3,7 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labml_mlm.data import TrainLoader, ValidLoader, Windows
+from labml_mlm.data import Batch, TrainLoader, ValidLoader, Windows
+from labml_mlm.distributed import Place, Ranks
 from labml_mlm.errors import UserError
 from labml_mlm.packs import Packs
 
@@ -53,21 +54,49 @@ def test_any_place_in_an_epoch_can_be_gone_to(seq_len, batch_size, extra, data):
         assert torch.equal(torch.cat([whole[:, :place], *rest], 1), whole)
 
 
-@given(seq_len=st.integers(1, 9), batch_size=st.integers(1, 4), extra=st.integers(0, 99), world_size=st.integers(1, 4),
+@given(seq_len=st.integers(1, 9), batch_size=st.integers(1, 4), extra=st.integers(0, 99), size=st.integers(2, 4),
        data=st.data())
-def test_ranks_share_the_windows_also_after_a_resume(seq_len, batch_size, extra, world_size, data):
-    windows = Windows(torch.arange(seq_len * batch_size * world_size + extra), seq_len=seq_len)
-    epoch = data.draw(st.integers(0, 3))
-    seen = []
-    for rank in range(world_size):
-        loader = TrainLoader(windows, batch_size=batch_size, seed=2, rank=rank, world_size=world_size)
-        place = data.draw(st.integers(0, loader.n_windows))
-        whole = torch.cat(list(loader.batches(epoch)), 1)
-        rest = torch.cat([whole[:, :place], *loader.batches(epoch, place)], 1)
-        assert torch.equal(rest, whole)
-        seen += whole.flatten().tolist()
-    # No token twice, and fewer than `world_size` windows are left out beside less than one at the ends
-    assert len(seen) == len(set(seen)) == len(windows) // world_size * world_size * seq_len
+def test_ranks_have_the_columns_of_each_batch(seq_len, batch_size, extra, size, data):
+    """Whatever their number, also after a resume, and also of sequences that are cut."""
+    batch_size *= size
+    windows = Windows(torch.arange(seq_len * batch_size + extra), seq_len=seq_len)
+    short = data.draw(st.sampled_from([n for n in range(1, seq_len + 1) if seq_len % n == 0]))
+    arguments = {'batch_size': batch_size, 'seed': 2, 'seq_len_at': lambda epochs: short,
+                 'is_tokens_constant': data.draw(st.booleans())}
+    epoch, place = data.draw(st.integers(0, 3)), data.draw(st.integers(0, len(windows)))
+    alone = list(TrainLoader(windows, **arguments).batches(epoch, place))
+    shared = [list(TrainLoader(windows, ranks=Ranks(Place(rank, size, rank, None)), **arguments).batches(epoch, place))
+              for rank in range(size)]
+    assert {len(batches) for batches in shared} == {len(alone)}
+    for batch, *parts in zip(alone, *shared, strict=True):
+        assert torch.equal(torch.cat([part.tokens for part in parts], 1), batch)
+        for part in parts:
+            first, total = part.columns
+            assert total == batch.shape[1]
+            assert torch.equal(batch[:, first:first + part.tokens.shape[1]], part.tokens)
+            assert part.n_tokens == part.n_places == batch.numel()
+        # Nearly the same number each
+        of_ranks = [part.tokens.shape[1] for part in parts]
+        assert max(of_ranks) - min(of_ranks) <= (seq_len // short if arguments['is_tokens_constant'] else 1)
+
+
+def test_a_batch_of_any_loader_is_shared():
+    tokens = torch.arange(12).view(3, 4)
+    whole = Batch(tokens, tokens > 9)
+    assert whole.of_rank(Ranks()) is whole
+    parts = [whole.of_rank(Ranks(Place(rank, 3, rank, None))) for rank in range(3)]
+    assert [part.columns for part in parts] == [(0, 4), (1, 4), (2, 4)]
+    assert torch.equal(torch.cat([part.tokens for part in parts], 1), tokens)
+    assert torch.equal(torch.cat([part.key_padding for part in parts], 1), whole.key_padding)
+    assert [part.n_tokens for part in parts] == [10] * 3 and [part.n_places for part in parts] == [12] * 3
+    # It is not shared a second time
+    assert parts[1].of_rank(Ranks(Place(1, 3, 1, None))) is parts[1]
+
+
+def test_a_batch_that_cannot_be_shared():
+    windows = Windows(torch.arange(100), seq_len=2)
+    with pytest.raises(UserError, match='batch_size=7 is that of all 3 ranks together.* a multiple of 3'):
+        TrainLoader(windows, batch_size=7, seed=0, ranks=Ranks(Place(0, 3, 0, None)))
 
 
 @given(pieces=st.integers(1, 4), short=st.integers(1, 4), batch_size=st.integers(1, 4), extra=st.integers(0, 99),

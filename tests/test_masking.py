@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labml_mlm import MLM
+from labml_mlm.masking import Columns
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 
@@ -142,3 +143,18 @@ def test_wrong_arguments(kwargs, message):
 def test_shares_that_add_up_to_one():
     masked, labels = make(masking_prob=1., randomize_prob=0.3, no_change_prob=0.7)(torch.full((100, 100), 7))
     assert not (masked == MASK).any()
+
+
+@given(seq_len=st.integers(1, 20), batch_size=st.integers(1, 8), masking_prob=st.floats(0, 1),
+       seed=st.integers(0, 2 ** 32), data=st.data())
+def test_columns_of_a_batch_are_masked_as_in_the_whole(seq_len, batch_size, masking_prob, seed, data):
+    x = torch.randint(30, (seq_len, batch_size), generator=torch.Generator().manual_seed(seed))
+    whole, part = (make(30, seed, masking_prob=masking_prob) for _ in range(2))
+    first = data.draw(st.integers(0, batch_size))
+    end = data.draw(st.integers(first, batch_size))
+    # Again and again, as both generators have to be at the same place after each
+    for _ in range(3):
+        masked, labels = whole(x)
+        of_part = part(x[:, first:end], Columns(first, batch_size))
+        assert torch.equal(of_part[0], masked[:, first:end])
+        assert torch.equal(of_part[1], labels[:, first:end])

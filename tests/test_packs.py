@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labml_mlm.data import TrainLoader, ValidLoader
+from labml_mlm.distributed import Place, Ranks
 from labml_mlm.errors import UserError
 from labml_mlm.packs import Packs
 
@@ -60,21 +61,41 @@ def test_texts_of_any_lengths_leave_next_to_nothing_empty():
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=20), st.integers(1, 8), st.integers(1, 4), st.data())
 def test_an_epoch_has_every_token_across_resume_and_ranks(lengths, seq_len, batch_size, data):
     windows = packs(lengths, seq_len)
-    world_size = data.draw(st.integers(1, 3))
-    if len(windows) < batch_size * world_size:
+    size = data.draw(st.integers(1, 3))
+    batch_size *= size
+    if len(windows) < batch_size:
         return
-    loaders = [TrainLoader(windows, batch_size=batch_size, seed=3, rank=rank, world_size=world_size)
-               for rank in range(world_size)]
-    epoch, place = data.draw(st.integers(0, 3)), data.draw(st.integers(0, loaders[0].n_windows))
-    seen = []
-    for loader in loaders:
-        whole = torch.cat([batch.tokens for batch in loader.batches(epoch)], 1)
-        rest = [batch.tokens for batch in loader.batches(epoch, place)]
-        assert torch.equal(torch.cat([whole[:, :place], *rest], 1), whole)
-        seen += whole[whole > 0].tolist()
-    assert len(seen) == len(set(seen))
-    # What is left out are windows that do not divide among the ranks
-    assert sum(lengths) - len(seen) <= (world_size - 1) * seq_len
+    short = data.draw(st.sampled_from([n for n in range(1, seq_len + 1) if seq_len % n == 0]))
+    arguments = {'batch_size': batch_size, 'seed': 3, 'seq_len_at': lambda epochs: short,
+                 'is_tokens_constant': data.draw(st.booleans())}
+    epoch, place = data.draw(st.integers(0, 3)), data.draw(st.integers(0, len(windows)))
+    seen = [[], []]
+    for rank in range(size):
+        loader = TrainLoader(windows, ranks=Ranks(Place(rank, size, rank, None)), **arguments)
+        for i, begin in enumerate((0, place)):
+            seen[i] += [batch.tokens[batch.tokens > 0].tolist() for batch in loader.batches(epoch, begin)]
+    whole, rest = (sorted(token for tokens in batches for token in tokens) for batches in seen)
+    assert len(whole) == len(set(whole)) and set(rest) <= set(whole)
+    if arguments['is_tokens_constant']:
+        assert len(whole) == sum(lengths)
+
+
+@given(st.lists(st.integers(0, 20), min_size=9, max_size=30), st.integers(1, 8), st.integers(2, 3), st.data())
+def test_ranks_know_the_tokens_of_the_whole_batch(lengths, seq_len, size, data):
+    windows = packs(lengths, seq_len)
+    if len(windows) < 2 * size:
+        return
+    short = data.draw(st.sampled_from([n for n in range(1, seq_len + 1) if seq_len % n == 0]))
+    arguments = {'batch_size': 2 * size, 'seed': 3, 'seq_len_at': lambda epochs: short,
+                 'is_tokens_constant': data.draw(st.booleans())}
+    alone = list(TrainLoader(windows, **arguments).batches(0))
+    for rank in range(size):
+        shared = TrainLoader(windows, ranks=Ranks(Place(rank, size, rank, None)), **arguments).batches(0)
+        for batch, part in zip(alone, shared, strict=True):
+            assert (part.n_tokens, part.n_places) == (batch.n_tokens, batch.n_places)
+            first, n = part.columns.first, part.tokens.shape[1]
+            for name in ('tokens', 'key_padding', 'document'):
+                assert torch.equal(getattr(part, name), getattr(batch, name)[:, first:first + n])
 
 
 def test_ends_that_are_not_those_of_the_text():

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labml_mlm import MLM
+from labml_mlm.masking import Columns
 from labml_mlm.units import spans, whole_words
 from labml_mlm.words import Words
 
@@ -128,3 +129,14 @@ def test_how_many_places_is_not_known_beforehand():
     assert make(whole_words(WORDS)).n_places(32) is None
     assert make(None).n_places(32) == 5
     assert make(None).n_places(32, 0.3) == 10
+
+
+@pytest.mark.parametrize('units', [whole_words(WORDS), spans(WORDS)])
+def test_columns_of_a_batch_are_masked_as_in_the_whole(units):
+    x = torch.randint(4, len(TEXTS), (40, 6), generator=torch.Generator().manual_seed(1))
+    whole, part = make(units, masking_prob=0.2), make(units, masking_prob=0.2)
+    for first, end in ((0, 6), (0, 2), (2, 6), (5, 6), (3, 3)):
+        masked, labels = whole(x)
+        of_part = part(x[:, first:end], Columns(first, 6))
+        assert torch.equal(of_part[0], masked[:, first:end])
+        assert torch.equal(of_part[1], labels[:, first:end])

@@ -1,0 +1,325 @@
+"""Several ranks do what one does."""
+import json
+import os
+import signal
+import time
+
+import pytest
+from conftest import SMALL, Project, values_of
+
+# 62 steps of 8 × 16 tokens, with a last batch of fewer windows, and two validations
+RUN = [*SMALL, 'batch_size=8', 'inner_iterations=2', 'checkpoint_interval=20', 'n_prompts=1', 'transformer.n_layers=2']
+# Differences of losses, in nats; the sums are the same, but for their order
+EXACT = 2e-6
+
+
+def metrics(project: Project, name: str) -> dict[str, list[tuple[int, float]]]:
+    values = values_of(project.path / f'logs/test/{name}/log.jsonl')
+    del values['tokens_per_second']
+    return values
+
+
+def assert_alike(one: dict, other: dict, tolerance: float):
+    """The same metrics at the same steps."""
+    assert one.keys() == other.keys()
+    assert len(one['loss.train']) > 50 and len(one['loss.valid']) == 2
+    for name in one:
+        assert [step for step, _ in one[name]] == [step for step, _ in other[name]], name
+        assert max(abs(a - b) for (_, a), (_, b) in zip(one[name], other[name], strict=True)) <= tolerance, name
+
+
+def succeed(job):
+    """All ranks have ended well, and one has told of it."""
+    main, *others = job.wait()
+    assert main.returncode == 0, main.stderr
+    for other in others:
+        assert (other.returncode, other.stdout, other.stderr) == (0, '', '')
+    return main
+
+
+@pytest.mark.parametrize('ways, options', [
+    ([(1, ['accumulate=2']), (2, []), (4, []), (2, ['parallel=fsdp', 'accumulate=2'])], []),
+    ([(2, []), (2, ['parallel=fsdp'])], ['optimizer=muon', 'masking_schedule=linear', 'masking=span']),
+    ([(2, ['accumulate=2']), (4, ['parallel=fsdp'])],
+     ['packing=documents', 'text_unit=paragraph', 'seq_len_schedule=8:0.5,16', 'masking=word']),
+    ([(2, [])], ['optimizer.optimizer=Adam', 'transformer.encoder_attn=mha', 'lr_schedule=constant', 'batch_size=10',
+                 'seq_len_schedule=4:0.5,16', 'is_tokens_constant=false', 'grad_norm_clip=none']),
+])
+def test_the_same_losses_whatever_the_number_of_ranks(project, ways, options):
+    if 'text_unit=paragraph' in options:
+        project.text.write_text(''.join(('the quick brown fox jumps over the lazy dog ' * 3)[:1 + i * 7 % 90] + '\n\n'
+                                        for i in range(200)))
+    run = [f'text_path={project.text}', *RUN, *options]
+    assert project.run(*run, env={'RUN_UUID': 'alone'}).returncode == 0
+    alone = metrics(project, 'alone')
+    for n, more in ways:
+        name = f'{n}{"".join(more)}'.replace('=', '')
+        if n == 1:
+            assert project.run(*run, *more, env={'RUN_UUID': name}).returncode == 0
+        else:
+            succeed(project.ranks(n, *run, *more, env={'RUN_UUID': name}))
+        assert_alike(alone, metrics(project, name), EXACT)
+
+
+@pytest.mark.parametrize('parallel', ['ddp', 'fsdp'])
+def test_with_bf16(project, parallel):
+    run = [f'text_path={project.text}', *RUN, 'precision=bf16', 'accumulate=2']
+    assert project.run(*run, env={'RUN_UUID': 'alone'}).returncode == 0
+    succeed(project.ranks(2, *run, f'parallel={parallel}', env={'RUN_UUID': 'two'}))
+    # Products of two ranks are the same, and only their sums differ
+    assert_alike(metrics(project, 'alone'), metrics(project, 'two'), 1e-2)
+
+
+LOADERS = '''
+import torch
+from torch.utils.data import DataLoader
+from labml_mlm import MLMConfigs, train
+
+
+class Configs(MLMConfigs):
+    is_padded: bool = True
+
+    def padded(self, part, **how):
+        windows = self.packing(part)
+        # In the last column there is padding only
+        columns = [windows.batch(torch.tensor([i]).numpy())[:, 0] for i in range(len(windows))]
+        columns[-1] = torch.zeros_like(columns[-1])
+        return DataLoader(columns, collate_fn=lambda columns: torch.stack(columns, 1), **how)
+
+
+conf = Configs()
+conf.set_default(Configs.train_loader, func=lambda: conf.padded('train', batch_size=7, shuffle=True))
+conf.set_default(Configs.valid_loader, func=lambda: conf.padded('valid', batch_size=5))
+train(conf, name='test')
+'''
+
+
+def test_loaders_of_ones_own(project):
+    """They know nothing of ranks, and give the whole batch to all."""
+    project.script.write_text(LOADERS)
+    run = [f'text_path={project.text}', *RUN]
+    result = project.run(*run, env={'RUN_UUID': 'alone'})
+    assert result.returncode == 0, result.stderr
+    succeed(project.ranks(3, *run, 'batch_size=9', env={'RUN_UUID': 'three'}))
+    assert_alike(metrics(project, 'alone'), metrics(project, 'three'), EXACT)
+
+
+def test_one_run_of_the_main_rank(project):
+    main = succeed(project.ranks(2, f'text_path={project.text}', *RUN))
+    [folder] = project.runs
+    # The folder is the uuid, without a rank; and that of the run that labml shows
+    assert str(folder) in main.stdout and '.' not in folder.name
+    assert 'Validation loss' in main.stdout
+    assert (folder / 'run.pid').exists() and 'distributed_world_size: 0' in (folder / 'run.yaml').read_text()
+    assert json.loads((folder / 'configs.json').read_bytes())['versions']['ranks'] == 2
+    assert project.status() == 'completed'
+    assert len(list(project.path.glob('data/tokens/*.tokens'))) == 1
+    # Nothing is left in memory or on the disk
+    assert all(path.name.isdecimal() for path in (folder / 'checkpoints').iterdir())
+
+
+COUNTED = '''
+import os
+import time
+from labml_mlm import MLMConfigs, train
+from labml_mlm.token_cache import TokenCache
+
+write = TokenCache._write
+
+
+def slow(self, *arguments):
+    print('written by', os.environ['RANK'], flush=True)
+    time.sleep(2)
+    write(self, *arguments)
+
+
+TokenCache._write = slow
+train(MLMConfigs(), name='test')
+'''
+
+
+def test_tokens_are_made_by_the_main_rank(project):
+    project.script.write_text(COUNTED)
+    main = succeed(project.ranks(2, f'text_path={project.text}', *RUN))
+    assert main.stdout.count('written by 0') == 1
+
+
+def interrupted(project, job, *, steps=25, number=signal.SIGKILL, rank=0):
+    """Ends a rank after some steps, and waits for all."""
+    [folder] = [project.path / f'logs/test/{name}' for name in ('stopped',)]
+    log = folder / 'log.jsonl'
+    job.until(lambda: any((folder / 'checkpoints').glob('[0-9]*')) and log.exists()
+              and len(log.read_text().splitlines()) > steps)
+    os.kill(job.pids[rank], number)
+    return job.wait()
+
+
+def test_saved_on_two_and_resumed_on_any_number(project):
+    run = [f'text_path={project.text}', *RUN, 'optimizer=muon', 'epochs=2']
+    succeed(project.ranks(2, *run, env={'RUN_UUID': 'whole'}))
+    for name, parallel in (('of_ddp', 'ddp'), ('of_fsdp', 'fsdp')):
+        # After the first of two validations
+        succeed(project.ranks(2, *run, f'parallel={parallel}', 'inner_iterations=1', 'epochs=1',
+                              env={'RUN_UUID': name}))
+    whole = project.path / 'logs/test/whole'
+    first = min(int(path.name) for path in (whole / 'checkpoints').iterdir())
+    for n, options in ((1, []), (2, []), (4, []), (2, ['parallel=fsdp'])):
+        copy = project.path / f'logs/test/copy{n}{len(options)}'
+        os.system(f'cp -r {whole} {copy}')
+        arguments = ['--resume', str(copy / f'checkpoints/{first}'), *options]
+        if n == 1:
+            assert project.run(*arguments).returncode == 0
+        else:
+            succeed(project.ranks(n, *arguments))
+        one, other = metrics(project, 'whole'), metrics(project, copy.name)
+        for name in one:
+            differences = [abs(a - b) for (_, a), (_, b) in zip(one[name], other[name], strict=True)]
+            # Bit for bit with the same ranks
+            assert max(differences) <= (0 if (n, options) == (2, []) else EXACT), name
+        assert other['loss.train'][-1][0] > first
+
+    # The format knows nothing of ranks
+    from labml_mlm import checkpoint
+    last = [checkpoint.last_of(project.path / f'logs/test/{name}/checkpoints')[0] for name in ('of_ddp', 'of_fsdp')]
+    for part in ('model', 'optimizer'):
+        ddp, fsdp = (found.tensors(part) for found in last)
+        assert {name: (t.shape, t.dtype) for name, t in ddp.items()} == {
+            name: (t.shape, t.dtype) for name, t in fsdp.items()}
+        assert max((ddp[name].float() - fsdp[name].float()).abs().max() for name in ddp) < 1e-4
+
+
+@pytest.mark.parametrize('parallel', ['ddp', 'fsdp'])
+def test_random_numbers_of_each_rank_go_on(project, parallel):
+    """Those of dropout, which are others at each rank."""
+    run = [f'text_path={project.text}', *RUN, 'transformer.dropout=0.2', f'parallel={parallel}']
+    succeed(project.ranks(2, *run, env={'RUN_UUID': 'whole'}))
+    interrupted(project, project.ranks(2, *run, env={'RUN_UUID': 'stopped'}))
+    succeed(project.ranks(2, '--resume', 'stopped'))
+    assert metrics(project, 'stopped') == metrics(project, 'whole')
+
+
+@pytest.mark.parametrize('rank, parallel', [(0, 'ddp'), (1, 'ddp'), (1, 'fsdp')])
+def test_a_rank_that_is_killed(project, rank, parallel):
+    run = [f'text_path={project.text}', *RUN, 'epochs=1000', f'parallel={parallel}']
+    job = project.ranks(3, *run, env={'RUN_UUID': 'stopped'})
+    began = time.monotonic()
+    ended = interrupted(project, job, rank=rank)
+    assert time.monotonic() - began < 60
+    codes = [result.returncode for result in ended]
+    assert codes == [-signal.SIGKILL if i == rank else 1 for i in range(3)]
+    # One message
+    [message] = ''.join(result.stderr for result in ended).splitlines()
+    assert 'Another rank is gone, or does not answer, and this one ends, too' in message
+    assert '--resume stopped' in message and 'The last checkpoint is at' in message
+    assert not list(project.path.glob('logs/test/stopped/checkpoints/.*'))
+
+
+@pytest.mark.parametrize('rank, parallel', [(0, 'ddp'), (1, 'fsdp')])
+def test_a_signal_at_one_rank_stops_all_at_the_same_step(project, rank, parallel):
+    run = [f'text_path={project.text}', *RUN, f'parallel={parallel}', 'checkpoint_interval=1000', 'epochs=3']
+    succeed(project.ranks(2, *run, env={'RUN_UUID': 'whole'}))
+    job = project.ranks(2, *run, env={'RUN_UUID': 'stopped'})
+    folder = project.path / 'logs/test/stopped'
+    # After the first validation
+    job.until(lambda: any((folder / 'checkpoints').glob('[0-9]*')))
+    os.kill(job.pids[rank], signal.SIGTERM)
+    main, other = job.wait()
+    assert [main.returncode, other.returncode] == [143, 143]
+    assert (other.stdout, other.stderr) == ('', '')
+    [message] = main.stderr.splitlines()
+    assert message.startswith('Interrupted after') and message.endswith('--resume stopped')
+    succeed(project.ranks(2, '--resume', 'stopped'))
+    assert metrics(project, 'stopped') == metrics(project, 'whole')
+
+
+def fail(job, *, seconds: float = 60.) -> str:
+    """All ranks have ended badly; the only message."""
+    began = time.monotonic()
+    main, *others = job.wait(seconds)
+    assert time.monotonic() - began < seconds
+    assert main.returncode == 2 and all(other.returncode == 2 for other in others)
+    assert all((other.stdout, other.stderr) == ('', '') for other in others)
+    [message] = main.stderr.splitlines()
+    return message
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['batch_size=7'], 'batch_size=7 is that of all 2 ranks together, and cannot be shared equally'),
+    (['batch_size=8', 'accumulate=3'], 'batch_size=8 cannot be cut into accumulate=3 equal parts on each of 2 ranks'),
+    (['batch_sise=8'], '`batch_sise`: there is no such item. Did you mean `batch_size`?'),
+    (['text_path=nothing.txt'], 'nothing.txt cannot be read: No such file or directory'),
+    (['parallel=ddq'], 'parallel=ddq'),
+    (['parallel=fsdp', 'compile=true'], 'compile=true does not go with parallel=fsdp'),
+    (['--resume', 'nothing'], 'nothing'),
+])
+def test_what_is_wrong_at_all_ranks(project, arguments, message):
+    assert message in fail(project.ranks(2, f'text_path={project.text}', *RUN, *arguments))
+    assert project.runs == []
+
+
+def test_ranks_that_are_started_with_other_overrides(project):
+    arguments = [f'text_path={project.text}', *RUN]
+    message = fail(project.ranks(3, *arguments, of_rank={2: ['optimizer.learning_rate=1e-3']}))
+    assert message == ('rank 2 of 3 was started with optimizer.learning_rate=0.001, and the main rank with '
+                       'optimizer.learning_rate=0.002: all have to be started alike')
+    assert 'rank 1 of 2 was started with --resume=x, and the main rank with --resume=None' in fail(
+        project.ranks(2, *arguments, of_rank={1: ['--resume', 'x']}))
+    assert project.runs == []
+
+
+WITHOUT = '''
+import os
+from pathlib import Path
+from labml_mlm import MLMConfigs, train
+
+if os.environ['RANK'] == '1':
+    is_there = Path.exists
+    Path.stat = None
+train(MLMConfigs(), name='test')
+'''
+
+
+def test_a_rank_without_the_file(project):
+    """Each has a file of its own, by its name, and that of rank 1 is missing, or another one."""
+    project.script.write_text('import os\nfrom labml_mlm import MLMConfigs, train\n\nconf = MLMConfigs()\n'
+                              'conf.text_path = f"text-{os.environ[\'RANK\']}.txt"\ntrain(conf, name="test")\n')
+    (project.path / 'text-0.txt').write_text(project.text.read_text())
+    assert 'rank 1 of 2: ' in (message := fail(project.ranks(2, *RUN))) and 'text-1.txt cannot be read' in message
+    (project.path / 'text-1.txt').write_text(project.text.read_text() + 'more')
+    assert 'rank 1 of 2 was started with ' in (message := fail(project.ranks(2, *RUN))) and 'characters=' in message
+    assert project.runs == []
+
+
+def test_a_rank_that_does_not_come(project):
+    project.script.write_text('from labml_mlm import MLMConfigs, distributed, train\n\ndistributed._JOIN_TIMEOUT = 2\n'
+                              'train(MLMConfigs(), name="test")\n')
+    result = project.run(*RUN, env={'RANK': '0', 'WORLD_SIZE': '2', 'MASTER_ADDR': 'localhost', 'MASTER_PORT': '29871'})
+    assert (result.returncode, result.stderr) == (2, 'of 2 ranks, 1 did not come within 2 s: 1\n')
+    result = project.run(*RUN, env={'RANK': '1', 'WORLD_SIZE': '2', 'MASTER_ADDR': 'localhost', 'MASTER_PORT': '29871'})
+    assert result.returncode == 2
+    assert 'rank 1 of 2 finds nobody at MASTER_ADDR=localhost MASTER_PORT=29871' in result.stderr
+
+
+BROKEN = '''
+import os
+from labml_mlm import MLMConfigs, train
+
+
+class Configs(MLMConfigs):
+    def step(self, batch, batch_idx):
+        super().step(batch, batch_idx)
+        if batch_idx.idx == 3 and os.environ['RANK'] == '1':
+            raise KeyError('mine')
+
+
+train(Configs(), name='test')
+'''
+
+
+def test_an_error_in_code_of_ones_own_at_one_rank(project):
+    """Its traceback is told, once, and the others end."""
+    project.script.write_text(BROKEN)
+    main, other = project.ranks(2, f'text_path={project.text}', *RUN).wait()
+    assert (main.returncode, main.stderr) == (1, '')
+    assert other.returncode == 1 and other.stderr.count('Traceback') == 1 and other.stderr.endswith("'mine'\n")
+    assert project.status() == 'crashed'
