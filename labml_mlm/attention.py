@@ -64,7 +64,6 @@ class SDPA(MultiHeadAttention):
 
         Returns `[seq_len_q, batch_size, d_model]`.
         """
-        seq_len, batch_size, _ = query.shape
         q, k, v = self._project(query, key, value, places)
         # torch's attention wants `[batch_size, heads, seq_len, d_k]`,
         # and the mask as `[batch_size, 1, seq_len_q, seq_len_k]`
@@ -74,7 +73,7 @@ class SDPA(MultiHeadAttention):
             attn_mask=None if mask is None else mask.permute(2, 0, 1)[:, None],
             dropout_p=self.dropout.p if self.training else 0.)
         # Back to `[seq_len, batch_size, d_model]`
-        return self.output(x.permute(2, 0, 1, 3).reshape(seq_len, batch_size, -1))
+        return self.output(x.permute(2, 0, 1, 3).flatten(2))
 
     def make_room(self, seq_len: int):
         """Computes the turns of so many positions. A model that is compiled does it before, as it changes a buffer."""

@@ -14,6 +14,7 @@ Both of them divide the sum of gradients by the number of ranks, which `Engine` 
 """
 import contextlib
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -76,6 +77,8 @@ class Shards(Alone):
         """The model with its layers as units, moved to the device one by one."""
         from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
+        # It is for modules whose output is changed in place, and none of these is
+        warnings.filterwarnings('ignore', message='FSDP2-wrapped module .* returned a view tensor')
         mesh = torch.distributed.init_device_mesh(device.type, (self._n_ranks,))
         for layer in model.encoder.layers:
             # By their modules, as `MLMEncoder` calls those of the last layer, and not the layer

@@ -1,11 +1,12 @@
 """Several ranks do what one does."""
 import json
 import os
+import re
 import signal
 import time
 
 import pytest
-from conftest import SMALL, Project, values_of
+from conftest import SMALL, TRAIN, Project, values_of
 
 # 62 steps of 8 × 16 tokens, with a last batch of fewer windows, and two validations
 RUN = [*SMALL, 'batch_size=8', 'inner_iterations=2', 'checkpoint_interval=20', 'n_prompts=1', 'transformer.n_layers=2']
@@ -42,7 +43,7 @@ def succeed(job):
     ([(2, []), (2, ['parallel=fsdp'])], ['optimizer=muon', 'masking_schedule=linear', 'masking=span']),
     ([(2, ['accumulate=2']), (4, ['parallel=fsdp'])],
      ['packing=documents', 'text_unit=paragraph', 'seq_len_schedule=8:0.5,16', 'masking=word']),
-    ([(2, [])], ['optimizer.optimizer=Adam', 'transformer.encoder_attn=mha', 'lr_schedule=constant', 'batch_size=10',
+    ([(4, [])], ['optimizer.optimizer=Adam', 'transformer.encoder_attn=mha', 'lr_schedule=constant',
                  'seq_len_schedule=4:0.5,16', 'is_tokens_constant=false', 'grad_norm_clip=none']),
 ])
 def test_the_same_losses_whatever_the_number_of_ranks(project, ways, options):
@@ -144,12 +145,9 @@ def test_tokens_are_made_by_the_main_rank(project):
     assert main.stdout.count('written by 0') == 1
 
 
-def interrupted(project, job, *, steps=25, number=signal.SIGKILL, rank=0):
-    """Ends a rank after some steps, and waits for all."""
-    [folder] = [project.path / f'logs/test/{name}' for name in ('stopped',)]
-    log = folder / 'log.jsonl'
-    job.until(lambda: any((folder / 'checkpoints').glob('[0-9]*')) and log.exists()
-              and len(log.read_text().splitlines()) > steps)
+def stopped(project, job, number=signal.SIGKILL, *, rank=0):
+    """Sends a rank a signal after the first checkpoint, and waits for the ends of all."""
+    job.until(lambda: any(project.path.glob('logs/test/stopped/checkpoints/[0-9]*')))
     os.kill(job.pids[rank], number)
     return job.wait()
 
@@ -191,19 +189,20 @@ def test_saved_on_two_and_resumed_on_any_number(project):
 @pytest.mark.parametrize('parallel', ['ddp', 'fsdp'])
 def test_random_numbers_of_each_rank_go_on(project, parallel):
     """Those of dropout, which are others at each rank."""
-    run = [f'text_path={project.text}', *RUN, 'transformer.dropout=0.2', f'parallel={parallel}']
+    run = [f'text_path={project.text}', *RUN, 'transformer.dropout=0.2', f'parallel={parallel}', 'epochs=6']
     succeed(project.ranks(2, *run, env={'RUN_UUID': 'whole'}))
-    interrupted(project, project.ranks(2, *run, env={'RUN_UUID': 'stopped'}))
+    ended = stopped(project, project.ranks(2, *run, env={'RUN_UUID': 'stopped'}))
+    assert ended[0].returncode == -signal.SIGKILL
     succeed(project.ranks(2, '--resume', 'stopped'))
     assert metrics(project, 'stopped') == metrics(project, 'whole')
 
 
 @pytest.mark.parametrize('rank, parallel', [(0, 'ddp'), (1, 'ddp'), (1, 'fsdp')])
 def test_a_rank_that_is_killed(project, rank, parallel):
-    run = [f'text_path={project.text}', *RUN, 'epochs=1000', f'parallel={parallel}']
+    run = [f'text_path={project.text}', *RUN, 'batch_size=9', 'epochs=1000', f'parallel={parallel}']
     job = project.ranks(3, *run, env={'RUN_UUID': 'stopped'})
     began = time.monotonic()
-    ended = interrupted(project, job, rank=rank)
+    ended = stopped(project, job, rank=rank)
     assert time.monotonic() - began < 60
     codes = [result.returncode for result in ended]
     assert codes == [-signal.SIGKILL if i == rank else 1 for i in range(3)]
@@ -218,12 +217,8 @@ def test_a_rank_that_is_killed(project, rank, parallel):
 def test_a_signal_at_one_rank_stops_all_at_the_same_step(project, rank, parallel):
     run = [f'text_path={project.text}', *RUN, f'parallel={parallel}', 'checkpoint_interval=1000', 'epochs=3']
     succeed(project.ranks(2, *run, env={'RUN_UUID': 'whole'}))
-    job = project.ranks(2, *run, env={'RUN_UUID': 'stopped'})
-    folder = project.path / 'logs/test/stopped'
     # After the first validation
-    job.until(lambda: any((folder / 'checkpoints').glob('[0-9]*')))
-    os.kill(job.pids[rank], signal.SIGTERM)
-    main, other = job.wait()
+    main, other = stopped(project, project.ranks(2, *run, env={'RUN_UUID': 'stopped'}), signal.SIGTERM, rank=rank)
     assert [main.returncode, other.returncode] == [143, 143]
     assert (other.stdout, other.stderr) == ('', '')
     [message] = main.stderr.splitlines()
@@ -267,26 +262,19 @@ def test_ranks_that_are_started_with_other_overrides(project):
     assert project.runs == []
 
 
-WITHOUT = '''
-import os
-from pathlib import Path
-from labml_mlm import MLMConfigs, train
-
-if os.environ['RANK'] == '1':
-    is_there = Path.exists
-    Path.stat = None
-train(MLMConfigs(), name='test')
-'''
-
-
 def test_a_rank_without_the_file(project):
-    """Each has a file of its own, by its name, and that of rank 1 is missing, or another one."""
-    project.script.write_text('import os\nfrom labml_mlm import MLMConfigs, train\n\nconf = MLMConfigs()\n'
-                              'conf.text_path = f"text-{os.environ[\'RANK\']}.txt"\ntrain(conf, name="test")\n')
-    (project.path / 'text-0.txt').write_text(project.text.read_text())
-    assert 'rank 1 of 2: ' in (message := fail(project.ranks(2, *RUN))) and 'text-1.txt cannot be read' in message
-    (project.path / 'text-1.txt').write_text(project.text.read_text() + 'more')
-    assert 'rank 1 of 2 was started with ' in (message := fail(project.ranks(2, *RUN))) and 'characters=' in message
+    """Each has a home of its own, and the text of rank 1 is missing there, or is another one."""
+    project.script.write_text("import os\n\nos.environ['HOME'] += '/' + os.environ['RANK']\n" + TRAIN)
+    homes = [project.path / str(rank) for rank in range(2)]
+    for home in homes:
+        home.mkdir()
+    (homes[0] / 'text.txt').write_text(project.text.read_text())
+    run = ['text_path=~/text.txt', *RUN]
+    assert re.fullmatch(r'rank 1 of 2: .*/1/text.txt cannot be read: No such .*', fail(project.ranks(2, *run)))
+    (homes[1] / 'text.txt').write_text(project.text.read_text() + 'more')
+    characters = len(project.text.read_text())
+    assert fail(project.ranks(2, *run)) == (f'rank 1 of 2 was started with characters={characters + 4}, and the main '
+                                            f'rank with characters={characters}: all have to be started alike')
     assert project.runs == []
 
 
