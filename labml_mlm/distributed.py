@@ -32,6 +32,8 @@ _JOIN_TIMEOUT = 120.
 # Until a rank that is there, but does not answer, is given up: in training, and while the main one makes tokens
 _STEP_TIMEOUT = datetime.timedelta(minutes=10)
 _PATIENCE = datetime.timedelta(hours=2)
+# For which the main rank waits for what others have to say of an error
+_LINGERING = 2.
 # What torch's engines say when the other end is gone; most of it are plain errors at run time
 _LOST = 'gloo', 'NCCL', 'Connection closed', 'Connection reset', 'Broken pipe', 'ProcessGroup', 'Timed out'
 
@@ -215,17 +217,39 @@ class Ranks:
             is_first = self._is_first_to_tell()
             if not is_lost(e):
                 raise
-            end_lost(f'Another rank is gone, or does not answer, and this one ends, too (rank {self.rank} of '
+            _end(f'Another rank is gone, or does not answer, and this one ends, too (rank {self.rank} of '
                      f'{self.size}). {advice()}' if is_first else '')
 
     def _is_first_to_tell(self) -> bool:
-        try:
-            return self.store.add('labml_mlm/told', 1) == 1
-        except Exception:  # the store is gone, too
-            return self.is_main or self.rank == 1
+        with _torch_is_silent():
+            try:
+                number = self.store.add('labml_mlm/told', 1)
+                deadline = time.monotonic() + _LINGERING
+                # The store may end with this process, and the others have to ask it, too
+                while self.is_main and self.size - 1 > self.store.add('labml_mlm/told', 0):
+                    if time.monotonic() > deadline:
+                        break
+                    time.sleep(0.05)
+                return number == 1
+            except Exception:  # the store is gone, too
+                return self.rank <= 1
 
 
-def end_lost(message: str) -> None:
+@contextlib.contextmanager
+def _torch_is_silent() -> Iterator[None]:
+    """Within it nothing goes to stderr: torch prints stack traces of its own there."""
+    sys.stderr.flush()
+    stderr, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nothing)
+
+
+def _end(message: str) -> None:
     """Ends the process with code 1, at once: what is left of a process group would wait for those that are gone."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):

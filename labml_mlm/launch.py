@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import torch
 from labml import experiment, lab, logger, tracker
-from labml.internal.experiment import experiment_singleton
+from labml.internal.experiment import experiment_singleton, has_experiment
 from labml.internal.tracker import tracker_singleton
 from labml.logger import Text
 
@@ -64,7 +64,7 @@ def train(conf: MLMConfigs, *, name: str, arguments: Sequence[str] | None = None
             return
         if not ranks().is_main:
             screen.silence()
-        with ranks().ending_together(lambda: _advice(name)):
+        with ranks().ending_together(_advice):
             try:
                 launch = _Launch(conf, name, arguments)
             except KeyboardInterrupt:
@@ -272,11 +272,10 @@ def _run_of_job(folder: Path) -> str | None:
     return uuid if runs.Run(folder / uuid).record is not None else None
 
 
-def _advice(name: str) -> str:
+def _advice() -> str:
     """What to do about a run that lost a rank."""
-    store = job()
-    with contextlib.suppress(Exception):
-        run = runs.Run(lab.get_experiments_path() / name / store.get(_RUN_OF_JOB).decode())
+    if has_experiment():
+        run = runs.Run(experiment_singleton().run.run_path)
         if saved := max(checkpoint.folders(run.checkpoints), default=0):
             return f'The last checkpoint is at {saved:,} tokens. To go on: --resume {run.uuid}'
     return 'There is no checkpoint yet'
