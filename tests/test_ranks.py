@@ -1,9 +1,13 @@
 """Several ranks do what one does."""
+import contextlib
 import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import SMALL, TRAIN, Project, values_of
@@ -12,6 +16,10 @@ from conftest import SMALL, TRAIN, Project, values_of
 RUN = [*SMALL, 'batch_size=8', 'inner_iterations=2', 'checkpoint_interval=20', 'n_prompts=1', 'transformer.n_layers=2']
 # Differences of losses, in nats; the sums are the same, but for their order
 EXACT = 2e-6
+
+
+def long(*arguments):
+    return pytest.param(*arguments, marks=pytest.mark.long)
 
 
 def metrics(project: Project, name: str) -> dict[str, list[tuple[int, float]]]:
@@ -39,12 +47,12 @@ def succeed(job):
 
 
 @pytest.mark.parametrize('ways, options', [
-    ([(1, ['accumulate=2']), (2, []), (4, []), (2, ['parallel=fsdp', 'accumulate=2'])], []),
-    ([(2, []), (2, ['parallel=fsdp'])], ['optimizer=muon', 'masking_schedule=linear', 'masking=span']),
-    ([(2, ['accumulate=2']), (4, ['parallel=fsdp'])],
-     ['packing=documents', 'text_unit=paragraph', 'seq_len_schedule=8:0.5,16', 'masking=word']),
-    ([(4, [])], ['optimizer.optimizer=Adam', 'transformer.encoder_attn=mha', 'lr_schedule=constant',
-                 'seq_len_schedule=4:0.5,16', 'is_tokens_constant=false', 'grad_norm_clip=none']),
+    ([(1, ['accumulate=2']), (2, []), (2, ['parallel=fsdp', 'accumulate=2'])], []),
+    long([(2, []), (2, ['parallel=fsdp'])], ['optimizer=muon', 'masking_schedule=linear', 'masking=span']),
+    long([(2, ['accumulate=2']), (4, ['parallel=fsdp'])],
+         ['packing=documents', 'text_unit=paragraph', 'seq_len_schedule=8:0.5,16', 'masking=word']),
+    long([(4, [])], ['optimizer.optimizer=Adam', 'transformer.encoder_attn=mha', 'lr_schedule=constant',
+                     'seq_len_schedule=4:0.5,16', 'is_tokens_constant=false', 'grad_norm_clip=none']),
 ])
 def test_the_same_losses_whatever_the_number_of_ranks(project, ways, options):
     if 'text_unit=paragraph' in options:
@@ -62,7 +70,7 @@ def test_the_same_losses_whatever_the_number_of_ranks(project, ways, options):
         assert_alike(alone, metrics(project, name), EXACT)
 
 
-@pytest.mark.parametrize('parallel', ['ddp', 'fsdp'])
+@pytest.mark.parametrize('parallel', ['ddp', long('fsdp')])
 def test_with_bf16(project, parallel):
     run = [f'text_path={project.text}', *RUN, 'precision=bf16', 'accumulate=2']
     assert project.run(*run, env={'RUN_UUID': 'alone'}).returncode == 0
@@ -152,6 +160,7 @@ def stopped(project, job, number=signal.SIGKILL, *, rank=0):
     return job.wait()
 
 
+@pytest.mark.long
 def test_saved_on_two_and_resumed_on_any_number(project):
     run = [f'text_path={project.text}', *RUN, 'optimizer=muon', 'epochs=2']
     succeed(project.ranks(2, *run, env={'RUN_UUID': 'whole'}))
@@ -186,10 +195,10 @@ def test_saved_on_two_and_resumed_on_any_number(project):
         assert max((ddp[name].float() - fsdp[name].float()).abs().max() for name in ddp) < 1e-4
 
 
-@pytest.mark.parametrize('parallel', ['ddp', 'fsdp'])
+@pytest.mark.parametrize('parallel', ['ddp', long('fsdp')])
 def test_random_numbers_of_each_rank_go_on(project, parallel):
     """Those of dropout, which are others at each rank."""
-    run = [f'text_path={project.text}', *RUN, 'transformer.dropout=0.2', f'parallel={parallel}', 'epochs=6']
+    run = [f'text_path={project.text}', *RUN, 'transformer.dropout=0.2', f'parallel={parallel}', 'epochs=2']
     succeed(project.ranks(2, *run, env={'RUN_UUID': 'whole'}))
     ended = stopped(project, project.ranks(2, *run, env={'RUN_UUID': 'stopped'}))
     assert ended[0].returncode == -signal.SIGKILL
@@ -197,7 +206,7 @@ def test_random_numbers_of_each_rank_go_on(project, parallel):
     assert metrics(project, 'stopped') == metrics(project, 'whole')
 
 
-@pytest.mark.parametrize('rank, parallel', [(0, 'ddp'), (1, 'ddp'), (1, 'fsdp')])
+@pytest.mark.parametrize('rank, parallel', [(0, 'ddp'), long(1, 'ddp'), long(1, 'fsdp')])
 def test_a_rank_that_is_killed(project, rank, parallel):
     run = [f'text_path={project.text}', *RUN, 'batch_size=9', 'epochs=1000', f'parallel={parallel}']
     job = project.ranks(3, *run, env={'RUN_UUID': 'stopped'})
@@ -213,9 +222,9 @@ def test_a_rank_that_is_killed(project, rank, parallel):
     assert not list(project.path.glob('logs/test/stopped/checkpoints/.*'))
 
 
-@pytest.mark.parametrize('rank, parallel', [(0, 'ddp'), (1, 'fsdp')])
+@pytest.mark.parametrize('rank, parallel', [(0, 'ddp'), long(1, 'fsdp')])
 def test_a_signal_at_one_rank_stops_all_at_the_same_step(project, rank, parallel):
-    run = [f'text_path={project.text}', *RUN, f'parallel={parallel}', 'checkpoint_interval=1000', 'epochs=3']
+    run = [f'text_path={project.text}', *RUN, f'parallel={parallel}', 'checkpoint_interval=1000', 'epochs=2']
     succeed(project.ranks(2, *run, env={'RUN_UUID': 'whole'}))
     # After the first validation
     main, other = stopped(project, project.ranks(2, *run, env={'RUN_UUID': 'stopped'}), signal.SIGTERM, rank=rank)
@@ -311,3 +320,81 @@ def test_an_error_in_code_of_ones_own_at_one_rank(project):
     assert (main.returncode, main.stderr) == (1, '')
     assert other.returncode == 1 and other.stderr.count('Traceback') == 1 and other.stderr.endswith("'mine'\n")
     assert project.status() == 'crashed'
+
+
+def torchrun(project, *arguments: str, command=(sys.executable, '-m', 'torch.distributed.run'), **env):
+    """torchrun itself, as users start it."""
+    return subprocess.Popen([*command, *arguments], cwd=project.path, env=project.environment(**env), text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def workers(process) -> dict[int, int]:
+    """Process ids of the ranks that torchrun has started, by rank."""
+    found = {}
+    for path in Path('/proc').glob('[0-9]*'):
+        with contextlib.suppress(OSError):
+            environment = dict(line.partition('=')[::2] for line in (path / 'environ').read_text().split('\0'))
+            if (path / 'stat').read_text().rpartition(')')[2].split()[1] == str(process.pid):
+                found[int(environment['RANK'])] = int(path.name)
+    return found
+
+
+@pytest.mark.long
+def test_torchrun_starts_anew_and_training_goes_on(project):
+    run = [f'text_path={project.text}', *RUN, 'epochs=5', 'transformer.dropout=0.1']
+    succeed(project.ranks(2, *run, env={'RUN_UUID': 'whole'}))
+    process = torchrun(project, '--nproc_per_node=2', '--max-restarts=3', project.script.name, *run)
+    saved, killed = set(), []
+    # Each of them once, whenever there is another checkpoint
+    while len(killed) < 2 and process.poll() is None:
+        time.sleep(0.05)
+        if new := {path.name for path in project.path.glob('logs/test/[!w]*/checkpoints/[0-9]*')} - saved:
+            saved |= new
+            pid = workers(process).get(len(killed))
+            if pid is not None and pid not in killed:
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+                time.sleep(1)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert len(killed) == 2 and out.count('Going on with') == 2
+    assert err.count('Another rank is gone') == 2
+    [name] = [path.name for path in project.runs if path.name != 'whole']
+    assert metrics(project, name) == metrics(project, 'whole')
+
+
+@pytest.mark.long
+def test_a_job_that_is_preempted(project):
+    run = [f'text_path={project.text}', *RUN, 'epochs=1000', 'checkpoint_interval=20']
+    process = torchrun(project, '--nproc_per_node=2', project.script.name, *run, RUN_UUID='stopped')
+    folder = project.path / 'logs/test/stopped/checkpoints'
+    while not any(folder.glob('[0-9]*')):
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    [message] = [line for line in err.splitlines() if line.startswith('Interrupted after')]
+    tokens = int(re.search('after ([0-9,]+) tokens', message)[1].replace(',', ''))
+    assert max(int(path.name) for path in folder.iterdir()) == tokens
+    assert project.status() == 'interrupted'
+
+
+@pytest.mark.long
+def test_labml_launch(project):
+    """labml's wrapper passes no options on to torchrun, which takes them from the environment, too."""
+    process = torchrun(project, 'launch', project.script.name, f'text_path={project.text}', *RUN,
+                       command=[str(Path(sys.executable).with_name('labml'))], PET_NPROC_PER_NODE='2')
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    [folder] = project.runs
+    assert json.loads((folder / 'configs.json').read_bytes())['versions']['ranks'] == 2
+    assert out.count('Validation loss') == 1
+
+
+@pytest.mark.long
+def test_compiled_replicas(project):
+    run = [f'text_path={project.text}', *RUN]
+    assert project.run(*run, env={'RUN_UUID': 'alone'}).returncode == 0
+    main, other = project.ranks(2, *run, 'compile=true', env={'RUN_UUID': 'two'}).wait(300)
+    assert main.returncode == other.returncode == 0, main.stderr
+    assert_alike(metrics(project, 'alone'), metrics(project, 'two'), EXACT)
