@@ -12,15 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labml_mlm.distributed import Ranks
+from labml_mlm.distributed import ALONE, Ranks
 from labml_mlm.errors import UserError
 from labml_mlm.masking import Columns
 from labml_mlm.shuffle import Shuffle
 
 # Windows
 _SHUFFLED_AT_ONCE = 4096
-
-ALONE = Ranks()
 
 
 class Batch(NamedTuple):

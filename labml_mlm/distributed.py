@@ -17,18 +17,16 @@ import json
 import os
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from labml_mlm.errors import UserError
+from labml_mlm.rendezvous import Place, meet, place_of, store_of
 
-# Seconds until all ranks have to be there
-_JOIN_TIMEOUT = 120.
 # Until a rank that is there, but does not answer, is given up: in training, and while the main one makes tokens
 _STEP_TIMEOUT = datetime.timedelta(minutes=10)
 _PATIENCE = datetime.timedelta(hours=2)
@@ -36,16 +34,6 @@ _PATIENCE = datetime.timedelta(hours=2)
 _LINGERING = 2.
 # What torch's engines say when the other end is gone; most of it are plain errors at run time
 _LOST = 'gloo', 'NCCL', 'Connection closed', 'Connection reset', 'Broken pipe', 'ProcessGroup', 'Timed out'
-
-
-class Place(NamedTuple):
-    """What torchrun's environment says."""
-    rank: int
-    size: int
-    # Among those of this machine
-    local_rank: int
-    # Host and port where they meet
-    address: tuple[str, int] | None
 
 
 class Ranks:
@@ -272,10 +260,10 @@ def ranks() -> Ranks:
     place = place_of(os.environ)
     if place is None or place.address is None:
         return Ranks(place)
-    store = _store(place)
+    store = store_of(place)
     if place.size == 1:
         return Ranks(place, store=store)
-    store = dist.PrefixStore(_meet(store, place), store)
+    store = dist.PrefixStore(meet(store, place), store)
     is_cuda = torch.cuda.is_available()
     if is_cuda and place.local_rank < torch.cuda.device_count():
         torch.cuda.set_device(place.local_rank)
@@ -293,87 +281,10 @@ def job() -> Any:
     return store
 
 
-def place_of(environment: Mapping[str, str]) -> Place | None:
-    """
-    What an environment says; `None` if it tells of no ranks.
-
-    Raises `UserError` if it contradicts itself.
-    """
-    given = {name: environment[name] for name in ('RANK', 'WORLD_SIZE') if environment.get(name)}
-    if not given or given == {'WORLD_SIZE': '1'}:
-        return None
-    if len(given) == 1:
-        [(name, value)] = given.items()
-        missing = 'RANK' if name == 'WORLD_SIZE' else 'WORLD_SIZE'
-        raise UserError(f'{name}={value} is set in the environment, and {missing} is not: torchrun sets both, and a '
-                        'run of one process needs none')
-    rank, size = (_number(environment, name) for name in ('RANK', 'WORLD_SIZE'))
-    if size < 1:
-        raise UserError(f'WORLD_SIZE={size} in the environment: it is the number of processes, at least 1')
-    if not 0 <= rank < size:
-        raise UserError(f'RANK={rank} in the environment: with WORLD_SIZE={size} it is from 0 to {size - 1}')
-    host = environment.get('MASTER_ADDR')
-    if not host or not environment.get('MASTER_PORT'):
-        if size == 1:
-            return Place(rank, size, 0, None)
-        missing = 'MASTER_PORT' if host else 'MASTER_ADDR'
-        raise UserError(f'{size} processes have no place to meet: WORLD_SIZE={size} is set in the environment, and '
-                        f'{missing} is not. torchrun sets all of it')
-    local_rank = _number(environment, 'LOCAL_RANK') if environment.get('LOCAL_RANK') else rank
-    return Place(rank, size, local_rank, (host, _number(environment, 'MASTER_PORT')))
-
-
 def is_lost(error: BaseException) -> bool:
     """Is that what torch's engines say when another rank is gone?"""
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError)
                                                  and any(word in str(error) for word in _LOST))
-
-
-def _number(environment: Mapping[str, str], name: str) -> int:
-    try:
-        return int(environment[name])
-    except ValueError:
-        raise UserError(f'{name}={environment[name]} in the environment: it is a whole number') from None
-
-
-def _store(place: Place) -> Any:
-    host, port = place.address
-    # torchrun has one that outlives its restarts
-    is_agents = os.environ.get('TORCHELASTIC_USE_AGENT_STORE') == 'True'
-    try:
-        return dist.TCPStore(host, port, is_master=place.rank == 0 and not is_agents, wait_for_workers=False,
-                             timeout=datetime.timedelta(seconds=_JOIN_TIMEOUT))
-    except (RuntimeError, ValueError) as e:
-        reason = str(e).partition('\n')[0].partition('. ')[0]
-        raise UserError(f'rank {place.rank} of {place.size} finds nobody at MASTER_ADDR={host} MASTER_PORT={port}: '
-                        f'{reason}') from None
-
-
-def _meet(store: Any, place: Place) -> str:
-    """
-    A name for the meeting of all ranks that nobody has used before. A store that outlives a restart still has all that
-    was agreed upon before it: so the main rank thinks of a name, and calls the meeting complete once every rank has
-    answered to that very name; and no rank takes it for complete without its own answer being in it.
-    """
-    mine, deadline = uuid.uuid4().hex, time.monotonic() + _JOIN_TIMEOUT
-    if place.rank == 0:
-        store.set('labml_mlm/meeting', mine)
-        answers = [f'labml_mlm/{mine}/{rank}' for rank in range(1, place.size)]
-        while missing := [rank for rank, key in enumerate(answers, start=1) if not store.check([key])]:
-            if time.monotonic() > deadline:
-                raise UserError(f'of {place.size} ranks, {len(missing)} did not come within {_JOIN_TIMEOUT:g} s: '
-                                f'{", ".join(map(str, missing[:9]))}{"…" if len(missing) > 9 else ""}')
-            time.sleep(0.05)
-        store.set(f'labml_mlm/{mine}', b''.join(map(store.get, answers)))
-        return mine
-    while time.monotonic() < deadline:
-        if store.check(['labml_mlm/meeting']):
-            meeting = store.get('labml_mlm/meeting').decode()
-            store.set(f'labml_mlm/{meeting}/{place.rank}', mine)
-            if store.check([f'labml_mlm/{meeting}']) and mine in store.get(f'labml_mlm/{meeting}').decode():
-                return meeting
-        time.sleep(0.05)
-    raise UserError(f'rank {place.rank} of {place.size} has waited {_JOIN_TIMEOUT:g} s for all others')
 
 
 def _said(error: Exception) -> str:
@@ -391,3 +302,7 @@ def _value(name: str, values: Mapping[str, Any]) -> str:
 def _leave():
     with contextlib.suppress(Exception):
         dist.destroy_process_group()
+
+
+# For what knows of no others
+ALONE = Ranks()

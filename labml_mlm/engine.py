@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 
 from labml_mlm.attention import SDPA
-from labml_mlm.data import ALONE
-from labml_mlm.distributed import Ranks
+from labml_mlm.distributed import ALONE, Ranks
 from labml_mlm.errors import UserError
 from labml_mlm.model import MLMOutput, TransformerMLM
 from labml_mlm.parallel import Alone

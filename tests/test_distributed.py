@@ -7,9 +7,10 @@ import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labml_mlm import distributed
-from labml_mlm.distributed import Place, Ranks, is_lost, place_of
+from labml_mlm import rendezvous
+from labml_mlm.distributed import Ranks, is_lost
 from labml_mlm.errors import UserError
+from labml_mlm.rendezvous import Place, meet, place_of
 
 
 def test_an_environment_of_one_process():
@@ -72,14 +73,14 @@ def test_what_says_that_a_rank_is_gone():
     assert not is_lost(ValueError('gloo'))
 
 
-def meet(store, size, monkeypatch, timeout=5.):
+def all_meet(store, size, monkeypatch, timeout=5.):
     """What all ranks call their meeting, and what went wrong."""
-    monkeypatch.setattr(distributed, '_JOIN_TIMEOUT', timeout)
+    monkeypatch.setattr(rendezvous, 'JOIN_TIMEOUT', timeout)
     found, errors = {}, []
 
     def of_rank(rank):
         try:
-            found[rank] = distributed._meet(store, Place(rank, size, rank, None))
+            found[rank] = meet(store, Place(rank, size, rank, None))
         except UserError as e:
             errors.append(str(e))
 
@@ -97,7 +98,7 @@ def test_each_meeting_has_a_name_of_its_own(monkeypatch):
     store = dist.HashStore()
     names = set()
     for _ in range(3):
-        found, errors = meet(store, 3, monkeypatch)
+        found, errors = all_meet(store, 3, monkeypatch)
         assert errors == [] and len(found) == 3
         [name] = set(found.values())
         names.add(name)
@@ -105,12 +106,12 @@ def test_each_meeting_has_a_name_of_its_own(monkeypatch):
 
 
 def test_ranks_that_do_not_come(monkeypatch):
-    monkeypatch.setattr(distributed, '_JOIN_TIMEOUT', 0.3)
+    monkeypatch.setattr(rendezvous, 'JOIN_TIMEOUT', 0.3)
     store = dist.HashStore()
     # A meeting of before, which was complete
-    meet(store, 2, monkeypatch)
-    monkeypatch.setattr(distributed, '_JOIN_TIMEOUT', 0.3)
+    all_meet(store, 2, monkeypatch)
+    monkeypatch.setattr(rendezvous, 'JOIN_TIMEOUT', 0.3)
     with pytest.raises(UserError, match='rank 1 of 2 has waited 0.3 s for all others'):
-        distributed._meet(store, Place(1, 2, 1, None))
+        meet(store, Place(1, 2, 1, None))
     with pytest.raises(UserError, match='of 12 ranks, 11 did not come within 0.3 s: 1, 2, 3, 4, 5, 6, 7, 8, 9…'):
-        distributed._meet(store, Place(0, 12, 0, None))
+        meet(store, Place(0, 12, 0, None))

@@ -6,9 +6,9 @@ import pytest
 
 import labml_mlm
 
-ORDER = ['errors', 'exits', 'files', 'lock', 'compat', 'distributed', 'interrupt', 'masking', 'schedule',
-         'text_files', 'documents', 'corpus', 'segments', 'words', 'tokenizer', 'vocabulary', 'subwords', 'units',
-         'text', 'shuffle', 'data', 'packs', 'token_file', 'token_cache', 'attention', 'encoder', 'model',
+ORDER = ['errors', 'exits', 'files', 'lock', 'compat', 'rendezvous', 'distributed', 'interrupt', 'masking',
+         'schedule', 'text_files', 'documents', 'corpus', 'segments', 'words', 'tokenizer', 'vocabulary', 'subwords',
+         'units', 'text', 'shuffle', 'data', 'packs', 'token_file', 'token_cache', 'attention', 'encoder', 'model',
          'parallel', 'engine', 'muon', 'optimizer', 'checkpoint', 'log_file', 'sample_file', 'runs', 'curves',
          'state', 'saver', 'trainer', 'screen', 'samples', 'metrics', 'delivery', 'tracking', 'text_configs',
          'token_configs', 'mask_configs', 'items', 'overrides', 'record', 'run_configs', 'configs', 'resume',

@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labml_mlm.data import TrainLoader, ValidLoader
-from labml_mlm.distributed import Place, Ranks
+from labml_mlm.distributed import Ranks
 from labml_mlm.errors import UserError
 from labml_mlm.packs import Packs
+from labml_mlm.rendezvous import Place
 
 
 def packs(lengths, seq_len):

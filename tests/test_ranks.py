@@ -288,7 +288,7 @@ def test_a_rank_without_the_file(project):
 
 
 def test_a_rank_that_does_not_come(project):
-    project.script.write_text('from labml_mlm import MLMConfigs, distributed, train\n\ndistributed._JOIN_TIMEOUT = 2\n'
+    project.script.write_text('from labml_mlm import MLMConfigs, rendezvous, train\n\nrendezvous.JOIN_TIMEOUT = 2\n'
                               'train(MLMConfigs(), name="test")\n')
     result = project.run(*RUN, env={'RANK': '0', 'WORLD_SIZE': '2', 'MASTER_ADDR': 'localhost', 'MASTER_PORT': '29871'})
     assert (result.returncode, result.stderr) == (2, 'of 2 ranks, 1 did not come within 2 s: 1\n')

@@ -16,8 +16,11 @@ README = (ROOT / 'README.md').read_text(encoding='utf-8')
 COMMANDS = [line for block in re.findall(r'```sh\n(.*?)```', README, re.DOTALL) for line in block.splitlines()]
 SET_UP = [command for command in COMMANDS if command.startswith('python3 -m venv')]
 USE, EXTEND, MASK = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
+# On several ranks
+LAUNCHED = [command for command in COMMANDS if 'torchrun' in command or 'labml launch' in command]
 # How they are done in seconds
 BENCHMARKS = {'fill_mask': '', 'benchmarks/app': ' --runs 2 --steps 100',
+              'benchmarks/distributed': ' --steps 1 --sizes tiny',
               'benchmarks/data': ' --megabytes 1 --bpe-megabytes 1',
               'watched': ' transformer.n_layers=1 d_model=16 transformer.n_heads=2 batch_size=512'}
 TRAIN = 'python experiments/char_mlm.py text_path=my_text.txt epochs=1 transformer.n_layers=1 n_prompts=0'
@@ -41,7 +44,9 @@ def checkout(tmp_path, project):
     (path / 'poems/one.txt').write_text((path / 'my_text.txt').read_text())
     # `python` is the one that runs the tests
     (tmp_path / 'bin').mkdir()
-    for name, command in {'python': sys.executable, 'labml-mlm': f'{sys.executable} -m labml_mlm'}.items():
+    for name, command in {'python': sys.executable, 'labml-mlm': f'{sys.executable} -m labml_mlm',
+                          'torchrun': f'{sys.executable} -m torch.distributed.run',
+                          'labml': f'{sys.executable} -m labml.cli'}.items():
         (tmp_path / 'bin' / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         (tmp_path / 'bin' / name).chmod(0o755)
 
@@ -55,15 +60,16 @@ def checkout(tmp_path, project):
 
 def test_all_kinds_of_commands_are_found():
     assert len(SET_UP) == 2
-    assert len(COMMANDS) == 33
+    assert len(COMMANDS) == 38
 
 
-@pytest.mark.parametrize('command', [pytest.param(c, marks=[pytest.mark.long] if 'benchmarks/' in c else [])
-                                     for c in COMMANDS if c not in SET_UP])
+@pytest.mark.parametrize('command', [
+    pytest.param(command, marks=[pytest.mark.long] if 'benchmarks/' in command or command in LAUNCHED else [])
+    for command in COMMANDS if command not in SET_UP])
 def test_command(checkout, command, app, project):
     if '--resume' in command or 'labml-mlm' in command:
         assert checkout(TRAIN.replace('n_prompts=0', '') if 'samples' in command else TRAIN).returncode == 0
-    elif command.startswith('python experiments/') and 'text_path' not in command and '--help' not in command:
+    elif ' experiments/' in command and 'text_path' not in command and '--help' not in command:
         # The same on a text that takes seconds
         command += ' text_path=my_text.txt'
     if 'scaling' in command:
@@ -84,6 +90,7 @@ def test_command(checkout, command, app, project):
     expected = {'--help': 'usage', 'benchmarks/step': 'of peak', 'benchmarks/over': 'all beside it',
                 'benchmarks/scal': 'slope', 'benchmarks/check': '% of training time',
                 'benchmarks/fill': 'batches ', 'benchmarks/data': 'speed of tokenizers', 'gzip': '', 'import': 'import',
+                'benchmarks/distributed': 'A run of one process pays',
                 'benchmarks/learn': 'masked accuracy after', 'benchmarks/mask': 'seq_len',
                 'benchmarks/app': 'updates/s', 'benchmarks/watched': 'of the speed',
                 ' app': 'The labml app is at', 'sync': 'values sent', ' runs': 'completed', 'fill-mask': 'To be or n',

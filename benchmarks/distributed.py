@@ -1,0 +1,320 @@
+"""
+# What several ranks cost
+
+    python benchmarks/distributed.py [--sizes tiny mini] [--ranks 2] [--rounds 7] [--steps 10] [--trace FILE]
+    python benchmarks/distributed.py --plan
+
+Of each size of `benchmarks/step.py`, in one run and taking turns, on the CPU:
+
+* a whole step (forward, loss, backward, clipping, AdamW) of one rank with all cores;
+* the same batch on several ranks with one core each, as replicas and as slices; without any communication; and with
+  gradients that are added up only after the backward pass. Shares are medians of those within a round;
+* the bytes that a step sends, counted where they pass, at the loopback interface of the system;
+* when in the backward pass each bucket of gradients leaves, and when it is back. `--trace` writes all of it for a
+  viewer of traces (chrome://tracing, Perfetto).
+
+Last comes what a run of one process pays for that there could be others. `--plan` prints the tables of
+`docs/scaling.md`.
+"""
+import argparse
+import contextlib
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from step import SIZES, configs, update
+from torch import Tensor, nn
+
+from labml_mlm import MLMConfigs, MLMTransformerConfigs, screen
+from labml_mlm.data import TrainLoader
+from labml_mlm.distributed import ALONE, Ranks, ranks
+from labml_mlm.engine import Engine
+from labml_mlm.masking import Columns
+from labml_mlm.overrides import parse_overrides
+from labml_mlm.parallel import Alone, Replicas
+from labml_mlm.pretrained import silent
+from labml_mlm.rendezvous import Place
+
+
+class Mute(Ranks):
+    """Ranks that each have their columns, and tell each other nothing."""
+
+    def sum(self, *values: Tensor) -> Callable[[], tuple[Tensor, ...]]:
+        return lambda: values
+
+
+class Late(Alone):
+    """Replicas that add up their gradients after the backward pass, all at once."""
+
+    def __init__(self, model: nn.Module):
+        self._parameters = list(model.parameters())
+
+    @contextlib.contextmanager
+    def part(self, model: Any, *, is_last: bool):
+        yield
+        flat = torch.cat([p.grad.flatten() for p in self._parameters])
+        dist.all_reduce(flat)
+        flat /= dist.get_world_size()
+        for p, gradient in zip(self._parameters, flat.split([p.numel() for p in self._parameters]), strict=True):
+            p.grad.copy_(gradient.view_as(p))
+
+
+class Side(NamedTuple):
+    """A way to take a step."""
+    conf: MLMConfigs
+    engine: Engine
+    n_threads: int
+
+    def step(self, x: Tensor, labels: Tensor):
+        """Takes it."""
+        self.engine.forward_backward(x, labels, None, None)
+        update(self.conf.model, self.conf.optimizer)
+
+
+def sides(size: str, values: dict[str, Any]) -> dict[str, Side]:
+    """What takes turns, by name."""
+    us, n_cores = ranks(), os.cpu_count()
+    mute = Mute(Place(us.rank, us.size, us.local_rank, None))
+    found = {}
+    for name, parallel, who in (('one rank', 'ddp', ALONE), ('replicas', 'ddp', us), ('slices', 'fsdp', us),
+                                ('no communication', 'ddp', mute), ('after backward', 'ddp', us)):
+        conf = configs(size, parallel=parallel, compile=False, **values)
+        how = {'one rank': Alone(), 'replicas': Replicas(), 'slices': conf.parallel, 'no communication': Alone(),
+               'after backward': Late(conf.model)}[name]
+        engine = Engine(conf.model, precision=conf.precision, is_compiled=False, accumulate=1, ranks=who, parallel=how,
+                        shape=(conf.seq_len, conf.batch_size), n_places=conf.mlm.n_places)
+        found[name] = Side(conf, engine, n_cores if name == 'one rank' else max(1, n_cores // us.size))
+    return found
+
+
+def batches(conf: MLMConfigs, who: Ranks, n: int) -> list[tuple[Tensor, Tensor]]:
+    """Masked batches, or the columns of them."""
+    found = []
+    for x in TrainLoader(conf.packing('train'), batch_size=conf.batch_size, seed=0):
+        mine = who.share(x.shape[1])
+        found.append(conf.mlm(x[:, mine], Columns(mine.start, x.shape[1])))
+        if len(found) == n:
+            break
+    return found
+
+
+def loopback() -> int:
+    """Bytes that have come through the loopback interface so far."""
+    with open('/proc/net/dev') as f:
+        return int(next(line for line in f if line.strip().startswith('lo:')).split(':')[1].split()[0])
+
+
+def buckets(side: Side, batch: tuple[Tensor, Tensor], n: int) -> list[tuple[float, float, float]]:
+    """Of each bucket megabytes, and when it leaves and is back, as shares of the backward pass; medians."""
+    events: list[list[tuple[int, float, float]]] = []
+    spans = []
+    backward = Tensor.backward
+
+    def timed(self: Tensor, *arguments: Any):
+        began = time.perf_counter()
+        events.append([])
+        backward(self, *arguments)
+        spans.append((began, time.perf_counter()))
+
+    def hook(_: Any, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+        left, at, of_step = time.perf_counter(), len(events[-1]), events[-1]
+        of_step.append((bucket.buffer().nbytes, left, math.nan))
+        buffer = bucket.buffer().div_(dist.get_world_size())
+
+        def back(done: Any) -> Tensor:
+            of_step[at] = (*of_step[at][:2], time.perf_counter())
+            return done.value()[0]
+        return dist.all_reduce(buffer, async_op=True).get_future().then(back)
+
+    side.engine._training.register_comm_hook(None, hook)
+    Tensor.backward = timed
+    try:
+        for _ in range(n):
+            side.step(*batch)
+    finally:
+        Tensor.backward = backward
+    found = []
+    for number in range(len(events[-1])):
+        at = [[(moment - began) / (end - began) for moment in of_step[number][1:]]
+              for of_step, (began, end) in zip(events, spans, strict=True)]
+        found.append((events[-1][number][0] / 1e6, *(statistics.median(column) for column in zip(*at, strict=True))))
+    return found
+
+
+def measure(arguments: argparse.Namespace, values: list[str]):
+    """As one of the ranks: measures a size, and the main one prints it."""
+    us = ranks()
+    given = parse_overrides(MLMConfigs(), values)
+    for size in arguments.sizes:
+        found = sides(size, given)
+        own = {name: batches(side.conf, side.engine.ranks, 4) for name, side in found.items()}
+        seconds: dict[str, list[float]] = {name: [] for name in found}
+        n_bytes: dict[str, list[float]] = {name: [] for name in found}
+        for round_index in range(-1, arguments.rounds):
+            for name, side in found.items():
+                torch.set_num_threads(side.n_threads)
+                dist.barrier()
+                before, began = loopback(), time.perf_counter()
+                if name != 'one rank' or us.is_main:
+                    for i in range(arguments.steps):
+                        side.step(*own[name][i % 4])
+                dist.barrier()
+                # The round before the first one warms up
+                if round_index >= 0:
+                    seconds[name].append((time.perf_counter() - began) / arguments.steps)
+                    n_bytes[name].append((loopback() - before) / arguments.steps)
+        torch.set_num_threads(found['replicas'].n_threads)
+        if arguments.trace:
+            with torch.profiler.profile() as profile:
+                for batch in own['replicas'][:3]:
+                    found['replicas'].step(*batch)
+            if us.is_main:
+                profile.export_chrome_trace(arguments.trace)
+        of_buckets = buckets(found['replicas'], own['replicas'][0], arguments.steps)
+        if us.is_main:
+            report(found, seconds, n_bytes, of_buckets, f'{size}, {us.size} ranks of '
+                   f'{found["replicas"].n_threads} threads')
+    if us.is_main:
+        alone(found['one rank'], statistics.median(seconds['one rank']))
+
+
+def report(found: dict[str, Side], seconds: dict[str, list[float]], n_bytes: dict[str, list[float]],
+           of_buckets: list[tuple[float, float, float]], title: str):
+    """Prints the figures of a size."""
+    def share(name: str, other: str) -> float:
+        return statistics.median(a / b for a, b in zip(seconds[name], seconds[other], strict=True))
+
+    n_parameters = sum(p.numel() for p in found['one rank'].conf.model.parameters())
+    print(f'\n{title}: {n_parameters / 1e6:.1f} million parameters\n')
+    print(f'{"":18}{"ms a step":>10}{"of one rank":>13}{"communication":>15}{"MB sent":>9}{"bytes a parameter":>19}')
+    for name in seconds:
+        communication = 1 - 1 / share(name, 'no communication') if name in ('replicas', 'slices', 'after backward') \
+            else 0.
+        megabytes = statistics.median(n_bytes[name]) / 1e6 if communication else 0.
+        print(f'{name:18}{1e3 * statistics.median(seconds[name]):10.1f}{share(name, "one rank"):13.2f}'
+              f'{communication:15.1%}{megabytes:9.1f}{1e6 * megabytes / n_parameters:19.1f}')
+    print('\nBuckets of gradients, in shares of the backward pass\n')
+    print(f'{"MB":>8}{"leaves at":>12}{"back at":>10}')
+    for megabytes, left, back in of_buckets:
+        print(f'{megabytes:8.1f}{left:12.0%}{back:10.0%}')
+
+
+def alone(side: Side, step: float):
+    """Prints what one process pays in each step."""
+    ones, n = ALONE, 10_000
+    parts, model, values = Alone(), side.conf.model, (torch.tensor(1), torch.tensor(1.))
+
+    def added():
+        ranks()
+        ones.sum(values[0])()
+        ones.sum(*values)()
+        with ones.own_random_numbers(values[0].device), parts.part(model, is_last=True):
+            pass
+        ones.latest(0)
+
+    began = time.perf_counter()
+    for _ in range(n):
+        added()
+    each = (time.perf_counter() - began) / n
+    print(f'\nA run of one process pays {1e6 * each:.1f} µs a step for all of this, {each / step:.4%} of a step\n')
+
+
+class Cluster(NamedTuple):
+    """What the plan takes for granted; published figures of NVIDIA's DGX H100."""
+    # Operations a second, dense, bf16, and the share of them that training reaches
+    peak: float = 989e12
+    share_of_peak: float = 0.4
+    # Bytes a second of a GPU, each direction: NVLink 4 within a machine, and a 400 Gb/s adapter to the others
+    within: float = 450e9
+    between: float = 50e9
+    # Share of them that large messages reach
+    share_of_rate: float = 0.8
+    gpus: int = 8
+    # Seconds of a message
+    latency_within: float = 5e-6
+    latency_between: float = 15e-6
+    # Bytes of a bucket
+    bucket: float = 25 * 2 ** 20
+
+
+def predicted(n_parameters: float, n_weights: float, tokens: float, n_gpus: int, *, bytes_a_parameter: float,
+              c: Cluster) -> tuple[float, float, float]:
+    """
+    Seconds that a step computes, that it communicates, and that it takes with the overlap of the two.
+
+    * `n_weights` are those of matrix products, 6 operations each a token
+    * `tokens` are those of a GPU
+    * `bytes_a_parameter` is what a GPU sends on the ring of an endless number of them
+    """
+    compute = 6 * n_weights * tokens / (c.peak * c.share_of_peak)
+    n_machines, n_bytes = n_gpus // c.gpus, bytes_a_parameter * n_parameters
+    n_buckets = math.ceil(4 * n_parameters / c.bucket)
+    within = n_bytes * (c.gpus - 1) / c.gpus / (c.within * c.share_of_rate)
+    # Each GPU of a machine has a slice of what its machine has summed up, and sends that to those of the others
+    between = n_bytes / c.gpus * (n_machines - 1) / n_machines / (c.between * c.share_of_rate)
+    latency = n_buckets * 2 * (math.log2(c.gpus) * c.latency_within + math.log2(n_machines) * c.latency_between)
+    communicate = within + between + latency
+    # The last bucket, and what does not fit beside the backward pass, which is two thirds of the computation
+    hidden = min(communicate * (1 - 1 / n_buckets), 2 / 3 * compute)
+    return compute, communicate, compute + communicate - hidden
+
+
+def plan():
+    """Prints the tables of `docs/scaling.md`."""
+    models = {'BERT-base': (768, 12, 12), 'BERT-large': (1024, 24, 16)}
+    c = Cluster()
+    for title, tokens_of in (('32 sequences of 512 a GPU', lambda n: 32 * 512),
+                             ('4,096 sequences of 512 in all', lambda n: 4096 * 512 / n)):
+        print(f'\n{title}\n')
+        print('| model | GPUs | sequences in all | compute, ms | communicate, ms | step, ms | efficiency | with fsdp |')
+        print('|---|---|---|---|---|---|---|---|')
+        for name, (d_model, n_layers, n_heads) in models.items():
+            conf = MLMTransformerConfigs()
+            conf._set_values({'n_src_vocab': 30_522, 'n_tgt_vocab': 30_522, 'd_model': d_model, 'n_heads': n_heads,
+                              'n_layers': n_layers, 'ffn.d_ff': 4 * d_model})
+            with silent():
+                model = conf.transformer_mlm
+            n_parameters = sum(p.numel() for p in model.parameters())
+            # Embeddings are look-ups, and only 15% of the places are predicted
+            n_weights = sum(p.numel() for p in model.encoder.parameters()) + 0.15 * 30_522 * d_model
+            for n in (8, 64, 1024):
+                tokens = tokens_of(n)
+                compute, communicate, step = predicted(n_parameters, n_weights, tokens, n, bytes_a_parameter=8, c=c)
+                *_, sliced = predicted(n_parameters, n_weights, tokens, n, bytes_a_parameter=12, c=c)
+                print(f'| {name}, {n_parameters / 1e6:.0f} M | {n:,} | {tokens * n / 512:,.0f} | {1e3 * compute:.1f} | '
+                      f'{1e3 * communicate:.1f} | {1e3 * step:.1f} | {compute / step:.0%} | {compute / sliced:.0%} |')
+    print()
+
+
+def main():
+    """Starts the ranks, or is one of them."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--sizes', nargs='+', choices=[*SIZES], default=['tiny', 'mini'])
+    parser.add_argument('--ranks', type=int, default=2)
+    parser.add_argument('--rounds', type=int, default=7)
+    parser.add_argument('--steps', type=int, default=10, help='steps of each side in a round')
+    parser.add_argument('--trace', help='a file for a trace of three steps of the main rank')
+    parser.add_argument('--plan', action='store_true', help='print the tables of docs/scaling.md')
+    arguments, values = parser.parse_known_args()
+    if arguments.plan:
+        plan()
+    elif 'RANK' in os.environ:
+        screen.silence()
+        measure(arguments, values)
+    else:
+        print(f'Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} CPUs, gloo; '
+              f'{arguments.rounds} rounds of {arguments.steps} steps, medians', flush=True)
+        sys.exit(subprocess.run([sys.executable, '-m', 'torch.distributed.run', f'--nproc_per_node={arguments.ranks}',
+                                 *sys.argv], env={'OMP_NUM_THREADS': '1', **os.environ}).returncode)
+
+
+if __name__ == '__main__':
+    main()
