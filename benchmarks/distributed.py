@@ -10,6 +10,7 @@ Of each size of `benchmarks/step.py`, in one run and taking turns, on the CPU:
 * the same batch on several ranks with one core each, as replicas and as slices; without any communication; and with
   gradients that are added up only after the backward pass. Shares are medians of those within a round;
 * the bytes that a step sends, counted where they pass, at the loopback interface of the system;
+* the memory that a save of slices takes, where they are gathered and elsewhere;
 * when in the backward pass each bucket of gradients leaves, and when it is back. `--trace` writes all of it for a
   viewer of traces (chrome://tracing, Perfetto).
 
@@ -30,7 +31,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from step import SIZES, configs, update
+from step import SIZES, configs, resident, update
 from torch import Tensor, nn
 
 from labml_mlm import MLMConfigs, MLMTransformerConfigs, screen
@@ -42,6 +43,7 @@ from labml_mlm.overrides import parse_overrides
 from labml_mlm.parallel import Alone, Replicas
 from labml_mlm.pretrained import silent
 from labml_mlm.rendezvous import Place
+from labml_mlm.state import capture
 
 
 class Mute(Ranks):
@@ -112,6 +114,17 @@ def loopback() -> int:
         return int(next(line for line in f if line.strip().startswith('lo:')).split(':')[1].split()[0])
 
 
+def memory_of_save(conf: MLMConfigs) -> tuple[float, float]:
+    """Megabytes more than before that a copy of the state takes at its peak, and how many of that it is."""
+    with open('/proc/self/clear_refs', 'w') as f:
+        # From here on the peak is counted anew
+        f.write('5')
+    before = resident()
+    tensors, _ = capture(conf)
+    n_bytes = sum(tensor.numel() * tensor.element_size() for of_file in tensors.values() for tensor in of_file.values())
+    return resident() - before, n_bytes / 1e6
+
+
 def buckets(side: Side, batch: tuple[Tensor, Tensor], n: int) -> list[tuple[float, float, float]]:
     """Of each bucket megabytes, and when it leaves and is back, as shares of the backward pass; medians."""
     events: list[list[tuple[int, float, float]]] = []
@@ -178,16 +191,19 @@ def measure(arguments: argparse.Namespace, values: list[str]):
                     found['replicas'].step(*batch)
             if us.is_main:
                 profile.export_chrome_trace(arguments.trace)
+        save = torch.tensor(memory_of_save(found['slices'].conf))
+        saves = [torch.empty(2) for _ in range(us.size)]
+        dist.all_gather(saves, save)
         of_buckets = buckets(found['replicas'], own['replicas'][0], arguments.steps)
         if us.is_main:
-            report(found, seconds, n_bytes, of_buckets, f'{size}, {us.size} ranks of '
+            report(found, seconds, n_bytes, of_buckets, saves, f'{size}, {us.size} ranks of '
                    f'{found["replicas"].n_threads} threads')
     if us.is_main:
         alone(found['one rank'], statistics.median(seconds['one rank']))
 
 
 def report(found: dict[str, Side], seconds: dict[str, list[float]], n_bytes: dict[str, list[float]],
-           of_buckets: list[tuple[float, float, float]], title: str):
+           of_buckets: list[tuple[float, float, float]], saves: list[Tensor], title: str):
     """Prints the figures of a size."""
     def share(name: str, other: str) -> float:
         return statistics.median(a / b for a, b in zip(seconds[name], seconds[other], strict=True))
@@ -201,6 +217,9 @@ def report(found: dict[str, Side], seconds: dict[str, list[float]], n_bytes: dic
         megabytes = statistics.median(n_bytes[name]) / 1e6 if communication else 0.
         print(f'{name:18}{1e3 * statistics.median(seconds[name]):10.1f}{share(name, "one rank"):13.2f}'
               f'{communication:15.1%}{megabytes:9.1f}{1e6 * megabytes / n_parameters:19.1f}')
+    (peak, state), *others = (save.tolist() for save in saves)
+    print(f'\nA save of slices takes {peak:.0f} MB at the main rank, {state:.0f} of them for the state, and '
+          f'{max(other for other, _ in others):.0f} MB elsewhere')
     print('\nBuckets of gradients, in shares of the backward pass\n')
     print(f'{"MB":>8}{"leaves at":>12}{"back at":>10}')
     for megabytes, left, back in of_buckets:

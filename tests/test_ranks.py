@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -359,6 +360,28 @@ def test_torchrun_starts_anew_and_training_goes_on(project):
     assert process.returncode == 0, err
     assert len(killed) == 2 and out.count('Going on with') == 2
     assert err.count('Another rank is gone') == 2
+    [name] = [path.name for path in project.runs if path.name != 'whole']
+    assert metrics(project, name) == metrics(project, 'whole')
+
+
+@pytest.mark.long
+def test_two_machines(project):
+    """As far as torchrun knows; and one of them loses its rank."""
+    run = [f'text_path={project.text}', *RUN, 'epochs=3', 'checkpoint_interval=10']
+    succeed(project.ranks(2, *run, env={'RUN_UUID': 'whole'}))
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        address = f'localhost:{free.getsockname()[1]}'
+    machines = [torchrun(project, '--nnodes=2', '--nproc_per_node=1', '--rdzv_backend=c10d', '--max-restarts=3',
+                         f'--rdzv_endpoint={address}', '--rdzv_id=job', project.script.name, *run) for _ in range(2)]
+    while not any(project.path.glob('logs/test/[!w]*/checkpoints/[0-9]*')):
+        time.sleep(0.05)
+        assert all(machine.poll() is None for machine in machines)
+    [pid] = workers(machines[1]).values()
+    os.kill(pid, signal.SIGKILL)
+    ends = [machine.communicate(timeout=120) for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], ends
+    assert ''.join(out for out, _ in ends).count('Going on with') == 1
     [name] = [path.name for path in project.runs if path.name != 'whole']
     assert metrics(project, name) == metrics(project, 'whole')
 
