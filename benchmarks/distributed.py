@@ -218,7 +218,7 @@ def report(found: dict[str, Side], seconds: dict[str, list[float]], n_bytes: dic
         print(f'{name:18}{1e3 * statistics.median(seconds[name]):10.1f}{share(name, "one rank"):13.2f}'
               f'{communication:15.1%}{megabytes:9.1f}{1e6 * megabytes / n_parameters:19.1f}')
     (peak, state), *others = (save.tolist() for save in saves)
-    print(f'\nA save of slices takes {peak:.0f} MB at the main rank, {state:.0f} of them for the state, and '
+    print(f'\nIn a save of slices, {state:.0f} MB, the peak of memory grows by {peak:.0f} MB at the main rank, and by '
           f'{max(other for other, _ in others):.0f} MB elsewhere')
     print('\nBuckets of gradients, in shares of the backward pass\n')
     print(f'{"MB":>8}{"leaves at":>12}{"back at":>10}')

@@ -10,19 +10,19 @@ import shutil
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from labml import experiment, lab, logger, tracker
-from labml.internal.experiment import experiment_singleton, has_experiment
+from labml import experiment, lab, logger
+from labml.internal.experiment import experiment_singleton
 from labml.internal.tracker import tracker_singleton
 from labml.logger import Text
 
-from labml_mlm import checkpoint, log_file, runs, screen
+from labml_mlm import log_file, runs, screen
 from labml_mlm.compat import set_project, tolerate_full_disk
 from labml_mlm.configs import MLMConfigs
-from labml_mlm.distributed import is_lost, job, ranks
+from labml_mlm.distributed import is_lost, ranks
+from labml_mlm.ending import interrupted, last_checkpoint, log_summary, script_path
 from labml_mlm.errors import UserError, did_you_mean
 from labml_mlm.exits import exits, leave
 from labml_mlm.files import write_atomically
@@ -30,13 +30,10 @@ from labml_mlm.interrupt import Stopped
 from labml_mlm.items import items_of
 from labml_mlm.overrides import help_text, parse_overrides
 from labml_mlm.record import defaults_of, record_of, text_of
-from labml_mlm.resume import Resumption
+from labml_mlm.resume import Resumption, note_run_of_job, run_of_job
 from labml_mlm.state import restore
 from labml_mlm.tokenizer import files_of
 from labml_mlm.tracking import App
-
-# Under what name a job keeps the uuid of its run
-_RUN_OF_JOB = 'labml_mlm/run'
 
 
 def train(conf: MLMConfigs, *, name: str, arguments: Sequence[str] | None = None):
@@ -57,14 +54,14 @@ def train(conf: MLMConfigs, *, name: str, arguments: Sequence[str] | None = None
         if {'--help', '-h'} & set(arguments):
             # Of an option that is given, the items that it has
             conf._set_values(parse_overrides(conf, [argument for argument in arguments if '=' in argument]))
-            print(f'usage: python {_script()} [name=value ...] [--resume RUN] [--help]\n\n'
+            print(f'usage: python {script_path()} [name=value ...] [--resume RUN] [--help]\n\n'
                   f'  --resume RUN\n        Go on with a run: its uuid or the beginning of it, its folder or that of a '
                   f'checkpoint, or `last`\n        for the newest\n\n'
                   f'Items, their defaults, and what they can be:\n\n{help_text(conf)}')
             return
         if not ranks().is_main:
             screen.silence()
-        with ranks().ending_together(_advice):
+        with ranks().ending_together(last_checkpoint):
             try:
                 launch = _Launch(conf, name, arguments)
             except KeyboardInterrupt:
@@ -116,16 +113,14 @@ class _Launch:
     def _find(self, name: str, run_name: str | None, values: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
         """The values and the uuid of the run, whether it is a new one or goes on."""
         folder = lab.get_experiments_path()
-        if (before := _run_of_job(folder / name)) is not None:
-            # torchrun has started all ranks anew
-            run_name = before
+        # If torchrun has started all ranks anew
+        run_name = run_of_job(folder / name) or run_name
         if run_name is not None:
             self.resumption = Resumption(folder, run_name, experiment=name)
             self.run_folder = self.resumption.run
             values = self.resumption.values(self.conf, values)
         uuid = self.run_folder.uuid if self.run_folder else os.environ.get('RUN_UUID') or experiment.generate_uuid()
-        if job() is not None:
-            job().set(_RUN_OF_JOB, uuid)
+        note_run_of_job(uuid)
         return values, uuid
 
     def _restore(self):
@@ -246,12 +241,12 @@ class _Launch:
             unwritten = _finish(status, details) or writer.lost or conf.saver.error
             with contextlib.suppress(KeyboardInterrupt):
                 if status == 'completed':
-                    _log_summary(conf)
+                    log_summary(conf)
                     logger.log(['The run is in ', (str(run.path), Text.value)])
                 app.finish(status, details)
             screen.finish()
         if status == 'interrupted':
-            _leave(128 + (conf.interrupt.signal or 2), _interrupted(conf, run))
+            _leave(128 + (conf.interrupt.signal or 2), interrupted(conf, run))
         if unwritten:
             raise OSError(f'some of the run could not be written to {run.path}: {unwritten}')
 
@@ -261,33 +256,6 @@ def _leave(code: int, message: str) -> NoReturn:
     if ranks().is_main:
         leave(code, message)
     sys.exit(code)
-
-
-def _run_of_job(folder: Path) -> str | None:
-    """The run that this job has begun before torchrun started it anew, if it has."""
-    store = job()
-    if store is None or not store.check([_RUN_OF_JOB]):
-        return None
-    uuid = store.get(_RUN_OF_JOB).decode()
-    return uuid if runs.Run(folder / uuid).record is not None else None
-
-
-def _advice() -> str:
-    """What to do about a run that lost a rank."""
-    if has_experiment():
-        run = runs.Run(experiment_singleton().run.run_path)
-        if saved := max(checkpoint.folders(run.checkpoints), default=0):
-            return f'The last checkpoint is at {saved:,} tokens. To go on: --resume {run.uuid}'
-    return 'There is no checkpoint yet'
-
-
-def _interrupted(conf: MLMConfigs, run: runs.Run) -> str:
-    tokens, saved = tracker.get_global_step(), max(checkpoint.folders(run.checkpoints), default=0)
-    message = f'Interrupted after {tokens:,} tokens. '
-    if saved != tokens:
-        error = f' ({conf.saver.error})' if conf.saver.error else ''
-        message += f'The last checkpoint is at {saved:,}{error}. ' if saved else f'There is no checkpoint yet{error}. '
-    return message + f'To go on: python {_script()} --resume {run.uuid}'
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], str | None]:
@@ -308,10 +276,6 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], str | None]:
     return overrides, name
 
 
-def _script() -> str:
-    return os.path.relpath(sys.argv[0])
-
-
 def _finish(status: str, details: str | None) -> OSError | None:
     """Ends labml's experiment. Returns what kept it from noting that down."""
     this = experiment_singleton()
@@ -322,15 +286,3 @@ def _finish(status: str, details: str | None) -> OSError | None:
         tracker_singleton().finish_loop()
         return e
     return None
-
-
-def _log_summary(conf: MLMConfigs):
-    metrics, progress = conf.valid_metrics, conf.progress
-    logger.log('')
-    result = [('Training is over', Text.meta)]
-    if metrics.loss is not None:
-        result = [('Validation loss ', Text.meta), (f'{metrics.loss:.4f}', Text.value),
-                  (', masked accuracy ', Text.meta), (f'{metrics.accuracy:.4f}', Text.value)]
-    logger.log([*result,
-                (f' after {progress.tokens:,} tokens in {progress.seconds / 60:.1f} minutes '
-                 f'({conf.throughput.mean:,.0f} tokens/s in training)', Text.meta)])

@@ -13,6 +13,7 @@ from labml.configs import BaseConfigs
 from labml.logger import Text
 
 from labml_mlm import checkpoint, log_file, runs
+from labml_mlm.distributed import job
 from labml_mlm.errors import UserError
 from labml_mlm.items import items_of
 from labml_mlm.record import (
@@ -25,6 +26,9 @@ from labml_mlm.record import (
     saved_tokenizer,
     values_of,
 )
+
+# Under what name a job keeps it
+_RUN_OF_JOB = 'labml_mlm/run'
 
 
 class Resumption:
@@ -148,3 +152,22 @@ class Resumption:
 def _may_change(conf: BaseConfigs) -> dict[str, str]:
     tables = [vars(class_).get('_may_change', {}) for class_ in reversed(type(conf).__mro__)]
     return {name: meaning for table in tables for name, meaning in table.items()}
+
+
+def note_run_of_job(uuid: str):
+    """From here on `run_of_job` knows the run, even after torchrun has started all ranks anew."""
+    if job() is not None:
+        job().set(_RUN_OF_JOB, uuid)
+
+
+def run_of_job(folder: Path) -> str | None:
+    """
+    The uuid of the run that this job of torchrun's has begun before it started all ranks anew, if it has.
+
+    * `folder` is that of the experiment
+    """
+    store = job()
+    if store is None or not store.check([_RUN_OF_JOB]):
+        return None
+    uuid = store.get(_RUN_OF_JOB).decode()
+    return uuid if runs.Run(folder / uuid).record is not None else None

@@ -11,8 +11,8 @@ ORDER = ['errors', 'exits', 'files', 'lock', 'compat', 'rendezvous', 'distribute
          'units', 'text', 'shuffle', 'data', 'packs', 'token_file', 'token_cache', 'attention', 'encoder', 'model',
          'parallel', 'engine', 'muon', 'optimizer', 'checkpoint', 'log_file', 'sample_file', 'runs', 'curves',
          'state', 'saver', 'trainer', 'screen', 'samples', 'metrics', 'delivery', 'tracking', 'text_configs',
-         'token_configs', 'mask_configs', 'items', 'overrides', 'record', 'run_configs', 'configs', 'resume',
-         'launch', 'pretrained', 'fill_mask', 'evaluate', 'app', 'commands', '__main__']
+         'token_configs', 'mask_configs', 'items', 'overrides', 'record', 'run_configs', 'configs', 'ending',
+         'resume', 'launch', 'pretrained', 'fill_mask', 'evaluate', 'app', 'commands', '__main__']
 APP = ['guard', 'store', 'transactions', 'updates', 'pages', 'server']
 PACKAGE = Path(labml_mlm.__file__).parent
 
