@@ -25,7 +25,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from labml_mlm.errors import UserError
-from labml_mlm.rendezvous import Place, meet, place_of, store_of
+from labml_mlm.rendezvous import Place, is_agents_store, meet, place_of, store_of
 
 # Until a rank that is there, but does not answer, is given up: in training, and while the main one makes tokens
 _STEP_TIMEOUT = datetime.timedelta(minutes=10)
@@ -204,23 +204,27 @@ class Ranks:
                 raise
             is_first = self._is_first_to_tell()
             if not is_lost(e):
+                self._linger()
                 raise
-            _end(f'Another rank is gone, or does not answer, and this one ends, too (rank {self.rank} of '
-                     f'{self.size}). {advice()}' if is_first else '')
+            if is_first:
+                _say(f'Another rank is gone, or does not answer, and this one ends, too (rank {self.rank} of '
+                     f'{self.size}). {advice()}')
+            self._linger()
+            _end()
 
     def _is_first_to_tell(self) -> bool:
         with _torch_is_silent():
             try:
-                number = self.store.add('labml_mlm/told', 1)
-                deadline = time.monotonic() + _LINGERING
-                # The store may end with this process, and the others have to ask it, too
-                while self.is_main and self.size - 1 > self.store.add('labml_mlm/told', 0):
-                    if time.monotonic() > deadline:
-                        break
-                    time.sleep(0.05)
-                return number == 1
+                return self.store.add('labml_mlm/told', 1) == 1
             except Exception:  # the store is gone, too
                 return self.rank <= 1
+
+    def _linger(self):
+        """Where the store ends with the main rank, that one waits until the others have asked it, too."""
+        deadline = time.monotonic() + (_LINGERING if self.is_main and not is_agents_store() else 0.)
+        with contextlib.suppress(Exception):
+            while time.monotonic() < deadline and self.store.add('labml_mlm/told', 0) < self.size - 1:
+                time.sleep(0.05)
 
 
 @contextlib.contextmanager
@@ -237,14 +241,17 @@ def _torch_is_silent() -> Iterator[None]:
         os.close(nothing)
 
 
-def _end(message: str) -> None:
+def _say(message: str):
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        print(message, file=sys.stderr, flush=True)
+
+
+def _end():
     """Ends the process with code 1, at once: what is left of a process group would wait for those that are gone."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()
-    if message:
-        with contextlib.suppress(OSError):
-            os.write(2, f'{message}\n'.encode())
     atexit.unregister(_leave)
     atexit._run_exitfuncs()
     os._exit(1)

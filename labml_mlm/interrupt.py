@@ -1,8 +1,9 @@
 """Ctrl-C, SIGTERM and a closed terminal end a run between two steps, where everything is in order."""
 import signal
 import threading
+from typing import Any
 
-from labml_mlm.distributed import ranks
+from labml_mlm.distributed import is_lost, ranks
 
 
 class Stopped(KeyboardInterrupt):
@@ -32,7 +33,10 @@ class Interrupt:
                     self._handlers[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any):
+        if error is not None and ranks().size > 1 and is_lost(error):
+            # torchrun ends all that are left, and this one has something to say before
+            return
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 

@@ -60,11 +60,15 @@ def place_of(environment: Mapping[str, str]) -> Place | None:
 
 
 def store_of(place: Place) -> Any:
+    """
+    The store that all ranks share, one of `torch.distributed`.
+
+    Raises `UserError` if there is none within `JOIN_TIMEOUT`.
+    """
     host, port = place.address
-    # torchrun has one that outlives its restarts
-    is_agents = os.environ.get('TORCHELASTIC_USE_AGENT_STORE') == 'True'
+    is_host = place.rank == 0 and not is_agents_store()
     try:
-        return dist.TCPStore(host, port, is_master=place.rank == 0 and not is_agents, wait_for_workers=False,
+        return dist.TCPStore(host, port, is_master=is_host, wait_for_workers=False,
                              timeout=datetime.timedelta(seconds=JOIN_TIMEOUT))
     except (RuntimeError, ValueError) as e:
         reason = str(e).partition('\n')[0].partition('. ')[0]
@@ -72,11 +76,18 @@ def store_of(place: Place) -> Any:
                         f'{reason}') from None
 
 
+def is_agents_store() -> bool:
+    """Is the store torchrun's, so that it outlives all ranks? Elsewhere it is the main rank's."""
+    return os.environ.get('TORCHELASTIC_USE_AGENT_STORE') == 'True'
+
+
 def meet(store: Any, place: Place) -> str:
     """
     A name for the meeting of all ranks that nobody has used before. A store that outlives a restart still has all that
     was agreed upon before it: so the main rank thinks of a name, and calls the meeting complete once every rank has
     answered to that very name; and no rank takes it for complete without its own answer being in it.
+
+    Raises `UserError` if not all have come within `JOIN_TIMEOUT`.
     """
     mine, deadline = uuid.uuid4().hex, time.monotonic() + JOIN_TIMEOUT
     if place.rank == 0:

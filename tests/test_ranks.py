@@ -346,16 +346,18 @@ def test_torchrun_starts_anew_and_training_goes_on(project):
     succeed(project.ranks(2, *run, env={'RUN_UUID': 'whole'}))
     process = torchrun(project, '--nproc_per_node=2', '--max-restarts=3', project.script.name, *run)
     saved, killed = set(), []
-    # Each of them once, whenever there is another checkpoint
+
+    def new():
+        return {path.name for path in project.path.glob('logs/test/[!w]*/checkpoints/[0-9]*')} - saved
+
+    # Each of them once, when there is a checkpoint of this life of it
     while len(killed) < 2 and process.poll() is None:
         time.sleep(0.05)
-        if new := {path.name for path in project.path.glob('logs/test/[!w]*/checkpoints/[0-9]*')} - saved:
-            saved |= new
-            pid = workers(process).get(len(killed))
-            if pid is not None and pid not in killed:
-                os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
-                time.sleep(1)
+        if new():
+            killed.append(workers(process)[len(killed)])
+            os.kill(killed[-1], signal.SIGKILL)
+            time.sleep(1)
+            saved |= new()
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert len(killed) == 2 and out.count('Going on with') == 2
