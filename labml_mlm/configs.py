@@ -5,6 +5,7 @@
 to choose from. The options are the small functions below, next to what they need.
 """
 import functools
+import inspect
 from collections.abc import Callable
 
 import torch
@@ -21,6 +22,7 @@ from labml_mlm.errors import ABOVE_ZERO, SHARE, UserError, at_least
 from labml_mlm.masking import MLM
 from labml_mlm.model import MLMTransformerConfigs, TransformerMLM
 from labml_mlm.optimizer import MLMOptimizerConfigs, MuonConfigs, has_own_schedule, learning_rate
+from labml_mlm.parallel import is_sliced
 from labml_mlm.run_configs import EXACTNESS_ENDS, RunConfigs
 from labml_mlm.runs import Run
 from labml_mlm.sample_file import Validation
@@ -95,6 +97,12 @@ class MLMConfigs(RunConfigs):
     def init(self):
         """Builds all that a run needs, so that whatever is wrong is found before it starts."""
         super().init()
+        if self.parallel.is_sharded and not any(map(is_sliced, self.model.parameters())):
+            raise UserError('parallel=fsdp: a `model` of your own has to be what `c.parallel.placed(model, c.device)` '
+                            'gives, or goes with parallel=ddp')
+        if ranks().size > 1:
+            for name in ('mlm', 'valid_mlm'):
+                _check_shares(name, getattr(self, name))
         _ = self.scheduler, self.mlm, self.valid_mlm, self.engine, self.grad_norm_clip, self.is_padded
         _ = self.masking_schedule, self.seq_len_schedule
         if self.seq_len > self.model.max_seq_len:
@@ -116,8 +124,9 @@ class MLMConfigs(RunConfigs):
         batch = Batch.of(batch, padding_token=self.padding_token, is_padded=self.is_padded).of_rank(ranks())
         n_tokens = batch.n_tokens
         x, key_padding, document, columns, _ = batch.to(self.device)
+        shared = [] if columns is None else [columns]
         if not self.mode.is_train:
-            self.valid_metrics.add(self.engine.forward(*self.valid_mlm(x, columns), key_padding, document))
+            self.valid_metrics.add(self.engine.forward(*self.valid_mlm(x, *shared), key_padding, document))
             return
 
         if self.masking_schedule is not None:
@@ -126,7 +135,7 @@ class MLMConfigs(RunConfigs):
             tracker.add('masking_prob', self.mlm.masking_prob)
         if self.seq_len_schedule:
             tracker.add('seq_len', len(x))
-        output = self.engine.forward_backward(*self.mlm(x, columns), key_padding, document)
+        output = self.engine.forward_backward(*self.mlm(x, *shared), key_padding, document)
         tracker.add_global_step(n_tokens)
         self.step_metrics.add({'loss.': output.loss, 'accuracy.': output.n_correct / output.n_masked.clamp(min=1)})
         if key_padding is not None:
@@ -151,6 +160,14 @@ class MLMConfigs(RunConfigs):
                     Validation(self.progress.tokens, valid.loss, valid.accuracy, samples))
             except OSError as e:
                 logger.log(f'Cannot keep the samples: {e}. The run goes on', Text.warning)
+
+
+def _check_shares(name: str, mlm: Callable):
+    try:
+        inspect.signature(mlm).bind(None, None)
+    except TypeError:
+        raise UserError(f'`{name}` is called with `(x, columns)` where several ranks share a batch, as `MLM` is, and '
+                        f'this one takes `x` alone') from None
 
 
 @option(MLMConfigs.transformer, 'mlm')

@@ -15,6 +15,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,13 +26,15 @@ import torch.distributed as dist
 from torch import Tensor
 
 from labml_mlm.errors import UserError
-from labml_mlm.rendezvous import Place, is_agents_store, meet, place_of, store_of
+from labml_mlm.rendezvous import Place, is_agents_store, meet, place_of, store_of, torch_is_silent
 
 # Until a rank that is there, but does not answer, is given up: in training, and while the main one makes tokens
 _STEP_TIMEOUT = datetime.timedelta(minutes=10)
 _PATIENCE = datetime.timedelta(hours=2)
 # For which the main rank waits for what others have to say of an error
 _LINGERING = 2.
+# For which the others wait for what the main rank has to say
+_ENDING = 0.5
 # What torch's engines say when the other end is gone; most of it are plain errors at run time
 _LOST = 'gloo', 'NCCL', 'Connection closed', 'Connection reset', 'Broken pipe', 'ProcessGroup', 'Timed out'
 
@@ -137,7 +140,9 @@ class Ranks:
         try:
             yield
         except Exception as e:
-            if self.size == 1 or is_lost(e) or e is self._agreed:
+            # It may be told in other words by now
+            is_agreed = self._agreed is not None and self._agreed in (e, e.__context__)
+            if self.size == 1 or is_lost(e) or is_agreed:
                 raise
             error = e
         self.check(error)
@@ -151,6 +156,8 @@ class Ranks:
             return
         is_known = isinstance(error, UserError | OSError)
         if not self.is_main and (is_known or error is None or errors[0]):
+            # torchrun ends the main rank as soon as this one has ended, and it has something to say before
+            time.sleep(_ENDING)
             raise SystemExit(2)
         if error is None:
             rank = next(i for i, text in enumerate(errors) if text)
@@ -174,15 +181,17 @@ class Ranks:
         """Raises `UserError` at all ranks if they do not have the same, and names the first difference."""
         if self.size == 1:
             return
-        text = json.dumps(what, sort_keys=True, default=str)
+        as_text = functools.partial(json.dumps, sort_keys=True, default=str)
+        text = as_text(what)
         if len(set(self._gather(hashlib.sha256(text.encode()).hexdigest()))) == 1:
             return
-        all_of_them = [json.loads(other) for other in self._gather(text)]
+        texts = self._gather(text)
         with self.together():
             if self.is_main:
-                main = all_of_them[0]
-                rank, other = next((i, other) for i, other in enumerate(all_of_them) if other != main)
-                name = next(name for name in sorted({*main, *other}) if main.get(name) != other.get(name))
+                rank = next(i for i, other in enumerate(texts) if other != text)
+                main, other = what, json.loads(texts[rank])
+                name = next(name for name in sorted({*main, *other})
+                            if (name in main) != (name in other) or as_text(main[name]) != as_text(other[name]))
                 raise UserError(f'rank {rank} of {self.size} was started with {_value(name, other)}, and the main rank '
                                 f'with {_value(name, main)}: all have to be started alike')
 
@@ -207,17 +216,18 @@ class Ranks:
                 self._linger()
                 raise
             if is_first:
+                reason = re.sub(r'^\[\S*\] ', '', str(e)).partition('\n')[0].partition('. ')[0]
                 _say(f'Another rank is gone, or does not answer, and this one ends, too (rank {self.rank} of '
-                     f'{self.size}). {advice()}')
+                     f'{self.size}: {reason}). {advice()}'.rstrip())
             self._linger()
             _end()
 
     def _is_first_to_tell(self) -> bool:
-        with _torch_is_silent():
+        with torch_is_silent():
             try:
                 return self.store.add('labml_mlm/told', 1) == 1
             except Exception:  # the store is gone, too
-                return self.rank <= 1
+                return self.rank == 1 or self.local_rank == 0
 
     def _linger(self):
         """Where the store ends with the main rank, that one waits until the others have asked it, too."""
@@ -225,20 +235,6 @@ class Ranks:
         with contextlib.suppress(Exception):
             while time.monotonic() < deadline and self.store.add('labml_mlm/told', 0) < self.size - 1:
                 time.sleep(0.05)
-
-
-@contextlib.contextmanager
-def _torch_is_silent() -> Iterator[None]:
-    """Within it nothing goes to stderr: torch prints stack traces of its own there."""
-    sys.stderr.flush()
-    stderr, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(nothing)
 
 
 def _say(message: str):
@@ -267,15 +263,12 @@ def ranks() -> Ranks:
     place = place_of(os.environ)
     if place is None or place.address is None:
         return Ranks(place)
-    store = store_of(place)
     if place.size == 1:
-        return Ranks(place, store=store)
+        return Ranks(place, store=store_of(place) if is_agents_store() else None)
+    store = store_of(place)
     store = dist.PrefixStore(meet(store, place), store)
-    is_cuda = torch.cuda.is_available()
-    if is_cuda and place.local_rank < torch.cuda.device_count():
-        torch.cuda.set_device(place.local_rank)
-    dist.init_process_group('cpu:gloo,cuda:nccl' if is_cuda else 'gloo', store=store, rank=place.rank,
-                            world_size=place.size, timeout=_STEP_TIMEOUT)
+    dist.init_process_group('cpu:gloo,cuda:nccl' if torch.cuda.is_available() else 'gloo', store=store,
+                            rank=place.rank, world_size=place.size, timeout=_STEP_TIMEOUT)
     atexit.register(_leave)
     return Ranks(place, store=store, patient=dist.new_group(timeout=_PATIENCE, backend='gloo'))
 

@@ -26,6 +26,9 @@ def last_checkpoint() -> str:
     """After another rank is gone."""
     if has_experiment():
         run = Run(experiment_singleton().run.run_path)
+        if not run.path.exists():
+            # It is on another machine
+            return ''
         if saved := max(checkpoint.folders(run.checkpoints), default=0):
             return f'The last checkpoint is at {saved:,} tokens. {_to_go_on(run)}'
     return 'There is no checkpoint yet'

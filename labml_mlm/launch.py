@@ -54,6 +54,8 @@ def train(conf: MLMConfigs, *, name: str, arguments: Sequence[str] | None = None
         if {'--help', '-h'} & set(arguments):
             # Of an option that is given, the items that it has
             conf._set_values(parse_overrides(conf, [argument for argument in arguments if '=' in argument]))
+            if os.environ.get('RANK', '0') != '0':
+                return
             print(f'usage: python {script_path()} [name=value ...] [--resume RUN] [--help]\n\n'
                   f'  --resume RUN\n        Go on with a run: its uuid or the beginning of it, its folder or that of a '
                   f'checkpoint, or `last`\n        for the newest\n\n'
@@ -87,6 +89,8 @@ class _Launch:
             script = set_project()
             arguments, run_name = _split(arguments)
             values = parse_overrides(conf, arguments)
+            if ranks().size > 1 and 'device.cuda_device' in values:
+                raise UserError('device.cuda_device: of several ranks each has a GPU of its own')
         ranks().check_same({**defaults_of(conf), **values, '--resume': run_name, 'torch': torch.__version__})
         try:
             with ranks().together():
@@ -114,25 +118,35 @@ class _Launch:
         """The values and the uuid of the run, whether it is a new one or goes on."""
         folder = lab.get_experiments_path()
         # If torchrun has started all ranks anew
-        run_name = run_of_job(folder / name) or run_name
+        before = run_of_job(folder / name)
+        run_name = before or run_name
         if run_name is not None:
-            self.resumption = Resumption(folder, run_name, experiment=name)
+            self.resumption = Resumption(folder, run_name, experiment=name, is_restarted=before is not None)
             self.run_folder = self.resumption.run
             values = self.resumption.values(self.conf, values)
+            if ranks().size > 1:
+                # Of one process
+                values.pop('device.cuda_device', None)
         uuid = self.run_folder.uuid if self.run_folder else os.environ.get('RUN_UUID') or experiment.generate_uuid()
-        note_run_of_job(uuid)
         return values, uuid
 
     def _restore(self):
         """Puts the state of a run that goes on into what was built."""
         if not self.is_resumed:
             return
+        checkpoint = tensors = None
         with ranks().together():
             if self.resumption:
                 self.resumption.find_checkpoint(self.conf)
-        if ranks().of_main(self.resumption and self.resumption.checkpoint is not None):
-            with ranks().together():
-                restore(self.conf, self.resumption and self.resumption.checkpoint)
+                checkpoint = self.resumption.checkpoint
+                tensors = checkpoint and {name: checkpoint.tensors(name) for name in ('model', 'optimizer')}
+        if not ranks().of_main(checkpoint is not None):
+            return
+        try:
+            restore(self.conf, checkpoint, tensors)
+        except UserError as e:
+            # The same at all ranks
+            _leave(2, str(e))
 
     def _build(self):
         # labml shows all configs anew at each item that is computed: to nobody, so far
@@ -198,6 +212,7 @@ class _Launch:
                 self._check_new()
             # All that it takes to go on, before the first step
             folder.record = record
+            note_run_of_job(folder.uuid)
             for name, text in files_of(conf._get_computed('tokenizer')).items():
                 write_atomically(folder.path / name, text.encode())
             this.start(global_step=conf.progress.tokens)

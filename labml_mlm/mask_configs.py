@@ -65,6 +65,8 @@ def _own_gpu(conf: DeviceConfigs) -> int:
     if conf.use_cuda and 0 < n <= number:
         raise UserError(f'this machine has fewer GPUs, {n}, than torchrun has started processes on it: '
                         f'--nproc_per_node={n} would do, and so would device=cpu')
+    if conf.use_cuda and n:
+        torch.cuda.set_device(number)
     return number
 
 

@@ -99,8 +99,8 @@ def saved_tokenizer(saved: dict, folder: Path) -> Tokenizer:
 
 def differing_versions(conf: BaseConfigs, record: dict) -> list[str]:
     """What is another one now than when the run was started, and may change a last bit."""
-    return [f'{name} {record["versions"].get(name)} → {now}' for name, now in _versions(conf).items()
-            if record['versions'].get(name) != now]
+    before = {'ranks': 1, **record['versions']}
+    return [f'{name} {before.get(name)} → {now}' for name, now in _versions(conf).items() if before.get(name) != now]
 
 
 def absolute(path: str) -> str:

@@ -4,11 +4,13 @@
 torchrun tells each process that it starts, by its environment, which one it is and where a store is that all of them
 share. It starts them anew when one has failed, and the store is still that of before.
 """
+import contextlib
 import datetime
 import os
+import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch.distributed as dist
@@ -101,13 +103,32 @@ def meet(store: Any, place: Place) -> str:
         store.set(f'labml_mlm/{mine}', b''.join(map(store.get, answers)))
         return mine
     while time.monotonic() < deadline:
-        if store.check(['labml_mlm/meeting']):
-            meeting = store.get('labml_mlm/meeting').decode()
-            store.set(f'labml_mlm/{meeting}/{place.rank}', mine)
-            if store.check([f'labml_mlm/{meeting}']) and mine in store.get(f'labml_mlm/{meeting}').decode():
-                return meeting
+        try:
+            with torch_is_silent():
+                if store.check(['labml_mlm/meeting']):
+                    meeting = store.get('labml_mlm/meeting').decode()
+                    store.set(f'labml_mlm/{meeting}/{place.rank}', mine)
+                    if store.check([f'labml_mlm/{meeting}']) and mine in store.get(f'labml_mlm/{meeting}').decode():
+                        return meeting
+        except dist.DistError:
+            # It was the main rank's, which has said why it has ended
+            raise SystemExit(2) from None
         time.sleep(0.05)
     raise UserError(f'rank {place.rank} of {place.size} has waited {JOIN_TIMEOUT:g} s for all others')
+
+
+@contextlib.contextmanager
+def torch_is_silent() -> Iterator[None]:
+    """Within it nothing goes to stderr: torch prints stack traces of its own there."""
+    sys.stderr.flush()
+    stderr, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nothing)
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:

@@ -38,12 +38,14 @@ class Resumption:
     * `logs` is labml's folder of experiments
     * `name` is a run as `runs.find` has it
     * `experiment` is that of the script
+    * `is_restarted`: does the job that has begun it go on? It may begin again then, if it has no checkpoint
 
     It is this process's until `run.unlock()`. Raises `UserError` if there is no such run, if it is none of this project
     and script, if it was not noted down, and if another process trains it.
     """
 
-    def __init__(self, logs: Path, name: str, *, experiment: str):
+    def __init__(self, logs: Path, name: str, *, experiment: str, is_restarted: bool = False):
+        self.is_restarted = is_restarted
         self.run, self._path = runs.find(logs, name, experiment=experiment)
         self.checkpoint: checkpoint.Checkpoint | None = None
         self.changes: list[str] = []
@@ -102,7 +104,7 @@ class Resumption:
                 raise UserError(f'no checkpoint of the run {self.run.uuid} can be used: {"; ".join(wrong)}')
             for message in wrong:
                 logger.log(f'{message}. The checkpoint before it is used', Text.warning)
-        if self.checkpoint is None and log_file.summary(self.run.log).loss is not None:
+        if self.checkpoint is None and not self.is_restarted and log_file.summary(self.run.log).loss is not None:
             raise UserError(f'the run {self.run.uuid} has metrics of a validation, and no checkpoint to go on from: '
                             f'{self.run.checkpoints} is empty. A new run would begin again')
 
@@ -165,9 +167,14 @@ def run_of_job(folder: Path) -> str | None:
     The uuid of the run that this job of torchrun's has begun before it started all ranks anew, if it has.
 
     * `folder` is that of the experiment
+
+    Raises `UserError` if it is not there.
     """
     store = job()
     if store is None or not store.check([_RUN_OF_JOB]):
         return None
     uuid = store.get(_RUN_OF_JOB).decode()
-    return uuid if runs.Run(folder / uuid).record is not None else None
+    if runs.Run(folder / uuid).record is None:
+        raise UserError(f'the run {uuid}, which this job has begun, is not in {folder}: to start anew on another '
+                        'machine takes a folder that all of them share')
+    return uuid

@@ -20,7 +20,7 @@ from labml_mlm.metrics import StepMetrics, Throughput, ValidMetrics
 from labml_mlm.parallel import Alone, Replicas, Shards
 from labml_mlm.record import record_of
 from labml_mlm.saver import Saver
-from labml_mlm.state import Progress
+from labml_mlm.state import Progress, rng_state, set_rng_state
 from labml_mlm.trainer import InterruptibleTrainer, ResumableTrainer
 
 EXACTNESS_ENDS = 'steps from here on are not those of a run that never stopped'
@@ -96,6 +96,9 @@ class RunConfigs(MaskConfigs):
             self.init()
         if not self.saver.about and has_experiment() and ranks().is_main:
             self.saver.about = {'configs': record_of(self, experiment=experiment_singleton().run.name)}
+        # A loader of somebody's own may draw from any generator, and has to give all ranks the same
+        if ranks().size > 1:
+            set_rng_state(ranks().of_main(rng_state()))
         self.progress.start()
         with self.interrupt:
             tracker.set_global_step(self.progress.tokens)

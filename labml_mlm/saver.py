@@ -77,7 +77,8 @@ class Saver:
         try:
             tensors, document = capture(c)
         except Exception as e:  # whatever it is, the run is worth more
-            if is_lost(e):
+            if is_lost(e) or self.is_sharded:
+                # The others wait for this rank
                 raise
             self.error = e
             return

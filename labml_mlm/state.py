@@ -126,13 +126,17 @@ def capture(c: Any) -> tuple[dict[str, dict[str, Tensor]], dict]:
     }
 
 
-def restore(c: Any, checkpoint: Checkpoint | None):
+def restore(c: Any, checkpoint: Checkpoint | None, tensors: dict[str, dict[str, Tensor]] | None = None):
     """
     Puts the state in a checkpoint into configs that were built. Of several ranks the main one has the checkpoint, and
-    gives the others what they need of it; they have `None`.
+    gives the others what they need of it; they have `None`. `tensors` are its tensors by file, if they
+    are read already.
 
     Raises `UserError` if it does not fit.
     """
+    files = ('model', 'optimizer')
+    if checkpoint is not None and tensors is None:
+        tensors = {name: checkpoint.tensors(name) for name in files}
     path, saved = ranks().of_main(checkpoint and (checkpoint.path, checkpoint.document))
     # The first, as the learning rate depends on it
     c.progress.load_state_dict(saved['progress'])
@@ -143,8 +147,8 @@ def restore(c: Any, checkpoint: Checkpoint | None):
         number = rest.partition('.')[0]
         return parameters[int(number)] if kind == 'state' and number.isdecimal() else None
 
-    tensors = {name: _FromMain(checkpoint and checkpoint.tensors(name), target)
-               for name, target in (('model', weights.get), ('optimizer', parameter_of))}
+    tensors = {name: _FromMain(tensors and tensors[name], target)
+               for name, target in zip(files, (weights.get, parameter_of), strict=True)}
     try:
         c.model.load_state_dict(unpack(saved['model'], tensors['model']))
     except RuntimeError as e:

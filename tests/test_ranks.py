@@ -298,6 +298,111 @@ def test_a_rank_that_does_not_come(project):
     assert 'rank 1 of 2 finds nobody at MASTER_ADDR=localhost MASTER_PORT=29871' in result.stderr
 
 
+def test_ranks_of_which_one_does_not_come(project):
+    """The main one tells of it, and the other that is there ends, too."""
+    project.script.write_text('import os\nfrom labml_mlm import MLMConfigs, rendezvous, train\n\n'
+                              'rendezvous.JOIN_TIMEOUT = 2 if os.environ["RANK"] == "0" else 20\n'
+                              'if os.environ["RANK"] != "2":\n    train(MLMConfigs(), name="test")\n')
+    main, other, _ = project.ranks(3, *RUN).wait()
+    assert (main.returncode, main.stderr) == (2, 'of 3 ranks, 1 did not come within 2 s: 2\n')
+    assert (other.returncode, other.stdout, other.stderr) == (2, '', '')
+
+
+OWN = '''
+import sys
+from labml.configs import option
+from labml_mlm import MLM, MLMConfigs, train
+
+
+class Own(MLM):
+    def __call__(self, x):
+        return super().__call__(x)
+
+
+class Configs(MLMConfigs):
+    folder: str
+
+
+@option(Configs.mlm, 'own')
+def own_mlm(c: Configs):
+    return Own(padding_token=0, mask_token=4, no_mask_tokens=[], n_tokens=c.n_tokens)
+
+
+@option(Configs.model, 'own')
+def own_model(c: Configs):
+    return c.transformer.transformer_mlm.to(c.device)
+
+
+@option(Configs.text, 'own')
+def own_text(c: Configs):
+    return open(c.folder + '/text.txt').read()
+
+
+train(Configs(), name='test')
+'''
+
+
+def test_parts_of_ones_own_that_know_of_no_ranks(project):
+    project.script.write_text(OWN)
+    run = [f'text_path={project.text}', *RUN]
+    assert project.run(*run, 'mlm=own', 'model=own').returncode == 0
+    assert fail(project.ranks(2, *run, 'mlm=own')) == (
+        '`mlm` is called with `(x, columns)` where several ranks share a batch, as `MLM` is, and this one takes `x` alone')
+    assert 'parallel=fsdp: a `model` of your own' in fail(project.ranks(2, *run, 'model=own', 'parallel=fsdp'))
+    # What labml says of an item without value is told in other words
+    assert fail(project.ranks(2, *RUN, 'text=own')) == '`folder` has no value: give folder=VALUE'
+
+
+FULL = '''
+import os
+from labml_mlm import MLMConfigs, parallel, state, train
+
+gathered, whole = [], parallel.whole
+
+
+def failing(tensor):
+    gathered.append(tensor)
+    if len(gathered) > 30 and os.environ['RANK'] == '0':
+        raise MemoryError('no memory')
+    return whole(tensor)
+
+
+state.whole = failing
+train(MLMConfigs(), name='test')
+'''
+
+
+def test_no_memory_for_a_save_of_slices(project):
+    """It ends all of them, as the others wait in the middle of it."""
+    project.script.write_text(FULL)
+    main, other = project.ranks(2, f'text_path={project.text}', *RUN, 'parallel=fsdp').wait()
+    assert (main.returncode, other.returncode) == (1, 1)
+    assert main.stderr.endswith('MemoryError: no memory\n') and other.stderr == ''
+
+
+UNREADABLE = '''
+from labml_mlm import MLMConfigs, train
+from labml_mlm.checkpoint import Checkpoint
+
+
+def tensors(self, name):
+    raise OSError(28, 'No space left on device', str(self.path))
+
+
+Checkpoint.tensors = tensors
+train(MLMConfigs(), name='test')
+'''
+
+
+def test_a_checkpoint_that_the_main_rank_cannot_read(project):
+    run = [f'text_path={project.text}', *RUN]
+    succeed(project.ranks(2, *run, env={'RUN_UUID': 'whole'}))
+    project.script.write_text(UNREADABLE)
+    main, other = project.ranks(2, '--resume', 'whole', 'epochs=2').wait()
+    assert (main.returncode, other.returncode) == (1, 2)
+    assert main.stderr.startswith('No space left on device') and other.stderr == ''
+
+
 BROKEN = '''
 import os
 from labml_mlm import MLMConfigs, train
@@ -364,6 +469,46 @@ def test_torchrun_starts_anew_and_training_goes_on(project):
     assert err.count('Another rank is gone') == 2
     [name] = [path.name for path in project.runs if path.name != 'whole']
     assert metrics(project, name) == metrics(project, 'whole')
+
+
+KILLED = '''
+import os
+import signal
+from labml_mlm import MLMConfigs, checkpoint, train
+
+write = checkpoint.write
+
+
+def killed(*arguments, **options):
+    if os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(*arguments, **options)
+
+
+checkpoint.write = killed
+train(MLMConfigs(), name='test')
+'''
+
+
+@pytest.mark.long
+def test_torchrun_starts_anew_what_has_no_checkpoint_yet(project):
+    """The main rank is killed while the first one is written, and the metrics of a validation are there already."""
+    run = [f'text_path={project.text}', *RUN, 'checkpoint_interval=none']
+    succeed(project.ranks(2, *run, env={'RUN_UUID': 'whole'}))
+    project.script.write_text(KILLED)
+    process = torchrun(project, '--nproc_per_node=2', '--max-restarts=1', project.script.name, *run, RUN_UUID='stopped')
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert 'Going on with stopped from the beginning' in out
+    assert metrics(project, 'stopped') == metrics(project, 'whole')
+
+
+@pytest.mark.long
+def test_what_is_wrong_is_told_before_torchrun_ends_all(project):
+    process = torchrun(project, '--nproc_per_node=3', project.script.name, f'text_path={project.text}', *RUN)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert err.count('batch_size=8 is that of all 3 ranks together') == 1
 
 
 @pytest.mark.long
