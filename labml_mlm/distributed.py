@@ -213,7 +213,6 @@ class Ranks:
                 raise
             is_first = self._is_first_to_tell()
             if not is_lost(e):
-                self._linger()
                 raise
             if is_first:
                 reason = re.sub(r'^\[\S*\] ', '', str(e)).partition('\n')[0].partition('. ')[0]
@@ -233,7 +232,7 @@ class Ranks:
         """Where the store ends with the main rank, that one waits until the others have asked it, too."""
         deadline = time.monotonic() + (_LINGERING if self.is_main and not is_agents_store() else 0.)
         with contextlib.suppress(Exception):
-            while time.monotonic() < deadline and self.store.add('labml_mlm/told', 0) < self.size - 1:
+            while time.monotonic() < deadline and self.store.add('labml_mlm/told', 0) < self.size:
                 time.sleep(0.05)
 
 
