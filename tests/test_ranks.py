@@ -40,8 +40,8 @@ def assert_alike(one: dict, other: dict, tolerance: float):
 
 def succeed(job):
     """All ranks have ended well, and one has told of it."""
-    main, *others = job.wait()
-    assert main.returncode == 0, main.stderr
+    main, *others = job.wait(200)
+    assert main.returncode == 0, [(result.returncode, result.stderr) for result in (main, *others)]
     for other in others:
         assert (other.returncode, other.stdout, other.stderr) == (0, '', '')
     return main
