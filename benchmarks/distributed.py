@@ -2,7 +2,6 @@
 # What several ranks cost
 
     python benchmarks/distributed.py [--sizes tiny mini] [--ranks 2] [--rounds 7] [--steps 10] [--trace FILE]
-    python benchmarks/distributed.py --plan
 
 Of each size of `benchmarks/step.py`, in one run and taking turns, on the CPU:
 
@@ -14,8 +13,7 @@ Of each size of `benchmarks/step.py`, in one run and taking turns, on the CPU:
 * when in the backward pass each bucket of gradients leaves, and when it is back. `--trace` writes all of it for a
   viewer of traces (chrome://tracing, Perfetto).
 
-Last comes what a run of one process pays for that there could be others. `--plan` prints the tables of
-`docs/scaling.md`.
+Last comes what a run of one process pays for that there could be others.
 """
 import argparse
 import contextlib
@@ -34,14 +32,13 @@ import torch.distributed as dist
 from step import SIZES, configs, resident, update
 from torch import Tensor, nn
 
-from labml_mlm import MLMConfigs, MLMTransformerConfigs, screen
+from labml_mlm import MLMConfigs, screen
 from labml_mlm.data import TrainLoader
 from labml_mlm.distributed import ALONE, Ranks, ranks
 from labml_mlm.engine import Engine
 from labml_mlm.masking import Columns
 from labml_mlm.overrides import parse_overrides
 from labml_mlm.parallel import Alone, Replicas
-from labml_mlm.pretrained import silent
 from labml_mlm.rendezvous import Place
 from labml_mlm.state import capture
 
@@ -246,73 +243,6 @@ def alone(side: Side, step: float):
     print(f'\nA run of one process pays {1e6 * each:.1f} µs a step for all of this, {each / step:.4%} of a step\n')
 
 
-class Cluster(NamedTuple):
-    """What the plan takes for granted; published figures of NVIDIA's DGX H100."""
-    # Operations a second, dense, bf16, and the share of them that training reaches
-    peak: float = 989e12
-    share_of_peak: float = 0.4
-    # Bytes a second of a GPU, each direction: NVLink 4 within a machine, and a 400 Gb/s adapter to the others
-    within: float = 450e9
-    between: float = 50e9
-    # Share of them that large messages reach
-    share_of_rate: float = 0.8
-    gpus: int = 8
-    # Seconds of a message
-    latency_within: float = 5e-6
-    latency_between: float = 15e-6
-    # Bytes of a bucket
-    bucket: float = 25 * 2 ** 20
-
-
-def predicted(n_parameters: float, n_weights: float, tokens: float, n_gpus: int, *, bytes_a_parameter: float,
-              c: Cluster) -> tuple[float, float, float]:
-    """
-    Seconds that a step computes, that it communicates, and that it takes with the overlap of the two.
-
-    * `n_weights` are those of matrix products, 6 operations each a token
-    * `tokens` are those of a GPU
-    * `bytes_a_parameter` is what a GPU sends on the ring of an endless number of them
-    """
-    compute = 6 * n_weights * tokens / (c.peak * c.share_of_peak)
-    n_machines, n_bytes = n_gpus // c.gpus, bytes_a_parameter * n_parameters
-    n_buckets = math.ceil(4 * n_parameters / c.bucket)
-    within = n_bytes * (c.gpus - 1) / c.gpus / (c.within * c.share_of_rate)
-    # Each GPU of a machine has a slice of what its machine has summed up, and sends that to those of the others
-    between = n_bytes / c.gpus * (n_machines - 1) / n_machines / (c.between * c.share_of_rate)
-    latency = n_buckets * 2 * (math.log2(c.gpus) * c.latency_within + math.log2(n_machines) * c.latency_between)
-    communicate = within + between + latency
-    # The last bucket, and what does not fit beside the backward pass, which is two thirds of the computation
-    hidden = min(communicate * (1 - 1 / n_buckets), 2 / 3 * compute)
-    return compute, communicate, compute + communicate - hidden
-
-
-def plan():
-    """Prints the tables of `docs/scaling.md`."""
-    models = {'BERT-base': (768, 12, 12), 'BERT-large': (1024, 24, 16)}
-    c = Cluster()
-    for title, tokens_of in (('32 sequences of 512 a GPU', lambda n: 32 * 512),
-                             ('4,096 sequences of 512 in all', lambda n: 4096 * 512 / n)):
-        print(f'\n{title}\n')
-        print('| model | GPUs | sequences in all | compute, ms | communicate, ms | step, ms | efficiency | with fsdp |')
-        print('|---|---|---|---|---|---|---|---|')
-        for name, (d_model, n_layers, n_heads) in models.items():
-            conf = MLMTransformerConfigs()
-            conf._set_values({'n_src_vocab': 30_522, 'n_tgt_vocab': 30_522, 'd_model': d_model, 'n_heads': n_heads,
-                              'n_layers': n_layers, 'ffn.d_ff': 4 * d_model})
-            with silent():
-                model = conf.transformer_mlm
-            n_parameters = sum(p.numel() for p in model.parameters())
-            # Embeddings are look-ups, and only 15% of the places are predicted
-            n_weights = sum(p.numel() for p in model.encoder.parameters()) + 0.15 * 30_522 * d_model
-            for n in (8, 64, 1024):
-                tokens = tokens_of(n)
-                compute, communicate, step = predicted(n_parameters, n_weights, tokens, n, bytes_a_parameter=8, c=c)
-                *_, sliced = predicted(n_parameters, n_weights, tokens, n, bytes_a_parameter=12, c=c)
-                print(f'| {name}, {n_parameters / 1e6:.0f} M | {n:,} | {tokens * n / 512:,.0f} | {1e3 * compute:.1f} | '
-                      f'{1e3 * communicate:.1f} | {1e3 * step:.1f} | {compute / step:.0%} | {compute / sliced:.0%} |')
-    print()
-
-
 def main():
     """Starts the ranks, or is one of them."""
     parser = argparse.ArgumentParser()
@@ -321,11 +251,8 @@ def main():
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--steps', type=int, default=10, help='steps of each side in a round')
     parser.add_argument('--trace', help='a file for a trace of three steps of the main rank')
-    parser.add_argument('--plan', action='store_true', help='print the tables of docs/scaling.md')
     arguments, values = parser.parse_known_args()
-    if arguments.plan:
-        plan()
-    elif 'RANK' in os.environ:
+    if 'RANK' in os.environ:
         screen.silence()
         measure(arguments, values)
     else:

@@ -15,8 +15,6 @@ import functools
 import hashlib
 import json
 import os
-import re
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -26,17 +24,15 @@ import torch.distributed as dist
 from torch import Tensor
 
 from labml_mlm.errors import UserError
-from labml_mlm.rendezvous import Place, is_agents_store, meet, place_of, store_of, torch_is_silent
+from labml_mlm.exits import said_of
+from labml_mlm.lost import is_lost, leave_group
+from labml_mlm.rendezvous import Place, is_agents_store, meet, place_of, store_of
 
 # Until a rank that is there, but does not answer, is given up: in training, and while the main one makes tokens
 _STEP_TIMEOUT = datetime.timedelta(minutes=10)
 _PATIENCE = datetime.timedelta(hours=2)
-# For which the main rank waits for what others have to say of an error
-_LINGERING = 2.
 # For which the others wait for what the main rank has to say
 _ENDING = 0.5
-# What torch's engines say when the other end is gone; most of it are plain errors at run time
-_LOST = 'gloo', 'NCCL', 'Connection closed', 'Connection reset', 'Broken pipe', 'ProcessGroup', 'Timed out'
 
 
 class Ranks:
@@ -151,7 +147,7 @@ class Ranks:
         """Has there been an error at any rank? The end of `together`, or a look at the others in its midst."""
         if self.size == 1:
             return
-        errors = self._gather(None if error is None else _said(error))
+        errors = self._gather(None if error is None else _text_of(error))
         if not any(errors):
             return
         is_known = isinstance(error, UserError | OSError)
@@ -200,58 +196,6 @@ class Ranks:
         dist.all_gather_object(values, value, group=self._patient)
         return values
 
-    @contextlib.contextmanager
-    def ending_together(self, advice: Callable[[], str]) -> Iterator[None]:
-        """
-        Within it, a rank that is gone ends this process with code 1, and one of those that are left says so, with
-        `advice`. Any other error is for the rank where it occurs to tell.
-        """
-        try:
-            yield
-        except Exception as e:
-            if self.size == 1:
-                raise
-            is_first = self._is_first_to_tell()
-            if not is_lost(e):
-                raise
-            if is_first:
-                reason = re.sub(r'^\[\S*\] ', '', str(e)).partition('\n')[0].partition('. ')[0]
-                _say(f'Another rank is gone, or does not answer, and this one ends, too (rank {self.rank} of '
-                     f'{self.size}: {reason}). {advice()}'.rstrip())
-            self._linger()
-            _end()
-
-    def _is_first_to_tell(self) -> bool:
-        with torch_is_silent():
-            try:
-                return self.store.add('labml_mlm/told', 1) == 1
-            except Exception:  # the store is gone, too
-                return self.rank == 1 or self.local_rank == 0
-
-    def _linger(self):
-        """Where the store ends with the main rank, that one waits until the others have asked it, too."""
-        deadline = time.monotonic() + (_LINGERING if self.is_main and not is_agents_store() else 0.)
-        with contextlib.suppress(Exception):
-            while time.monotonic() < deadline and self.store.add('labml_mlm/told', 0) < self.size:
-                time.sleep(0.05)
-
-
-def _say(message: str):
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
-        print(message, file=sys.stderr, flush=True)
-
-
-def _end():
-    """Ends the process with code 1, at once: what is left of a process group would wait for those that are gone."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):
-            stream.flush()
-    atexit.unregister(_leave)
-    atexit._run_exitfuncs()
-    os._exit(1)
-
-
 @functools.cache
 def ranks() -> Ranks:
     """
@@ -268,7 +212,7 @@ def ranks() -> Ranks:
     store = dist.PrefixStore(meet(store, place), store)
     dist.init_process_group('cpu:gloo,cuda:nccl' if torch.cuda.is_available() else 'gloo', store=store,
                             rank=place.rank, world_size=place.size, timeout=_STEP_TIMEOUT)
-    atexit.register(_leave)
+    atexit.register(leave_group)
     return Ranks(place, store=store, patient=dist.new_group(timeout=_PATIENCE, backend='gloo'))
 
 
@@ -280,27 +224,14 @@ def job() -> Any:
     return store
 
 
-def is_lost(error: BaseException) -> bool:
-    """Is that what torch's engines say when another rank is gone?"""
-    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError)
-                                                 and any(word in str(error) for word in _LOST))
-
-
-def _said(error: Exception) -> str:
+def _text_of(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return f'{error.strerror}: {error.filename}' if error.filename else error.strerror
-    return f'{type(error).__name__}: {error}'
+    return said_of(error) if isinstance(error, OSError) else f'{type(error).__name__}: {error}'
 
 
 def _value(name: str, values: Mapping[str, Any]) -> str:
     return f'{name}={values[name]}' if name in values else f'no {name}'
-
-
-def _leave():
-    with contextlib.suppress(Exception):
-        dist.destroy_process_group()
 
 
 # For what knows of no others

@@ -31,7 +31,12 @@ def exits(*, is_user_code: bool = True) -> Iterator[None]:
         # Ours have a message of their own and no number
         if is_user_code and e.errno is not None and e.errno not in _DISK_ERRORS:
             raise
-        leave(1, f'{e.strerror}: {e.filename}' if e.filename else e.strerror or str(e))
+        leave(1, said_of(e))
+
+
+def said_of(error: OSError) -> str:
+    """What the system says, and of which file."""
+    return f'{error.strerror}: {error.filename}' if error.filename else error.strerror or str(error)
 
 
 def drop_output():

@@ -3,7 +3,8 @@ import signal
 import threading
 from typing import Any
 
-from labml_mlm.distributed import is_lost, ranks
+from labml_mlm.distributed import ranks
+from labml_mlm.lost import is_lost
 
 
 class Stopped(KeyboardInterrupt):

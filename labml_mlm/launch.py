@@ -21,13 +21,14 @@ from labml.logger import Text
 from labml_mlm import log_file, runs, screen
 from labml_mlm.compat import set_project, tolerate_full_disk
 from labml_mlm.configs import MLMConfigs
-from labml_mlm.distributed import is_lost, ranks
+from labml_mlm.distributed import ranks
 from labml_mlm.ending import interrupted, last_checkpoint, log_summary, script_path
 from labml_mlm.errors import UserError, did_you_mean
 from labml_mlm.exits import exits, leave
 from labml_mlm.files import write_atomically
 from labml_mlm.interrupt import Stopped
 from labml_mlm.items import items_of
+from labml_mlm.lost import ending_together, is_lost
 from labml_mlm.overrides import help_text, parse_overrides
 from labml_mlm.record import defaults_of, record_of, text_of
 from labml_mlm.resume import Resumption, note_run_of_job, run_of_job
@@ -63,7 +64,7 @@ def train(conf: MLMConfigs, *, name: str, arguments: Sequence[str] | None = None
             return
         if not ranks().is_main:
             screen.silence()
-        with ranks().ending_together(last_checkpoint):
+        with ending_together(ranks(), last_checkpoint):
             try:
                 launch = _Launch(conf, name, arguments)
             except KeyboardInterrupt:

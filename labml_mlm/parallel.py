@@ -114,4 +114,3 @@ def sliced_like(other: Tensor | None, tensor: Tensor) -> Tensor:
 
     # All ranks have the same: nothing needs to be sent
     return distribute_tensor(tensor, other.device_mesh, other.placements, src_data_rank=None)
-

@@ -15,8 +15,9 @@ from labml import logger
 from labml.logger import Text
 
 from labml_mlm import checkpoint
-from labml_mlm.distributed import is_lost, ranks
+from labml_mlm.distributed import ranks
 from labml_mlm.log_file import FileWriter
+from labml_mlm.lost import is_lost
 from labml_mlm.state import capture
 from labml_mlm.tokenizer import files_of
 

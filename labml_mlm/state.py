@@ -23,8 +23,9 @@ from labml import tracker
 from torch import Tensor
 
 from labml_mlm.checkpoint import Checkpoint
-from labml_mlm.distributed import is_lost, ranks
+from labml_mlm.distributed import ranks
 from labml_mlm.errors import UserError
+from labml_mlm.lost import is_lost
 from labml_mlm.optimizer import resume_optimizer
 from labml_mlm.parallel import sliced_like, whole
 

@@ -59,6 +59,13 @@ def test_learning_as_json_and_png(tmp_path):
     assert 'short' in out
 
 
+def test_plan_is_what_the_page_shows():
+    page = (ROOT / 'docs/scaling.md').read_text()
+    tables = [line for line in run('benchmarks/plan.py').splitlines() if line]
+    assert len(tables) == 2 * (1 + 2 + 6)
+    assert all(line in page for line in tables)
+
+
 def test_together_is_what_the_experiment_does(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / 'benchmarks')
     monkeypatch.syspath_prepend(ROOT / 'experiments')

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labml_mlm import rendezvous
-from labml_mlm.distributed import Ranks, is_lost
+from labml_mlm.distributed import Ranks
 from labml_mlm.errors import UserError
+from labml_mlm.lost import ending_together, is_lost
 from labml_mlm.rendezvous import Place, meet, place_of
 
 
@@ -61,7 +62,7 @@ def test_alone_there_is_nobody_to_ask():
     alone.check()
     alone.settle()
     assert torch.equal(torch.get_rng_state(), before)
-    with pytest.raises(KeyError), alone.together(), alone.ending_together(lambda: ''):
+    with pytest.raises(KeyError), alone.together(), ending_together(alone, lambda: ''):
         raise KeyError('mine')
 
 

@@ -6,7 +6,7 @@ import pytest
 
 import labml_mlm
 
-ORDER = ['errors', 'exits', 'files', 'lock', 'compat', 'rendezvous', 'distributed', 'interrupt', 'masking',
+ORDER = ['errors', 'exits', 'files', 'lock', 'compat', 'rendezvous', 'lost', 'distributed', 'interrupt', 'masking',
          'schedule', 'text_files', 'documents', 'corpus', 'segments', 'words', 'tokenizer', 'vocabulary', 'subwords',
          'units', 'text', 'shuffle', 'data', 'packs', 'token_file', 'token_cache', 'attention', 'encoder', 'model',
          'parallel', 'engine', 'muon', 'optimizer', 'checkpoint', 'log_file', 'sample_file', 'runs', 'curves',
