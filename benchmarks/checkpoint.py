@@ -23,6 +23,7 @@ from labml import tracker
 from labml.internal.tracker import tracker_singleton
 
 from labml_mlm import MLMConfigs, screen
+from labml_mlm.exits import exits
 from labml_mlm.log_file import FileWriter
 from labml_mlm.overrides import parse_overrides
 from labml_mlm.saver import Saver
@@ -103,4 +104,5 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    with exits():
+        main()

@@ -36,6 +36,7 @@ from labml_mlm import MLMConfigs, screen
 from labml_mlm.data import TrainLoader
 from labml_mlm.distributed import ALONE, Ranks, ranks
 from labml_mlm.engine import Engine
+from labml_mlm.exits import exits
 from labml_mlm.masking import Columns
 from labml_mlm.overrides import parse_overrides
 from labml_mlm.parallel import Alone, Replicas
@@ -159,10 +160,9 @@ def buckets(side: Side, batch: tuple[Tensor, Tensor], n: int) -> list[tuple[floa
     return found
 
 
-def measure(arguments: argparse.Namespace, values: list[str]):
+def measure(arguments: argparse.Namespace, given: dict[str, Any]):
     """As one of the ranks: measures a size, and the main one prints it."""
     us = ranks()
-    given = parse_overrides(MLMConfigs(), values)
     for size in arguments.sizes:
         found = sides(size, given)
         own = {name: batches(side.conf, side.engine.ranks, 4) for name, side in found.items()}
@@ -251,7 +251,8 @@ def main():
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--steps', type=int, default=10, help='steps of each side in a round')
     parser.add_argument('--trace', help='a file for a trace of three steps of the main rank')
-    arguments, values = parser.parse_known_args()
+    arguments, unparsed = parser.parse_known_args()
+    values = parse_overrides(MLMConfigs(), unparsed)
     if 'RANK' in os.environ:
         screen.silence()
         measure(arguments, values)
@@ -263,4 +264,5 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    with exits():
+        main()

@@ -19,6 +19,7 @@ import torch
 
 from labml_mlm import FillMask, MLMConfigs, screen
 from labml_mlm.checkpoint import Checkpoint
+from labml_mlm.exits import exits
 from labml_mlm.overrides import parse_overrides
 from labml_mlm.pretrained import Pretrained
 
@@ -64,4 +65,5 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    with exits():
+        main()

@@ -18,6 +18,7 @@ import torch
 from overhead import built, endless
 
 from labml_mlm import screen
+from labml_mlm.exits import exits
 
 LENGTHS = 8, 16, 32, 64, 128, 256, 512
 TOKENS = 2048
@@ -57,4 +58,5 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    with exits():
+        main()

@@ -27,6 +27,7 @@ from labml.internal.tracker import tracker_singleton
 from torch import nn
 
 from labml_mlm import MLMConfigs, screen
+from labml_mlm.exits import exits
 from labml_mlm.log_file import FileWriter
 from labml_mlm.overrides import parse_overrides
 from labml_mlm.pretrained import silent
@@ -120,4 +121,5 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    with exits():
+        main()

@@ -18,6 +18,10 @@ from pathlib import Path
 
 import torch
 
+from labml_mlm import MLMConfigs
+from labml_mlm.exits import exits
+from labml_mlm.overrides import parse_overrides
+
 SCRIPT = 'from labml_mlm import MLMConfigs, train\n\ntrain(MLMConfigs(), name="watched")\n'
 
 
@@ -35,6 +39,8 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('--rounds', type=int, default=5)
     arguments, overrides = parser.parse_known_args()
+    # What is wrong is told before a run starts
+    parse_overrides(MLMConfigs(), overrides)
     speeds = {'alone': [], 'watched': []}
     with tempfile.TemporaryDirectory() as folder:
         server = subprocess.Popen([sys.executable, '-m', 'labml_mlm', 'app', '--port', '0', '--store',
@@ -59,4 +65,5 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    with exits():
+        main()

@@ -66,6 +66,13 @@ def test_plan_is_what_the_page_shows():
     assert all(line in page for line in tables)
 
 
+@pytest.mark.parametrize('name', ['checkpoint', 'distributed', 'fill_mask', 'masking', 'overhead', 'watched'])
+def test_wrong_overrides(name):
+    result = subprocess.run([sys.executable, f'benchmarks/{name}.py', 'seq_len=x'], cwd=ROOT, capture_output=True,
+                            text=True)
+    assert (result.returncode, result.stderr) == (2, '`seq_len=x`: it has to be an integer.\n')
+
+
 def test_together_is_what_the_experiment_does(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / 'benchmarks')
     monkeypatch.syspath_prepend(ROOT / 'experiments')
