@@ -1,10 +1,14 @@
 """Ctrl-C, SIGTERM and a closed terminal end a run between two steps, where everything is in order."""
 import signal
 import threading
+import time
 from typing import Any
 
 from labml_mlm.distributed import ranks
 from labml_mlm.lost import is_lost
+
+# Seconds in which torchrun hands on to the ranks a Ctrl-C that they have had from the terminal, too
+_ECHO = 5.
 
 
 class Stopped(KeyboardInterrupt):
@@ -17,12 +21,15 @@ class Interrupt:
     after that raises `KeyboardInterrupt` at once; other signals do not, as one end of a session often sends several.
     `interrupt.signal` is the number of the first. Of several ranks all stop at the same check, whichever it came to.
 
+    With several ranks a Ctrl-C within five seconds is taken for the same one, handed on by torchrun.
+
     A signal that the parent process ignores (SIGINT under `nohup … &`) stays ignored.
     """
     signals = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
     def __init__(self):
         self.signal: int | None = None
+        self._began = 0.
         self._handlers: dict = {}
 
     def __enter__(self) -> 'Interrupt':
@@ -49,9 +56,11 @@ class Interrupt:
 
     def stop(self, number: int):
         """Has the next `check` stop, as if that signal had come."""
-        self.signal = self.signal or number
+        if self.signal is None:
+            self.signal, self._began = number, time.monotonic()
 
     def _handle(self, number: int, _frame):
-        if self.signal is not None and number == signal.SIGINT:
+        is_echo = ranks().size > 1 and time.monotonic() - self._began < _ECHO
+        if self.signal is not None and number == signal.SIGINT and not is_echo:
             raise KeyboardInterrupt
         self.stop(number)

@@ -2,9 +2,11 @@ import os
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from labml_mlm import interrupt as interrupt_module
 from labml_mlm.interrupt import Interrupt, Stopped
 
 
@@ -29,6 +31,22 @@ def test_a_signal_waits_for_a_check_and_ctrl_c_after_it_does_not(number):
                 time.sleep(1)
             assert not isinstance(caught.value, Stopped)
     assert signal.getsignal(number) == before
+
+
+def test_torchrun_hands_on_what_came_from_the_terminal(monkeypatch):
+    now = 100.
+    monkeypatch.setattr(interrupt_module, 'ranks', lambda: SimpleNamespace(size=2, latest=lambda value: value))
+    monkeypatch.setattr(interrupt_module, 'time', SimpleNamespace(monotonic=lambda: now))
+    with Interrupt() as interrupt:
+        for now in (100., 100.01, 104.9):  # noqa: B007
+            os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(Stopped):
+            interrupt.check()
+        now = 105.1
+        with pytest.raises(KeyboardInterrupt) as caught:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        assert not isinstance(caught.value, Stopped)
 
 
 def test_an_ignored_signal_stays_ignored():

@@ -241,6 +241,42 @@ def test_a_signal_at_one_rank_stops_all_at_the_same_step(project, rank, parallel
     assert metrics(project, 'stopped') == metrics(project, 'whole')
 
 
+IN_VALIDATION = '''
+import itertools
+import os
+import signal
+from labml_mlm import MLMConfigs, train
+
+batches = itertools.count(1)
+
+
+class Configs(MLMConfigs):
+    def step(self, batch, batch_idx):
+        super().step(batch, batch_idx)
+        if not self.mode.is_train and next(batches) == 2 and 'STOP_RANK' in os.environ:
+            if os.environ['STOP_RANK'] == os.environ['RANK']:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+
+train(Configs(), name='test')
+'''
+
+
+@pytest.mark.parametrize('parallel', ['ddp', long('fsdp')])
+def test_a_signal_in_the_middle_of_a_validation(project, parallel):
+    project.script.write_text(IN_VALIDATION)
+    run = [f'text_path={project.text}', *RUN, f'parallel={parallel}', 'valid_share=0.5', 'transformer.dropout=0.1']
+    succeed(project.ranks(2, *run, env={'RUN_UUID': 'whole'}))
+    job = project.ranks(2, *run, env={'RUN_UUID': 'stopped', 'STOP_RANK': '1'})
+    main, other = job.wait()
+    assert [main.returncode, other.returncode] == [143, 143]
+    assert main.stderr.startswith('Interrupted after') and (other.stdout, other.stderr) == ('', '')
+    # It has left nothing of the validation, which comes anew
+    assert 'loss.valid' not in metrics(project, 'stopped')
+    succeed(project.ranks(2, '--resume', 'stopped'))
+    assert metrics(project, 'stopped') == metrics(project, 'whole')
+
+
 def fail(job, *, seconds: float = 60.) -> str:
     """All ranks have ended badly; the only message."""
     began = time.monotonic()
@@ -436,9 +472,9 @@ def test_an_error_in_code_of_ones_own_at_one_rank(project):
 
 
 def torchrun(project, *arguments: str, command=(sys.executable, '-m', 'torch.distributed.run'), **env):
-    """torchrun itself, as users start it."""
+    """torchrun itself, as users start it, in a process group of its own."""
     return subprocess.Popen([*command, *arguments], cwd=project.path, env=project.environment(**env), text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
 
 
 def workers(process) -> dict[int, int]:
@@ -541,14 +577,19 @@ def test_two_machines(project):
 
 
 @pytest.mark.long
-def test_a_job_that_is_preempted(project):
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_job_that_is_stopped(project, number):
+    """By SIGTERM to torchrun, or by Ctrl-C, which the ranks get from the terminal and from torchrun."""
     run = [f'text_path={project.text}', *RUN, 'epochs=1000', 'checkpoint_interval=20']
     process = torchrun(project, '--nproc_per_node=2', project.script.name, *run, RUN_UUID='stopped')
     folder = project.path / 'logs/test/stopped/checkpoints'
     while not any(folder.glob('[0-9]*')):
         time.sleep(0.05)
         assert process.poll() is None
-    process.terminate()
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
     out, err = process.communicate(timeout=60)
     [message] = [line for line in err.splitlines() if line.startswith('Interrupted after')]
     tokens = int(re.search('after ([0-9,]+) tokens', message)[1].replace(',', ''))
