@@ -96,9 +96,13 @@ def download(url: str, *, size: int, progress: Callable[[float], None] = lambda 
         try:
             chunk = chunks.get(timeout=TIMEOUT)
         except queue.Empty:
-            raise TimeoutError(f'{url}: no answer for {TIMEOUT:g} seconds') from None
+            chunk = TimeoutError()
         if isinstance(chunk, Exception):
-            raise OSError(f'{url}: {getattr(chunk, "reason", None) or chunk or type(chunk).__name__}') from None
+            error = getattr(chunk, 'reason', None) or chunk
+            # The socket's may come first
+            if isinstance(error, TimeoutError):
+                raise TimeoutError(f'{url}: no answer for {TIMEOUT:g} seconds')
+            raise OSError(f'{url}: {error or type(error).__name__}')
         data += chunk
         if len(data) > size or (not chunk and len(data) < size):
             raise OSError(f'{url}: got {len(data):,} bytes{"" if chunk else " only"}, not {size:,}')

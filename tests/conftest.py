@@ -23,6 +23,10 @@ from labml.internal.lab import lab_singleton
 from labml_mlm import MLMConfigs
 from labml_mlm.__main__ import main
 
+# As in a terminal, also under `nohup` and in the background of a script
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 ROOT = Path(__file__).parent.parent
 SHAKESPEARE = ROOT.parent / 'shared/data/tiny_shakespeare.txt'
 
@@ -58,6 +62,11 @@ def shakespeare() -> Path:
     if not SHAKESPEARE.exists():
         pytest.skip('Tiny Shakespeare is not there: ../shared/data/tiny_shakespeare.txt')
     return SHAKESPEARE
+
+
+def pytest_collection_modifyitems(items):
+    """The long ones first, so that none of them is the last, with a core that waits for it."""
+    items.sort(key=lambda item: item.get_closest_marker('long') is None)
 
 
 class ForkServer:

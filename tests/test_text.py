@@ -2,6 +2,7 @@ import contextlib
 import http.server
 import threading
 import time
+import urllib.request
 
 import pytest
 
@@ -73,7 +74,11 @@ def test_wrong_downloads(server, attributes, message):
         text.download(server.url, size=100)
 
 
-def test_silence_ends_a_download(server, monkeypatch):
+@pytest.mark.parametrize('of_socket', [0.01, 30.])
+def test_silence_ends_a_download(server, monkeypatch, of_socket):
+    """Whichever time-out comes first."""
+    urlopen = urllib.request.urlopen
+    monkeypatch.setattr(urllib.request, 'urlopen', lambda url, timeout: urlopen(url, timeout=of_socket))
     monkeypatch.setattr(text, 'TIMEOUT', 0.2)
     server.body, server.wait = b'x' * 100, 30.
     with pytest.raises(TimeoutError, match='no answer for 0.2 seconds'):
