@@ -12,6 +12,7 @@ parts, on how many ranks. None of that changes what is computed:
 * **Precision.** With `bf16` matrix products have operands of 16 bits, and weights, sums, norms and the loss stay fp32
   (autocast; [Micikevicius et al. 2018](https://arxiv.org/abs/1710.03740)).
 """
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -121,6 +122,9 @@ class Engine:
         if self._training is None:
             self._training = self.parallel.training(self.model)
             if self._is_compiled:
+                if self.ranks.size > 1:
+                    # It would say at each rank that it leaves out what DDP tells torch's profiler
+                    logging.getLogger('torch._dynamo.variables.ctx_manager').setLevel(logging.ERROR)
                 self._compiled = torch.compile(self._training, fullgraph=self.ranks.size == 1, dynamic=False)
 
     def _parts(self, n: int) -> Iterator[tuple[int, int, bool]]:
