@@ -554,26 +554,49 @@ def test_what_is_wrong_is_told_before_torchrun_ends_all(project):
     assert err.count('batch_size=8 is that of all 3 ranks together') == 1
 
 
-@pytest.mark.long
-def test_two_machines(project):
-    """As far as torchrun knows; and one of them loses its rank."""
-    run = [f'text_path={project.text}', *RUN, 'epochs=3', 'checkpoint_interval=10']
-    succeed(project.ranks(2, *run, env={'RUN_UUID': 'whole'}))
+def two_machines(project, *arguments):
+    """As far as torchrun knows; at the first checkpoint: their processes, and those of the second one's ranks."""
     with socket.socket() as free:
         free.bind(('localhost', 0))
         address = f'localhost:{free.getsockname()[1]}'
-    machines = [torchrun(project, '--nnodes=2', '--nproc_per_node=1', '--rdzv_backend=c10d', '--max-restarts=3',
-                         f'--rdzv_endpoint={address}', '--rdzv_id=job', project.script.name, *run) for _ in range(2)]
+    machines = [torchrun(project, '--nproc_per_node=1', '--rdzv_backend=c10d', '--max-restarts=3',
+                         f'--rdzv_endpoint={address}', '--rdzv_id=job', *arguments) for _ in range(2)]
     while not any(project.path.glob('logs/test/[!w]*/checkpoints/[0-9]*')):
         time.sleep(0.05)
         assert all(machine.poll() is None for machine in machines)
-    [pid] = workers(machines[1]).values()
+    return machines, workers(machines[1]).values()
+
+
+@pytest.mark.long
+def test_two_machines(project):
+    """One of them loses its rank."""
+    run = [f'text_path={project.text}', *RUN, 'epochs=3', 'checkpoint_interval=10']
+    succeed(project.ranks(2, *run, env={'RUN_UUID': 'whole'}))
+    machines, [pid] = two_machines(project, '--nnodes=2', project.script.name, *run)
     os.kill(pid, signal.SIGKILL)
     ends = [machine.communicate(timeout=120) for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], ends
     assert ''.join(out for out, _ in ends).count('Going on with') == 1
     [name] = [path.name for path in project.runs if path.name != 'whole']
     assert metrics(project, name) == metrics(project, 'whole')
+
+
+@pytest.mark.long
+def test_a_machine_that_goes(project):
+    """The other one goes on alone, when torchrun has waited half a minute for more."""
+    run = [f'text_path={project.text}', *RUN, 'epochs=3', 'checkpoint_interval=10']
+    assert project.run(*run, env={'RUN_UUID': 'whole'}).returncode == 0
+    [left, gone], pids = two_machines(project, '--nnodes=1:2', project.script.name, *run)
+    for pid in (gone.pid, *pids):
+        os.kill(pid, signal.SIGKILL)
+    gone.communicate()
+    out, err = left.communicate(timeout=120)
+    assert left.returncode == 0, err
+    assert out.count('Going on with') == 1 and 'ranks 2 → 1' in out
+    [name] = [path.name for path in project.runs if path.name != 'whole']
+    one, other = metrics(project, 'whole'), metrics(project, name)
+    for name in one:
+        assert max(abs(a - b) for (_, a), (_, b) in zip(one[name], other[name], strict=True)) <= EXACT, name
 
 
 @pytest.mark.long
