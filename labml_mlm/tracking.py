@@ -151,9 +151,9 @@ class _Thread(threading.Thread):
             self._error = e
 
     def _send(self, delivery: Delivery):
-        self._take_output()
-        # The end of the run may come meanwhile
+        # The end of the run may come meanwhile, after all that it has printed
         status = self._status
+        self._take_output()
         answer = delivery.send(status=status, output=self._output)
         self._output, self._error, self.is_known = {}, None, True
         # Metrics come to the disk by the minute where nobody watches

@@ -76,9 +76,17 @@ class ForkServer:
         self.process = subprocess.Popen([sys.executable, Path(__file__).parent / 'fork_server.py'], text=True,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         env={**os.environ, 'OMP_NUM_THREADS': '1'})
+        self._is_ready = False
+
+    def ready(self):
+        """Returns when it has imported everything."""
+        if not self._is_ready:
+            assert self.process.stdout.readline() == 'ready\n'
+            self._is_ready = True
 
     def start(self, argv: list[str], *, cwd: Path, env: dict[str, str], out: Path, err: Path) -> int:
         """The process id. What it prints is added to `out` and `err`."""
+        self.ready()
         request = {'argv': argv, 'cwd': str(cwd), 'env': env, 'outputs': [str(out), str(err)]}
         self.process.stdin.write(json.dumps(request) + '\n')
         self.process.stdin.flush()
@@ -108,6 +116,8 @@ class Job:
         while len(_RANK_SERVERS) < n:
             _RANK_SERVERS.append(ForkServer())
         self._servers, self._outputs, self.pids = _RANK_SERVERS[:n], [], []
+        for server in self._servers:
+            server.ready()
         for rank, server in enumerate(self._servers):
             outputs = [project.path / f'{stream}-{rank}-{time.monotonic_ns()}' for stream in ('out', 'err')]
             place = {'RANK': rank, 'LOCAL_RANK': rank, 'WORLD_SIZE': n, 'MASTER_ADDR': 'localhost', 'MASTER_PORT': port}
@@ -239,8 +249,9 @@ def project(tmp_path, fork_server) -> Iterator[Project]:
     for job in project.jobs:
         job.end()
     if project.is_forked:
-        # The test has failed meanwhile
-        os.kill(project.pid, signal.SIGKILL)
+        # The test has failed meanwhile, and the run may have ended
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(project.pid, signal.SIGKILL)
         project.wait()
 
 

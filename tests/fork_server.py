@@ -1,7 +1,7 @@
 """
 Runs scripts in processes of their own, as `python script.py …` would, but with torch and labml imported already: that
-is most of the time that a short run takes. A line of JSON on stdin starts one; its process id and, once it has ended,
-its exit code are lines on stdout.
+is most of the time that a short run takes. It says `ready` on stdout. A line of JSON on stdin starts a script; its
+process id and, once it has ended, its exit code are lines on stdout.
 """
 import json
 import os
@@ -12,6 +12,7 @@ import torch._dynamo  # noqa: F401  torch's optimizers import it
 
 import labml_mlm.launch  # noqa: F401
 
+print('ready', flush=True)
 for line in sys.stdin:
     request = json.loads(line)
     outputs = [os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND) for path in request['outputs']]

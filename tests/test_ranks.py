@@ -224,7 +224,8 @@ def test_a_rank_that_is_killed(project, rank, parallel):
     [message] = ''.join(result.stderr for result in ended).splitlines()
     assert 'Another rank is gone, or does not answer, and this one ends, too' in message
     assert '--resume stopped' in message and 'The last checkpoint is at' in message
-    assert not list(project.path.glob('logs/test/stopped/checkpoints/.*'))
+    # The main rank may be killed while it saves
+    assert rank == 0 or not list(project.path.glob('logs/test/stopped/checkpoints/.*'))
 
 
 @pytest.mark.parametrize('rank, parallel', [(0, 'ddp'), long(1, 'fsdp')])
