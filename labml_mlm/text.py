@@ -102,7 +102,7 @@ def download(url: str, *, size: int, progress: Callable[[float], None] = lambda 
             # The socket's may come first
             if isinstance(error, TimeoutError):
                 raise TimeoutError(f'{url}: no answer for {TIMEOUT:g} seconds')
-            raise OSError(f'{url}: {error or type(error).__name__}')
+            raise OSError(f'{url}: {str(error) or type(error).__name__}')
         data += chunk
         if len(data) > size or (not chunk and len(data) < size):
             raise OSError(f'{url}: got {len(data):,} bytes{"" if chunk else " only"}, not {size:,}')

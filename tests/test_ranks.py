@@ -556,12 +556,16 @@ def test_what_is_wrong_is_told_before_torchrun_ends_all(project):
 
 
 def two_machines(project, *arguments):
-    """As far as torchrun knows; at the first checkpoint: their processes, and those of the second one's ranks."""
+    """
+    Two of them as far as torchrun knows, at the first checkpoint: their processes, and those of the second one's ranks.
+    The first one has the store where they meet.
+    """
     with socket.socket() as free:
         free.bind(('localhost', 0))
         address = f'localhost:{free.getsockname()[1]}'
     machines = [torchrun(project, '--nproc_per_node=1', '--rdzv_backend=c10d', '--max-restarts=3',
-                         f'--rdzv_endpoint={address}', '--rdzv_id=job', *arguments) for _ in range(2)]
+                         f'--rdzv_endpoint={address}', f'--rdzv_conf=is_host={is_host}', '--rdzv_id=job', *arguments)
+                for is_host in (1, 0)]
     while not any(project.path.glob('logs/test/[!w]*/checkpoints/[0-9]*')):
         time.sleep(0.05)
         assert all(machine.poll() is None for machine in machines)
