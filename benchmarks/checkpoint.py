@@ -22,12 +22,13 @@ import torch
 from labml import tracker
 from labml.internal.tracker import tracker_singleton
 
-from labml_mlm import MLMConfigs, screen
-from labml_mlm.exits import exits
-from labml_mlm.log_file import FileWriter
-from labml_mlm.overrides import parse_overrides
-from labml_mlm.saver import Saver
-from labml_mlm.state import capture
+from labml_mlm import MLMConfigs
+from labml_mlm.common.exit import exits
+from labml_mlm.configs.overrides import parse_overrides
+from labml_mlm.runs.metrics_log import FileWriter
+from labml_mlm.tracking import console as screen
+from labml_mlm.training.checkpointer import Saver
+from labml_mlm.training.state import capture
 
 
 def steps(conf: MLMConfigs, saver: Saver | None, n: int) -> list[float]:

@@ -31,14 +31,16 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from labml_mlm import subwords
-from labml_mlm.data import TrainLoader, Windows
-from labml_mlm.documents import Files
-from labml_mlm.packs import Packs
-from labml_mlm.text import python_topics
-from labml_mlm.token_cache import TokenCache
-from labml_mlm.token_file import TokenFile
-from labml_mlm.tokenizer import CharacterTokenizer
+from labml_mlm.data.documents import Files
+from labml_mlm.data.loader import TrainLoader
+from labml_mlm.data.packing import Packs
+from labml_mlm.data.sources import python_topics
+from labml_mlm.data.windows import Windows
+from labml_mlm.tokenization import subword as subwords
+from labml_mlm.tokenization import train_tokenizer
+from labml_mlm.tokenization.character import CharacterTokenizer
+from labml_mlm.tokenization.token_cache import TokenCache
+from labml_mlm.tokenization.token_file import TokenFile
 
 VOCAB_SIZE = 8192
 
@@ -194,7 +196,7 @@ def main():
         stream = loader_speed(TrainLoader(Windows(tokens.train, seq_len=128), batch_size=64, seed=1), arguments.rounds)
 
         write_documents(folder / 'text.jsonl', arguments.bpe_megabytes)
-        tokenizer = subwords.bpe([python_topics()], vocab_size=VOCAB_SIZE)
+        tokenizer = train_tokenizer.bpe([python_topics()], vocab_size=VOCAB_SIZE)
         (folder / subwords.FILE).write_text(tokenizer.files[subwords.FILE])
         results = bpe_results(folder, arguments.rounds)
         for name, of_name in results.items():

@@ -32,16 +32,17 @@ import torch.distributed as dist
 from step import SIZES, configs, resident, update
 from torch import Tensor, nn
 
-from labml_mlm import MLMConfigs, screen
-from labml_mlm.data import TrainLoader
-from labml_mlm.distributed import ALONE, Ranks, ranks
-from labml_mlm.engine import Engine
-from labml_mlm.exits import exits
-from labml_mlm.masking import Columns
-from labml_mlm.overrides import parse_overrides
-from labml_mlm.parallel import Alone, Replicas
-from labml_mlm.rendezvous import Place
-from labml_mlm.state import capture
+from labml_mlm import MLMConfigs
+from labml_mlm.common.exit import exits
+from labml_mlm.configs.overrides import parse_overrides
+from labml_mlm.data.batch import Columns
+from labml_mlm.data.loader import TrainLoader
+from labml_mlm.distributed.parallel import Alone, Replicas
+from labml_mlm.distributed.process_group import ALONE, Ranks, ranks
+from labml_mlm.distributed.rendezvous import Place
+from labml_mlm.tracking import console as screen
+from labml_mlm.training.engine import Engine
+from labml_mlm.training.state import capture
 
 
 class Mute(Ranks):

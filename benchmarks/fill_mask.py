@@ -17,11 +17,12 @@ from pathlib import Path
 
 import torch
 
-from labml_mlm import FillMask, MLMConfigs, screen
-from labml_mlm.checkpoint import Checkpoint
-from labml_mlm.exits import exits
-from labml_mlm.overrides import parse_overrides
-from labml_mlm.pretrained import Pretrained
+from labml_mlm import FillMask, MLMConfigs
+from labml_mlm.common.exit import exits
+from labml_mlm.configs.overrides import parse_overrides
+from labml_mlm.inference.load import Pretrained
+from labml_mlm.runs.checkpoint import Checkpoint
+from labml_mlm.tracking import console as screen
 
 
 def main():

@@ -36,11 +36,13 @@ from step import HUGGING_FACE, SIZES, LabmlNN, hugging_face, hugging_face_step, 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from labml_mlm import MLMConfigs, schedule, screen
-from labml_mlm.errors import UserError
-from labml_mlm.overrides import parse_overrides
-from labml_mlm.pretrained import silent
-from labml_mlm.state import Progress
+from labml_mlm import MLMConfigs
+from labml_mlm.common.errors import UserError
+from labml_mlm.configs.overrides import parse_overrides
+from labml_mlm.inference.load import silent
+from labml_mlm.optim import schedules as schedule
+from labml_mlm.tracking import console as screen
+from labml_mlm.training.progress import Progress
 
 # What is in `experiments/char_mlm.py`
 TOGETHER = {'optimizer': 'muon', 'lr_schedule': 'warmup_linear', 'lr_warmup_steps': '50', 'masking_schedule': 'linear'}

@@ -17,8 +17,8 @@ import time
 import torch
 from overhead import built, endless
 
-from labml_mlm import screen
-from labml_mlm.exits import exits
+from labml_mlm.common.exit import exits
+from labml_mlm.tracking import console as screen
 
 LENGTHS = 8, 16, 32, 64, 128, 256, 512
 TOKENS = 2048

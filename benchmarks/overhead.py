@@ -26,12 +26,13 @@ from labml import tracker
 from labml.internal.tracker import tracker_singleton
 from torch import nn
 
-from labml_mlm import MLMConfigs, screen
-from labml_mlm.exits import exits
-from labml_mlm.log_file import FileWriter
-from labml_mlm.overrides import parse_overrides
-from labml_mlm.pretrained import silent
-from labml_mlm.screen import PlainWriter
+from labml_mlm import MLMConfigs
+from labml_mlm.common.exit import exits
+from labml_mlm.configs.overrides import parse_overrides
+from labml_mlm.inference.load import silent
+from labml_mlm.runs.metrics_log import FileWriter
+from labml_mlm.tracking import console as screen
+from labml_mlm.tracking.console import PlainWriter
 
 
 def built(overrides: list[str], **values: Any) -> MLMConfigs:

@@ -10,7 +10,7 @@ import math
 from typing import NamedTuple
 
 from labml_mlm import MLMTransformerConfigs
-from labml_mlm.pretrained import silent
+from labml_mlm.inference.load import silent
 
 
 class Cluster(NamedTuple):

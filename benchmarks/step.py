@@ -41,8 +41,9 @@ from labml_nn.optimizers.noam import Noam
 from labml_nn.transformers import TransformerConfigs
 from torch import Tensor, nn
 
-from labml_mlm import MLMConfigs, screen
-from labml_mlm.pretrained import silent
+from labml_mlm import MLMConfigs
+from labml_mlm.inference.load import silent
+from labml_mlm.tracking import console as screen
 
 SIZES: dict[str, dict[str, Any]] = {
     'tiny': {},

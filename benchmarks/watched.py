@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 
 from labml_mlm import MLMConfigs
-from labml_mlm.exits import exits
-from labml_mlm.overrides import parse_overrides
+from labml_mlm.common.exit import exits
+from labml_mlm.configs.overrides import parse_overrides
 
 SCRIPT = 'from labml_mlm import MLMConfigs, train\n\ntrain(MLMConfigs(), name="watched")\n'
 

@@ -18,8 +18,9 @@ classifiers and taggers learn with few examples.
 """
 import importlib
 
-_MODULES = {'MLM': 'masking', 'MLMConfigs': 'configs', 'TransformerMLM': 'model', 'MLMTransformerConfigs': 'model',
-            'train': 'launch', 'FillMask': 'fill_mask', 'load': 'pretrained'}
+_MODULES = {'MLM': 'masking.mlm', 'MLMConfigs': 'configs.mlm', 'TransformerMLM': 'model.transformer',
+            'MLMTransformerConfigs': 'model.transformer', 'train': 'cli.train', 'FillMask': 'inference.fill_mask',
+            'load': 'inference.load'}
 
 __all__ = ['FillMask', 'MLM', 'MLMConfigs', 'MLMTransformerConfigs', 'TransformerMLM', 'load', 'train']
 

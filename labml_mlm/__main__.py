@@ -1,11 +1,13 @@
 """The command `labml-mlm`: what was trained, and what to do with it."""
+
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from labml_mlm import commands, exits
-from labml_mlm.tracking import forget_output
+from labml_mlm.cli import commands
+from labml_mlm.common import exit as exits
+from labml_mlm.tracking.uploader import forget_output
 
 _RUN = 'a run: its uuid or the beginning of it, its folder or that of a checkpoint, or `last` for the newest'
 # Where runs of all projects are kept unless said otherwise: beside what labml itself keeps
@@ -104,3 +106,4 @@ def _port(text: str) -> int:
 
 if __name__ == '__main__':
     main()
+

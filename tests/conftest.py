@@ -1,13 +1,7 @@
 import contextlib
-import json
 import os
 import signal
-import socket
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,45 +10,16 @@ import pytest
 os.environ['OMP_NUM_THREADS'] = '1'
 
 import torch
-from app_server import AppServer
 from labml import tracker
 from labml.internal.lab import lab_singleton
+from support.app_server import AppServer
+from support.project import SHAKESPEARE, SMALL_VALUES, TEXT, ForkServer, Project
 
 from labml_mlm import MLMConfigs
-from labml_mlm.__main__ import main
 
 # As in a terminal, also under `nohup` and in the background of a script
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-ROOT = Path(__file__).parent.parent
-SHAKESPEARE = ROOT.parent / 'shared/data/tiny_shakespeare.txt'
-
-# A run of a second: small model, small text
-SMALL = ['transformer.n_layers=1', 'd_model=16', 'transformer.n_heads=2', 'epochs=1', 'batch_size=16', 'seq_len=16']
-# The same in Python
-SMALL_VALUES = {'transformer.n_layers': 1, 'd_model': 16, 'transformer.n_heads': 2, 'batch_size': 8, 'seq_len': 16}
-TEXT = 'the quick brown fox jumps over the lazy dog\n' * 100
-TRAIN = 'from labml_mlm import MLMConfigs, train\n\ntrain(MLMConfigs(), name="test")\n'
-
-
-def values_of(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """`{name: [(step, value)]}` of a file of tracked metrics."""
-    values = {}
-    for line in path.read_text().splitlines():
-        for name, pairs in json.loads(line)['track'].items():
-            values.setdefault(name, []).extend((step, value) for step, [value] in pairs)
-    return values
-
-
-def outcome(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str, str]:
-    """Of `labml-mlm` with some arguments: exit code, output and errors."""
-    code = 0
-    try:
-        main(arguments)
-    except SystemExit as e:
-        code = e.code
-    return code, *capsys.readouterr()
 
 
 @pytest.fixture(scope='session')
@@ -69,177 +34,12 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker('long') is None)
 
 
-class ForkServer:
-    """Starts scripts much faster than `python script.py`, one at a time; see `fork_server.py`."""
-
-    def __init__(self):
-        self.process = subprocess.Popen([sys.executable, Path(__file__).parent / 'fork_server.py'], text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        env={**os.environ, 'OMP_NUM_THREADS': '1'})
-        self._is_ready = False
-
-    def ready(self):
-        """Returns when it has imported everything."""
-        if not self._is_ready:
-            assert self.process.stdout.readline() == 'ready\n'
-            self._is_ready = True
-
-    def start(self, argv: list[str], *, cwd: Path, env: dict[str, str], out: Path, err: Path) -> int:
-        """The process id. What it prints is added to `out` and `err`."""
-        self.ready()
-        request = {'argv': argv, 'cwd': str(cwd), 'env': env, 'outputs': [str(out), str(err)]}
-        self.process.stdin.write(json.dumps(request) + '\n')
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
-
-    def wait(self) -> int:
-        """The exit code, once it has ended."""
-        return int(self.process.stdout.readline())
-
-
 @pytest.fixture(scope='session')
 def fork_server():
     server = ForkServer()
     yield server
     server.process.stdin.close()
     server.process.wait()
-
-
-class Job:
-    """The script of a project as several ranks, with the environment that torchrun would give them."""
-
-    def __init__(self, project: 'Project', n: int, *arguments: str, env: dict | None = None,
-                 of_rank: dict[int, list[str]] | None = None, script: str | None = None):
-        with socket.socket() as free:
-            free.bind(('localhost', 0))
-            port = free.getsockname()[1]
-        while len(_RANK_SERVERS) < n:
-            _RANK_SERVERS.append(ForkServer())
-        self._servers, self._outputs, self.pids = _RANK_SERVERS[:n], [], []
-        for server in self._servers:
-            server.ready()
-        for rank, server in enumerate(self._servers):
-            outputs = [project.path / f'{stream}-{rank}-{time.monotonic_ns()}' for stream in ('out', 'err')]
-            place = {'RANK': rank, 'LOCAL_RANK': rank, 'WORLD_SIZE': n, 'MASTER_ADDR': 'localhost', 'MASTER_PORT': port}
-            more = (of_rank or {}).get(rank, [])
-            self.pids.append(server.start(
-                [script or project.script.name, *arguments, *more], cwd=project.path, out=outputs[0], err=outputs[1],
-                env=project.environment(**{name: str(value) for name, value in place.items()}, **(env or {}))))
-            self._outputs.append(outputs)
-
-    def until(self, condition: Callable[[], object], *, seconds: float = 60.):
-        """Waits for `condition()` while the main rank lives."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline and os.path.exists(f'/proc/{self.pids[0]}'), self._said()
-            time.sleep(0.001)
-
-    def wait(self, seconds: float = 60.) -> list[subprocess.CompletedProcess]:
-        """The ends of all ranks, in time or by force."""
-        killer = threading.Timer(seconds, self.kill)
-        killer.start()
-        codes = [server.wait() for server in self._servers]
-        killer.cancel()
-        self._servers = []
-        return [subprocess.CompletedProcess([], code, *(path.read_text() for path in outputs))
-                for code, outputs in zip(codes, self._outputs, strict=True)]
-
-    def kill(self):
-        """All of them."""
-        for pid in self.pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-    def end(self):
-        """Nothing is left of it."""
-        if self._servers:
-            self.kill()
-            self.wait()
-
-    def _said(self) -> list[str]:
-        return [path.read_text()[-3000:] for outputs in self._outputs for path in outputs]
-
-
-# Of this process, as many as a job has had ranks
-_RANK_SERVERS: list[ForkServer] = []
-
-
-class Project:
-    """A labml project of its own, with a script that trains, in a folder for the test."""
-
-    def __init__(self, path: Path, server: ForkServer):
-        self.path = path
-        self.server = server
-        self.is_forked = False
-        self.jobs: list[Job] = []
-        self.script = path / 'train.py'
-        self.script.write_text(TRAIN)
-        # Nothing listens on port 1
-        self.configure('http://localhost:1/api/v1/default')
-        self.text = path / 'text.txt'
-        self.text.write_text('the quick brown fox jumps over the lazy dog\n' * 200)
-
-    def configure(self, app_url: str):
-        (self.path / '.labml.yaml').write_text(f'app_url: {app_url}\napp_open_browser: false\n')
-
-    def environment(self, **env) -> dict:
-        kept = {k: v for k, v in os.environ.items() if k not in ('NO_COLOR', 'RUN_UUID')}
-        # labml notes its projects at home
-        return {**kept, 'HOME': str(self.path), 'OMP_NUM_THREADS': '1', **env}
-
-    def start(self, *arguments: str, env: dict | None = None, **kwargs) -> subprocess.Popen:
-        return subprocess.Popen([sys.executable, self.script.name, *arguments], cwd=self.path, text=True,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                env=self.environment(**(env or {})), **kwargs)
-
-    def run(self, *arguments: str, env: dict | None = None, **kwargs) -> subprocess.CompletedProcess:
-        """A run to its end; with `kwargs` for `Popen`, or what Python reads at its start, by a new Python."""
-        if not kwargs and not any(name.startswith('PYTHON') for name in env or {}):
-            self.fork(*arguments, env=env)
-            return self.wait()
-        process = self.start(*arguments, env=env, **kwargs)
-        out, err = process.communicate(timeout=120)
-        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
-
-    def fork(self, *arguments: str, env: dict | None = None) -> int:
-        """Starts a run by the fork server, and returns its process id; `wait` waits for its end."""
-        self.is_forked = True
-        self.outputs = [self.path / f'{stream}-{time.monotonic_ns()}' for stream in ('out', 'err')]
-        self.pid = self.server.start([self.script.name, *arguments], cwd=self.path, out=self.outputs[0],
-                                     env=self.environment(**(env or {})), err=self.outputs[1])
-        return self.pid
-
-    def ranks(self, n: int, *arguments: str, **options) -> Job:
-        """Starts the script as so many ranks."""
-        self.jobs.append(Job(self, n, *arguments, **options))
-        return self.jobs[-1]
-
-    def until(self, condition: Callable[[], object], *, seconds: float = 60.):
-        """Waits for `condition()` while what was forked lives."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline
-            # The server waits for it at once, so it is gone as soon as it has ended
-            assert os.path.exists(f'/proc/{self.pid}'), [path.read_text()[-3000:] for path in self.outputs]
-            time.sleep(0.001)
-
-    def wait(self) -> subprocess.CompletedProcess:
-        """The end of what was forked."""
-        code, self.is_forked = self.server.wait(), False
-        return subprocess.CompletedProcess([], code, *(path.read_text() for path in self.outputs))
-
-    def train(self, *arguments: str, **kwargs) -> subprocess.CompletedProcess:
-        return self.run(f'text_path={self.text}', *SMALL, *arguments, **kwargs)
-
-    @property
-    def runs(self) -> list[Path]:
-        """Run folders."""
-        return [path for path in self.path.glob('logs/*/*') if path.is_dir()]
-
-    def status(self) -> str:
-        """How labml says that the only run ended."""
-        [run] = self.runs
-        return json.loads((run / 'run_log.jsonl').read_text().splitlines()[-1])['status']
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from support.project import ROOT
 
-from labml_mlm.items import items_of
+from labml_mlm.configs.schema import items_of
 
 pytestmark = pytest.mark.long
 

@@ -10,6 +10,7 @@ otherwise, and even then a browser on this machine takes orders from any page th
 * bodies that are not `application/json`: those are all that a foreign page can send without asking first
 * bodies that are too large or no JSON
 """
+
 import asyncio
 import ipaddress
 import json
@@ -142,3 +143,4 @@ async def respond(send: Send, status: int, error: str):
                 'headers': [(b'content-type', b'application/json'), (b'content-length', str(len(body)).encode()),
                             (b'connection', b'close')]})
     await send({'type': 'http.response.body', 'body': body})
+

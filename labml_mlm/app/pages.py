@@ -5,6 +5,7 @@ Upstream's pages are what lies in its `static` folder; any other path is its `in
 path. That page would fetch three libraries from elsewhere. They come from here instead, out of Python packages that
 ship them. A path of a request never becomes one of the disk: all files are read at the start.
 """
+
 import importlib.util
 import mimetypes
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 
-from labml_mlm.errors import UserError
+from labml_mlm.common.errors import UserError
 
 # What the page fetches from elsewhere, by what its address has: the package that ships it, and the files of that, the
 # first of which is what the page asks for
@@ -70,3 +71,4 @@ def _folder(package: str) -> Path:
     if spec is None:
         raise UserError(f"the labml app is not whole (there is no {package}): pip install 'labml_mlm[app]'")
     return Path(spec.submodule_search_locations[0])
+

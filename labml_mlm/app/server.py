@@ -1,4 +1,5 @@
 """The labml app, put together and served."""
+
 import contextlib
 import logging
 import os
@@ -20,7 +21,7 @@ from labml_mlm.app.guard import LOOPBACK, Guard
 from labml_mlm.app.pages import add_pages
 from labml_mlm.app.store import Store
 from labml_mlm.app.transactions import Transactions
-from labml_mlm.errors import UserError
+from labml_mlm.common.errors import UserError
 
 _WILDCARDS = {'0.0.0.0', '::'}
 
@@ -108,3 +109,4 @@ def _application(close: Callable[[], None]) -> FastAPI:
     handlers.add_handlers(app)
     add_pages(app)
     return app
+

@@ -9,6 +9,7 @@ A kill at any instant loses nothing that was committed: SQLite writes a transact
 that before it says so, and an incomplete one at the end of the log is left out at the next start
 (https://sqlite.org/wal.html).
 """
+
 import base64
 import contextlib
 import json
@@ -22,8 +23,8 @@ from labml_db import Index, Key, Model
 from labml_db.driver import DbDriver
 from labml_db.index_driver import IndexDbDriver
 
-from labml_mlm.errors import UserError
-from labml_mlm.lock import Lock
+from labml_mlm.common.errors import UserError
+from labml_mlm.common.files import Lock
 
 # Marks the file as one of ours: 'lmlm'
 _APPLICATION_ID = 0x6c6d6c6d
@@ -205,3 +206,4 @@ def _unplain(value: dict) -> Any:
         if kind in makers:
             return makers[kind](inner)
     return value
+

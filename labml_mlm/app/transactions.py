@@ -4,6 +4,7 @@
 Upstream saves a run, its folder, its project and its index one by one. Here a request of the API is dealt with as a
 whole before the next one begins, and is answered once what it has saved is on the disk; one that fails saves nothing.
 """
+
 import asyncio
 import contextlib
 import sqlite3
@@ -64,3 +65,4 @@ class Transactions:
 
 class _Failed(Exception):
     """Ends a transaction whose request was answered with an error."""
+

@@ -14,6 +14,7 @@ So of runs that say more than labml's own clients do
 and the answer says what the app has then (`received`), and whether the run was not known (`is_new`), so that whoever
 sends can go on from there. Updates of labml's own clients are taken as upstream takes them.
 """
+
 import math
 from typing import Any
 
@@ -198,3 +199,4 @@ def _cut(run_uuid: str, end: float):
     metrics.save()
     preferences.series_preferences = [shown.get(name, -1) for name in sorted(metrics.indicators)]
     preferences.save()
+

@@ -1,0 +1,138 @@
+"""
+# Documents packed into windows
+
+Where no window may go across documents, most documents do not fill theirs. The room that is left is not for padding:
+other short documents fit there, and as long as none of them sees another, the model cannot tell
+([Krell et al. 2021](https://arxiv.org/abs/2107.02027)).
+
+A document gives as many whole windows as there are in it, and a tail, which is shorter. Tails are packed by their
+lengths alone, the longest first, each time with the longest that still fits (best fit decreasing). It does not matter
+which tail of a length it is, so that what is searched is a histogram of `seq_len` lengths, and not the documents.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labml_mlm.common.errors import UserError
+from labml_mlm.data.batch import Batch
+
+
+class Packs:
+    """
+    ## Windows with whole documents, or parts of one
+
+    * `tokens` is the text, `[n]`, of any type of whole numbers
+    * `ends` is where each of its documents ends, ascending, `[n_documents]`
+    * `padding_token` is what fills the rest of a window
+
+    Every token is in one window. It takes up to 24 bytes of memory a document. Raises `UserError` if the last document
+    does not end where the text does.
+    """
+    # Windows begin where they begin
+    n_offsets = 1
+
+    def __init__(self, tokens: Tensor | np.ndarray, ends: Tensor | np.ndarray, *, seq_len: int, padding_token: int):
+        self.tokens = np.asarray(tokens)
+        self.seq_len = seq_len
+        self.padding_token = padding_token
+        self._ends = np.asarray(ends)
+        if len(tokens) != (self._ends[-1] if len(self._ends) else 0):
+            raise UserError('packing=documents has to know where documents end, and the last of these does not end '
+                            'where the text does: tokens of your own need ends of their own')
+        lengths = np.diff(self._ends, prepend=0)
+        # Whole windows up to the end of each document, `[n_documents]`
+        self._windows = (lengths // seq_len).cumsum()
+        # What is left of each
+        self._tails = (lengths % seq_len).astype(np.int32)
+        self._n_whole = int(self._windows[-1]) if len(self._windows) else 0
+        # Documents by pack, `[n_tails]`, and where in that each pack begins, `[n_packs + 1]`
+        self._members, self._begins = _packed(self._tails, seq_len)
+
+    def __len__(self) -> int:
+        return self._n_whole + len(self._begins) - 1
+
+    def batch(self, numbers: np.ndarray, offset: int = 0) -> Batch:
+        """Windows by their numbers, `[batch_size]`. The documents of each are counted from 1."""
+        columns, documents, starts, lengths = self._parts(numbers)
+        # The place of each part in its window, and of each token in its part
+        before = np.cumsum(lengths) - lengths
+        first = np.searchsorted(columns, columns)
+        within = np.arange(lengths.sum()) - np.repeat(before, lengths)
+        rows = within + np.repeat(before - before[first], lengths)
+        columns = np.repeat(columns, lengths)
+        x = np.full((self.seq_len, len(numbers)), self.padding_token, np.int64)
+        document = np.zeros_like(x, np.int32)
+        x[rows, columns] = self.tokens[within + np.repeat(starts, lengths)]
+        document[rows, columns] = np.repeat(documents, lengths)
+        document = torch.from_numpy(document)
+        return Batch(torch.from_numpy(x), document == 0, document)
+
+    def lengths(self, numbers: np.ndarray) -> np.ndarray:
+        """How many tokens windows have before there is padding; `[batch_size]`."""
+        columns, _, _, lengths = self._parts(numbers)
+        return np.bincount(columns, lengths, minlength=len(numbers)).astype(np.int64)
+
+    def _parts(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Column, number in the window, first token and length of each part of the windows, column by column."""
+        packs = numbers - self._n_whole
+        is_pack = packs >= 0
+        counts = np.ones(len(numbers), np.int64)
+        counts[is_pack] = self._begins[packs[is_pack] + 1] - self._begins[packs[is_pack]]
+        columns = np.repeat(np.arange(len(numbers)), counts)
+        number = np.arange(len(columns)) - np.repeat(np.cumsum(counts) - counts, counts)
+        in_pack = is_pack[columns]
+        starts, lengths = np.empty_like(columns), np.full(len(columns), self.seq_len)
+        members = self._members[self._begins[packs[columns[in_pack]]] + number[in_pack]]
+        lengths[in_pack] = self._tails[members]
+        starts[in_pack] = self._ends[members] - self._tails[members]
+        whole = numbers[columns[~in_pack]]
+        # Counted from the end of its document
+        document = np.searchsorted(self._windows, whole, 'right')
+        starts[~in_pack] = self._ends[document] - self._tails[document] \
+            - (self._windows[document] - whole) * self.seq_len
+        return columns, number + 1, starts, lengths
+
+
+def _packed(tails: np.ndarray, seq_len: int) -> tuple[np.ndarray, np.ndarray]:
+    """Documents by pack, and where each pack begins."""
+    counts = np.bincount(tails, minlength=seq_len)
+    by_length = np.argsort(tails, kind='stable').astype(np.int32)
+    # The next document of each length
+    at = np.cumsum(counts) - counts
+    members, sizes = [], []
+    for lengths, times in _combinations(counts.tolist()):
+        columns = []
+        for length in lengths:
+            columns.append(by_length[at[length]:at[length] + times])
+            at[length] += times
+        members.append(np.stack(columns, axis=1).ravel())
+        sizes.append(np.full(times, len(lengths)))
+    empty = np.zeros(0, np.int32)
+    return np.concatenate([empty, *members]), np.concatenate([[0], *sizes]).cumsum()
+
+
+def _combinations(counts: list[int]) -> Iterator[tuple[list[int], int]]:
+    """
+    Lengths that go into one window together, and how many times they do.
+
+    * `counts` says how many tails there are of each length, from 0 to `seq_len - 1`
+    """
+    seq_len, counts = len(counts), list(counts)
+    for longest in range(seq_len - 1, 0, -1):
+        while counts[longest]:
+            lengths, room, used = [longest], seq_len - longest, {longest: 1}
+            length = min(longest, room)
+            while length:
+                if counts[length] > used.get(length, 0):
+                    lengths.append(length)
+                    used[length] = used.get(length, 0) + 1
+                    room -= length
+                length = min(length, room) if counts[length] > used.get(length, 0) else min(length - 1, room)
+            times = min(counts[length] // n for length, n in used.items())
+            for length, n in used.items():
+                counts[length] -= n * times
+            yield lengths, times
+

@@ -1,0 +1,201 @@
+"""
+# The metrics of a run in its folder: `log.jsonl`, in the format of labml's `file` writer
+
+labml's writer keeps values for up to a minute, its thread stops with the training loop, and a full disk ends it.
+`FileWriter` is the same without that, and can tell when all that was tracked so far is on the disk.
+"""
+
+import atexit
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import NamedTuple
+
+from labml import logger
+from labml.internal.tracker.writers import file
+from labml.logger import Text
+
+
+class FileWriter(file.Writer):
+    """
+    The metrics of all steps as JSON lines, in the format of labml's own `file` writer.
+
+    Lines that cannot be written are kept, and tried again with the next ones; `lost` tells the error
+    if some are still waiting.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__(path)
+        self.thread = _FileThread(path)
+        # Seconds that `finish` waits for the disk at the most
+        self.patience: float | None = None
+        # Seconds between two flushes; as labml has it, a minute after a while, unless set
+        self.interval: float | None = None
+        self._is_warned = False
+        # What is tracked after labml's experiment has ended
+        atexit.register(self.finish)
+
+    @property
+    def lost(self) -> Exception | None:
+        """Why some values are not in the file."""
+        return self.thread.error if self.thread.waiting else None
+
+    def write(self, *, global_step: int, indicators: dict):
+        """Called by `tracker.save()`."""
+        super().write(global_step=global_step, indicators=indicators)
+        if self.interval is not None and time.time() - self.last_committed > self.interval:
+            self.last_committed = time.time()
+            self.flush()
+        if self.lost and not self._is_warned:
+            self._is_warned = True
+            logger.log(f'Cannot write {self.file_path}: {self.lost}. The run goes on, and tries again', Text.warning)
+
+    def mark(self) -> Future:
+        """Its result is the size of the file, in bytes, with all values so far on the disk; or why they are not."""
+        if self.indicators:
+            self.flush()
+        size = Future()
+        self.thread.push(size)
+        self._start()
+        return size
+
+    def flush(self):
+        """Hands the values so far to the thread that writes."""
+        data, self.indicators = self.indicators, {}
+        self.thread.push({'packet': {'track': data, 'time': time.time()}})
+        self._start()
+
+    def _start(self):
+        if not self.is_thread_started:
+            self.is_thread_started = True
+            self.thread.start()
+
+    def finish(self):
+        """Returns when all values so far are in the file, or could not be written."""
+        if self.indicators or self.thread.waiting:
+            self.flush()
+        if self.is_thread_started:
+            written = Future()
+            self.thread.push(written.set_result)
+            with contextlib.suppress(TimeoutError):
+                written.result(self.patience)
+
+
+class _FileThread(file.FileWriterThread):
+    def __init__(self, path: Path):
+        super().__init__(path)
+        # `FileWriter.finish` waits for what is to be written
+        self.daemon = True
+        self.waiting: list[str] = []
+        self.error: Exception | None = None
+
+    def run(self):
+        while True:
+            data = self.queue.get()
+            try:
+                if isinstance(data, Future):
+                    data.set_result(self._sync())
+                elif callable(data):
+                    data(None)
+                else:
+                    self._process(data)
+            except Exception as e:
+                self.error = e
+                if isinstance(data, Future):
+                    data.set_exception(e)
+
+    def _sync(self) -> int:
+        self._append_waiting()
+        with open(self.file_path, 'ab') as f:
+            os.fsync(f.fileno())
+            return f.tell()
+
+    def _send(self, data: dict):
+        if data['track']:
+            self.waiting.append(json.dumps(data) + '\n')
+        self._append_waiting()
+
+    def _append_waiting(self):
+        self._append(''.join(self.waiting).encode())
+        self.waiting = []
+
+    def _append(self, data: bytes):
+        with open(self.file_path, 'ab', buffering=0) as f:
+            size = f.tell()
+            try:
+                written = f.write(data)
+                while written < len(data):
+                    written += f.write(data[written:])
+            except OSError:
+                with contextlib.suppress(OSError):
+                    f.truncate(size)  # no half line
+                raise
+
+
+def cut(path: Path, n_bytes: int) -> int:
+    """
+    Takes a file of metrics back to its first `n_bytes`, or to its last whole line if it has fewer. Returns how many
+    bytes are missing.
+    """
+    try:
+        with open(path, 'r+b') as f:
+            data = f.read(n_bytes)
+            kept = data.rfind(b'\n') + 1
+            f.truncate(kept)
+            return n_bytes - kept
+    except FileNotFoundError:
+        return n_bytes
+
+
+class Summary(NamedTuple):
+    """What a file of metrics comes to; `None` where it has nothing to say."""
+    # labml's global step of the last values
+    step: int | None
+    # Lowest validation loss, and the accuracy at that step
+    loss: float | None
+    accuracy: float | None
+
+
+def summary(path: Path) -> Summary:
+    """The file of a run in short, also while it is written. Lines that are not whole are left out."""
+    last, best = None, (None, None)
+    for line in _whole_lines(path):
+        last = line
+        # Much faster than to parse them all
+        if '"loss.valid"' in line:
+            track = _track(line)
+            accuracies = {step: values[0] for step, values in track.get('accuracy.valid', [])}
+            for step, values in track.get('loss.valid', []):
+                if values[0] == values[0] and (best[0] is None or values[0] < best[0]):
+                    best = values[0], accuracies.get(step)
+    steps = [pairs[-1][0] for pairs in _track(last).values()] if last else []
+    return Summary(max(steps, default=None), *best)
+
+
+def curves(path: Path, names: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
+    """Steps and values of some indicators, also while the file is written."""
+    found: dict[str, list[tuple[int, float]]] = {name: [] for name in names}
+    for line in _whole_lines(path):
+        track = _track(line)
+        for name in names:
+            found[name] += [(step, values[0]) for step, values in track.get(name, [])]
+    return {name: sorted(curve) for name, curve in found.items()}
+
+
+def _track(line: str) -> dict[str, list]:
+    try:
+        return json.loads(line)['track']
+    except (ValueError, KeyError):
+        return {}  # the line was damaged
+
+
+def _whole_lines(path: Path) -> Iterator[str]:
+    with contextlib.suppress(FileNotFoundError), open(path, encoding='utf-8', errors='replace') as f:
+        for line in f:
+            if line.endswith('}\n'):
+                yield line
+

@@ -1,0 +1,79 @@
+"""Prompts on the screen: what was masked, what the model fills in, and whether that is right."""
+
+from collections.abc import Sequence
+
+import torch
+from labml import logger
+from labml.logger import Text
+from torch import Tensor
+
+from labml_mlm.masking.mlm import MLM
+from labml_mlm.model.transformer import TransformerMLM
+from labml_mlm.runs.samples_log import Sample, visible
+from labml_mlm.tracking.console import has_colours
+
+_BLANK = '_'
+
+
+class Sampler:
+    """
+    ## Masks prompts and has the model fill them in
+
+    * `prompts` are token ids, `[seq_len]` each; the same ones are masked each time
+    * `tokens` is the vocabulary
+    * `mlm` masks them, all of it with `[MASK]`
+    """
+
+    def __init__(self, prompts: Sequence[Tensor], *, tokens: Sequence[str], mlm: MLM):
+        self.prompts = prompts
+        self.tokens = tokens
+        self.padding_token = mlm.padding_token
+        # Masked prompts and labels, `[seq_len, 1]` each
+        self.masked = [mlm(prompt[:, None]) for prompt in prompts]
+
+    @torch.no_grad()
+    def fill(self, model: TransformerMLM, device: torch.device) -> list[Sample]:
+        """The prompts, filled in."""
+        model.eval()
+        samples = []
+        for prompt, (masked, labels) in zip(self.prompts, self.masked, strict=True):
+            # A model may have more tokens than the tokenizer
+            predicted = model.predict(masked.to(device))[:, 0, :len(self.tokens)].argmax(dim=-1)
+            places = (labels[:, 0] != self.padding_token).nonzero()[:, 0].tolist()
+            samples.append(Sample([self.tokens[token] for token in prompt.tolist()], places,
+                                  [self.tokens[predicted[place]] for place in places],
+                                  [int(predicted[place]) == int(prompt[place]) for place in places]))
+        return samples
+
+
+def log_samples(samples: Sequence[Sample]):
+    """Prints prompts, masked and filled in."""
+    logger.log('')
+    for sample in samples:
+        log_sample(sample)
+
+
+def log_sample(sample: Sample):
+    """
+    Two lines, or three where there are no colours: the prompt with its masked places, the prompt filled in, and
+    which of those tokens are right.
+    """
+    filled = {place: (token, is_right) for place, token, is_right
+              in zip(sample.places, sample.filled, sample.is_right, strict=True)}
+    question, answer, marks = [], [], []
+    for place, token in enumerate(sample.tokens):
+        if place not in filled:
+            word = visible(token)
+            question.append((word, Text.subtle))
+            answer.append((word, Text.subtle))
+            marks.append(' ' * len(word))
+        else:
+            word, is_right = visible(filled[place][0]), filled[place][1]
+            question.append((_BLANK * len(word), Text.highlight))
+            answer.append((word, Text.success if is_right else Text.danger))
+            marks.append(('+' if is_right else 'x') * len(word))
+    logger.log([('masked  ', Text.meta), *question])
+    logger.log([('filled  ', Text.meta), *answer])
+    if not has_colours():
+        logger.log('        ' + ''.join(marks).rstrip())
+

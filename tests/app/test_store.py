@@ -1,0 +1,159 @@
+import math
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from labml_db import Index, Key, Model
+
+from labml_mlm.app.store import Store, decode, encode
+from labml_mlm.common.errors import UserError
+
+keys = st.text() | st.integers() | st.sampled_from(['$key', '$set', '$array', '$dict', '$tuple'])
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+nested = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(keys, inner) |
+                      st.lists(inner).map(tuple) | st.sets(scalars) | st.text().map(Key), max_leaves=20)
+
+
+class Thing(Model['Thing']):
+    name: str
+    parts: set
+
+    @classmethod
+    def defaults(cls):
+        return {'name': '', 'parts': set()}
+
+
+class Thingy(Model['Thingy']):
+    name: str
+
+
+class ThingIndex(Index['Thing']):
+    pass
+
+
+@pytest.fixture
+def open_store(tmp_path):
+    stores = []
+
+    def open_store(path=tmp_path / 'store.sqlite'):
+        stores.append(Store(path))
+        stores[-1].drive([Thing, Thingy], [ThingIndex])
+        return stores[-1]
+
+    yield open_store
+    for store in stores:
+        store.close()
+
+
+@given(nested)
+def test_what_is_decoded_is_what_was_encoded(value):
+    back = decode(encode(value))
+    assert back == value and type(back) is type(value)
+
+
+@pytest.mark.parametrize('array', [np.array([]), np.array([1., math.inf, math.nan]), np.arange(6, dtype=np.int32),
+                                   np.zeros((2, 3), np.float32), np.array([True])])
+def test_arrays_keep_type_and_shape_and_can_be_written(array):
+    back = decode(encode({'series': [array]}))['series'][0]
+    assert (back.dtype, back.shape) == (array.dtype, array.shape)
+    np.testing.assert_array_equal(back, array)
+    back[...] = 0
+
+
+def test_half_a_surrogate_pair():
+    assert decode(encode(['\ud800 and \u00e4, \U0001f600'])) == ['? and \u00e4, \U0001f600']
+
+
+def test_numbers_of_numpy():
+    assert decode(encode([np.float64(0.5), np.int64(3)])) == [0.5, 3]
+
+
+@pytest.mark.parametrize('value', [object(), {'a': [b'bytes']}, np.array([object()])])
+def test_what_cannot_be_kept(value):
+    with pytest.raises(TypeError):
+        encode(value)
+
+
+def test_models_and_indexes(open_store):
+    store = open_store()
+    thing, other = Thing(name='one', parts={'a', 'b'}), Thingy(name='other')
+    for model in (thing, other):
+        model.save()
+    ThingIndex.set('first', thing.key)
+    assert thing.key.load().parts == {'a', 'b'}
+    assert ThingIndex.get('first') == thing.key
+    assert ThingIndex.get('second') is None
+    assert ThingIndex.mget(['second', 'first']) == [None, thing.key]
+    assert ThingIndex.get_all() == [str(thing.key)]
+    # Not those of a class whose name begins with the same
+    assert Thing.get_all() == [thing.key]
+    more = [Thing(name=str(i)) for i in range(3)]
+    Thing.msave(more)
+    assert [found.name for found in Thing.mload([str(model.key) for model in more])] == ['0', '1', '2']
+    thing.delete()
+    ThingIndex.delete('first')
+    assert Thing.load(str(thing.key)) is None and ThingIndex.get('first') is None
+
+    # The same after a start
+    store.close()
+    open_store()
+    assert Thing.load(str(more[1].key)).name == '1'
+
+
+def test_a_transaction_is_all_or_nothing(open_store):
+    store = open_store()
+    thing = Thing(name='before')
+    thing.save()
+    with pytest.raises(KeyError), store.transaction():
+        thing.name = 'within'
+        thing.save()
+        ThingIndex.set('first', thing.key)
+        raise KeyError
+    assert thing.key.load().name == 'before' and ThingIndex.get('first') is None
+    with store.transaction():
+        thing.save()
+        ThingIndex.set('first', thing.key)
+    assert thing.key.load().name == 'within' and ThingIndex.get('first') == thing.key
+
+
+def test_a_second_process_is_refused(open_store, tmp_path):
+    store = open_store()
+    code = f'''
+from pathlib import Path
+from labml_mlm.app.store import Store
+Store(Path({str(store.path)!r}))
+'''
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert f'the store {store.path} is in use by another labml app, in process' in result.stderr
+    store.close()
+    assert subprocess.run([sys.executable, '-c', code]).returncode == 0
+
+
+@pytest.mark.parametrize('content', [b'no database' * 100, b'{"a": 1}'])
+def test_a_file_of_something_else(tmp_path, content):
+    path = tmp_path / 'other'
+    path.write_bytes(content)
+    with pytest.raises(UserError, match='is no SQLite file'):
+        Store(path)
+    assert path.read_bytes() == content
+
+
+def test_a_database_of_something_else(tmp_path):
+    path = tmp_path / 'other.sqlite'
+    connection = sqlite3.connect(path)
+    connection.execute('CREATE TABLE mine (value TEXT)')
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(UserError, match='is the database of something else'):
+        Store(path)
+    assert path.read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_written():
+    with pytest.raises(OSError):
+        Store(Path('/proc/none/store.sqlite'))

@@ -1,0 +1,160 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labml_mlm import MLM
+from labml_mlm.data.batch import Columns
+
+PAD, UNK, CLS, SEP, MASK = range(5)
+
+
+def make(n_tokens=30, seed=0, **kwargs):
+    return MLM(padding_token=PAD, mask_token=MASK, no_mask_tokens=[UNK, CLS, SEP], n_tokens=n_tokens,
+               generator=torch.Generator().manual_seed(seed), **kwargs)
+
+
+@st.composite
+def shares(draw):
+    randomize = draw(st.floats(0, 1))
+    return randomize, draw(st.floats(0, 1 - randomize))
+
+
+@settings(max_examples=200, deadline=None)
+@given(seq_len=st.integers(1, 40), batch_size=st.integers(1, 6), n_tokens=st.integers(6, 60),
+       masking_prob=st.floats(0, 1), randomize_and_no_change=shares(), seed=st.integers(0, 2 ** 32))
+def test_invariants(seq_len, batch_size, n_tokens, masking_prob, randomize_and_no_change, seed):
+    randomize_prob, no_change_prob = randomize_and_no_change
+    mlm = make(n_tokens, seed, masking_prob=masking_prob, randomize_prob=randomize_prob, no_change_prob=no_change_prob)
+    x = torch.randint(n_tokens, (seq_len, batch_size), generator=torch.Generator().manual_seed(seed))
+    before, global_state = x.clone(), torch.get_rng_state()
+    masked, labels = mlm(x)
+
+    assert torch.equal(x, before)
+    assert torch.equal(torch.get_rng_state(), global_state)
+    assert masked.dtype == labels.dtype == torch.long
+    selected = labels != PAD
+    special = x < 5
+    assert torch.equal(labels[selected], x[selected])
+    assert torch.equal(masked[~selected], x[~selected])
+    assert not (selected & special).any()
+    # What a token became: `[MASK]`, itself, or another that is not special
+    assert ((masked[selected] == MASK) | (masked[selected] >= 5)).all()
+
+    n = (~special).sum(dim=0)
+    k = selected.sum(dim=0)
+    for n_maskable, n_selected in zip(n.tolist(), k.tolist(), strict=True):
+        if masking_prob == 0 or n_maskable == 0:
+            assert n_selected == 0
+        else:
+            # The product is taken in single precision
+            pn = masking_prob * n_maskable
+            assert max(1, math.floor(pn - 1e-5)) <= n_selected <= max(1, math.ceil(pn + 1e-5))
+
+    again = make(n_tokens, seed, masking_prob=masking_prob, randomize_prob=randomize_prob,
+                 no_change_prob=no_change_prob)(x)
+    assert torch.equal(again[0], masked)
+    assert torch.equal(again[1], labels)
+
+
+@pytest.mark.parametrize('masking_prob, seq_len', [(0.15, 7), (0.15, 32), (0.15, 100), (0.4, 9), (0.02, 50), (1.0, 10)])
+def test_share_of_selected_tokens(masking_prob, seq_len):
+    mlm = make(masking_prob=masking_prob)
+    x = torch.randint(5, 30, (seq_len, 1_000_000 // seq_len + 1), generator=torch.Generator().manual_seed(1))
+    _, labels = mlm(x)
+    assert (labels != PAD).double().mean().item() == pytest.approx(masking_prob, abs=0.002)
+
+
+def test_at_least_one_below_one_expected():
+    _, labels = make(masking_prob=0.01)(torch.full((20, 1000), 7))
+    assert ((labels != PAD).sum(dim=0) == 1).all()
+
+
+def test_every_position_is_selected_equally_often():
+    seq_len, n = 10, 50_000
+    _, labels = make(masking_prob=0.2)(torch.full((seq_len, n), 7))
+    counts = (labels != PAD).sum(dim=1).double()
+    # Two of ten a sequence; chi-square with 9 degrees of freedom exceeds 27.9 once in 1,000
+    expected = 0.2 * n
+    assert ((counts - expected) ** 2 / expected).sum() < 27.9
+
+
+def chi_square(counts, expected):
+    counts, expected = torch.as_tensor(counts).double(), torch.as_tensor(expected).double()
+    return ((counts - expected) ** 2 / expected).sum().item()
+
+
+def test_split_and_uniformity_on_a_million_tokens():
+    n_tokens = 65
+    mlm = make(n_tokens, masking_prob=1.)
+    x = torch.full((1000, 1000), 64)
+    masked, labels = mlm(x)
+    assert (labels == 64).all()
+
+    # The original is a possible random token, too: 10% stay, and 10% become one of 60, itself included
+    n = x.numel()
+    n_mask, n_same = (masked == MASK).sum().item(), (masked == 64).sum().item()
+    n_other = n - n_mask - n_same
+    expected = [0.8 * n, (0.1 + 0.1 / 60) * n, (0.1 - 0.1 / 60) * n]
+    # Chi-square with 2 and with 58 degrees of freedom, exceeded once in 1,000
+    assert chi_square([n_mask, n_same, n_other], expected) < 13.8
+    counts = torch.bincount(masked.flatten(), minlength=n_tokens)[5:64]
+    assert chi_square(counts, torch.full((59,), n_other / 59)) < 98.0
+
+
+def test_nothing_maskable():
+    x = torch.tensor([[PAD, CLS], [MASK, SEP], [UNK, PAD]])
+    masked, labels = make()(x)
+    assert torch.equal(masked, x)
+    assert (labels == PAD).all()
+
+
+def test_vocabulary_of_special_tokens_only():
+    x = torch.tensor([[PAD, CLS], [MASK, SEP]])
+    masked, labels = make(n_tokens=5)(x)
+    assert torch.equal(masked, x)
+    assert (labels == PAD).all()
+
+
+def test_global_generator_without_one_of_its_own():
+    mlm = MLM(padding_token=PAD, mask_token=MASK, no_mask_tokens=[], n_tokens=30)
+    x = torch.full((20, 5), 7)
+    torch.manual_seed(3)
+    first = mlm(x)[0]
+    assert not torch.equal(mlm(x)[0], first)
+    torch.manual_seed(3)
+    assert torch.equal(mlm(x)[0], first)
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    ({'masking_prob': 1.1}, 'masking_prob=1.1'), ({'masking_prob': -0.1}, 'from 0 to 1'),
+    ({'randomize_prob': 2}, 'randomize_prob'), ({'no_change_prob': -1}, 'no_change_prob'),
+    ({'masking_prob': float('nan')}, 'masking_prob=nan'),
+    ({'randomize_prob': 0.6, 'no_change_prob': 0.5}, 'their sum is at most 1'),
+    ({'n_tokens': 4}, 'not in the vocabulary'),
+])
+def test_wrong_arguments(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        make(**kwargs)
+
+
+def test_shares_that_add_up_to_one():
+    masked, labels = make(masking_prob=1., randomize_prob=0.3, no_change_prob=0.7)(torch.full((100, 100), 7))
+    assert not (masked == MASK).any()
+
+
+@given(seq_len=st.integers(1, 20), batch_size=st.integers(1, 8), masking_prob=st.floats(0, 1),
+       seed=st.integers(0, 2 ** 32), data=st.data())
+def test_columns_of_a_batch_are_masked_as_in_the_whole(seq_len, batch_size, masking_prob, seed, data):
+    x = torch.randint(30, (seq_len, batch_size), generator=torch.Generator().manual_seed(seed))
+    whole, part = (make(30, seed, masking_prob=masking_prob) for _ in range(2))
+    first = data.draw(st.integers(0, batch_size))
+    end = data.draw(st.integers(first, batch_size))
+    # Again and again, as both generators have to be at the same place after each
+    for _ in range(3):
+        masked, labels = whole(x)
+        of_part = part(x[:, first:end], Columns(first, batch_size))
+        assert torch.equal(of_part[0], masked[:, first:end])
+        assert torch.equal(of_part[1], labels[:, first:end])

@@ -1,0 +1,136 @@
+import pytest
+import torch
+from labml_nn.transformers.mha import MultiHeadAttention
+
+from labml_mlm.common.errors import UserError
+from labml_mlm.model.attention import SDPA
+
+
+def twins(**kwargs):
+    torch.manual_seed(0)
+    mha = MultiHeadAttention(4, 32, 0., **kwargs)
+    sdpa = SDPA(4, 32, **kwargs)
+    sdpa.load_state_dict(mha.state_dict())
+    assert mha.state_dict().keys() == sdpa.state_dict().keys()
+    return mha, sdpa
+
+
+def masks(seq_len, batch_size):
+    some = torch.rand(seq_len, seq_len, batch_size) < 0.6
+    some[:, 0] = True
+    return {'none': None, 'full': some, 'keys': some[:1], 'shared': some[:, :, :1]}
+
+
+@pytest.mark.parametrize('bias', [True, False])
+@pytest.mark.parametrize('mask', ['none', 'full', 'keys', 'shared'])
+@pytest.mark.parametrize('is_self', [True, False])
+def test_sdpa_equals_mha(mask, is_self, bias):
+    mha, sdpa = twins(bias=bias)
+    mask = masks(9, 3)[mask]
+    results = []
+    for attention in (mha, sdpa):
+        query = torch.randn(9, 3, 32, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        other = query if is_self else torch.randn(9, 3, 32, generator=torch.Generator().manual_seed(2)).requires_grad_()
+        out = attention(query=query, key=other, value=other, mask=mask)
+        (out ** 2).sum().backward()
+        results.append([out, query.grad, other.grad, *(p.grad for p in attention.parameters())])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def slow_turn(x):
+    """Rotary positions by complex numbers, one position and one pair at a time."""
+    seq_len, _, _, d_k = x.shape
+    out = torch.empty_like(x)
+    for m in range(seq_len):
+        for i in range(d_k // 2):
+            pair = torch.complex(x[m, ..., i], x[m, ..., i + d_k // 2])
+            pair = pair * torch.exp(torch.tensor(1j * m * 10_000 ** (-2 * i / d_k)))
+            out[m, ..., i], out[m, ..., i + d_k // 2] = pair.real, pair.imag
+    return out
+
+
+def turn(attention, x):
+    """Ours of `[seq_len, batch_size, heads, d_k]`, which wants the features that turn together side by side."""
+    pairs = x.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2)
+    return attention._turned(pairs[:, :, None])[:, :, 0].unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
+
+
+@pytest.mark.parametrize('is_self', [True, False])
+def test_rotary_is_attention_of_turned_queries_and_keys(is_self):
+    attention = SDPA(2, 16, is_rotary=True)
+    x, other = torch.randn(7, 3, 16), torch.randn(9, 3, 16)
+    other = x if is_self else other
+    q, k, v = (layer(y) for layer, y in zip((attention.query, attention.key, attention.value), (x, other, other),
+                                            strict=True))
+    scores = torch.einsum('ibhd,jbhd->ijbh', slow_turn(q), slow_turn(k)) / 8 ** 0.5
+    expected = attention.output(torch.einsum('ijbh,jbhd->ibhd', scores.softmax(dim=1), v).flatten(2))
+    output = attention(query=x, key=other, value=other)
+    torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5)
+    weights = torch.linspace(-1, 2, 16)
+    gradients = [torch.autograd.grad((y * weights).sum(), list(attention.parameters()), allow_unused=True)
+                 for y in (output, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+
+
+def test_without_complex_numbers_it_is_the_same():
+    """As under the compiler and with 16 bits."""
+    attention = SDPA(2, 16, is_rotary=True)
+    x = torch.randn(7, 3, 2, 8)
+    torch.testing.assert_close(turn(attention, x.double()).float(), turn(attention, x), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(turn(attention, x.bfloat16()).float(), turn(attention, x), rtol=2e-2, atol=2e-2)
+    gradients = []
+    for dtype in (torch.float64, torch.float32):
+        leaf = x.to(dtype).requires_grad_()
+        (turn(attention, leaf) * torch.linspace(-1, 2, 8)).sum().backward()
+        gradients.append(leaf.grad.float())
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_are_those_of_the_slow_turn():
+    attention = SDPA(2, 16, is_rotary=True)
+    x = torch.randn(7, 3, 3, 2, 8)
+    gradients = []
+    for turns in (lambda y: turn(attention, y), slow_turn):
+        leaf = x.clone().requires_grad_()
+        (turns(leaf[:, :, 1]) * torch.linspace(-1, 2, 8)).sum().backward()
+        gradients.append(leaf.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
+
+
+def test_rotary_turns_by_position():
+    attention = SDPA(2, 16, is_rotary=True)
+    x = torch.randn(7, 3, 2, 8)
+    torch.testing.assert_close(turn(attention, x), slow_turn(x), rtol=1e-5, atol=1e-5)
+    # A longer sequence after a shorter one, and the shorter one again
+    longer = torch.randn(20, 1, 2, 8)
+    torch.testing.assert_close(turn(attention, longer), slow_turn(longer), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(turn(attention, x), slow_turn(x), rtol=1e-5, atol=1e-5)
+
+
+def test_rotary_sees_distances_only():
+    attention = SDPA(1, 16, is_rotary=True)
+    q, k = torch.randn(16), torch.randn(16)
+    turned_q, turned_k = (turn(attention, t.expand(30, 1, 1, 16)).flatten(1) for t in (q, k))
+    # `[30, 30]`; equal along each diagonal
+    scores = turned_q @ turned_k.T
+    torch.testing.assert_close(scores[5:, 5:], scores[:-5, :-5], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(scores[0, 0], scores[0, 7], atol=1e-3)
+
+
+def test_rotary_has_no_further_parameters():
+    assert SDPA(2, 16, is_rotary=True).state_dict().keys() == MultiHeadAttention(2, 16).state_dict().keys()
+
+
+def test_dropout_in_training_only():
+    attention = SDPA(2, 16, dropout_prob=0.5)
+    x = torch.randn(8, 2, 16)
+    attention.eval()
+    assert torch.equal(attention(query=x, key=x, value=x), attention(query=x, key=x, value=x))
+    attention.train()
+    assert not torch.equal(attention(query=x, key=x, value=x), attention(query=x, key=x, value=x))
+
+
+def test_odd_head_size():
+    with pytest.raises(UserError, match='has to be even'):
+        SDPA(2, 6, is_rotary=True)

@@ -1,0 +1,96 @@
+import pytest
+import torch
+from labml_nn.transformers.models import Encoder, TransformerLayer
+from torch import nn
+
+from labml_mlm import MLMTransformerConfigs
+from labml_mlm.model.attention import SDPA
+from labml_mlm.model.encoder import MLMEncoder, at
+
+SEQ_LEN, BATCH_SIZE, D_MODEL = 9, 4, 16
+
+
+def twins(**values):
+    """labml_nn's encoder, and ours with the same weights."""
+    encoders = []
+    for kind in ('default', 'mlm'):
+        conf = MLMTransformerConfigs()
+        conf._set_values({'d_model': D_MODEL, 'n_heads': 2, 'n_layers': 3, 'n_src_vocab': 20, 'n_tgt_vocab': 20,
+                          'encoder': kind, **values})
+        encoders.append(conf.transformer_mlm.encoder)
+    slow, fast = encoders
+    assert type(slow) is Encoder and type(fast) is MLMEncoder
+    fast.load_state_dict(slow.state_dict())
+    return slow, fast
+
+
+def masks():
+    some = torch.rand(SEQ_LEN, SEQ_LEN, BATCH_SIZE, generator=torch.Generator().manual_seed(1)) < 0.6
+    some[:, 0] = True
+    return {'none': None, 'full': some, 'keys': some[:1], 'shared': some[:, :, :1]}
+
+
+def run(encoder, mask, places, *, is_slow):
+    """Features at `places`, and gradients of the input and of all weights."""
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(SEQ_LEN, BATCH_SIZE, D_MODEL, generator=generator).requires_grad_()
+    encoder.zero_grad()
+    if is_slow:
+        everywhere = encoder(x, mask)
+        out = torch.stack([torch.stack([everywhere[place, b] for b, place in enumerate(row)]) for row in places])
+    else:
+        out = encoder(x, mask, places)
+    (out * torch.randn(out.shape, generator=generator)).sum().backward()
+    return [out, x.grad, *(p.grad.clone() for p in encoder.parameters())]
+
+
+@pytest.mark.parametrize('mask', ['none', 'full', 'keys', 'shared'])
+@pytest.mark.parametrize('attention', ['sdpa_rotary', 'sdpa', 'mha', 'relative'])
+def test_at_places_is_what_the_whole_has_there(attention, mask):
+    slow, fast = twins(encoder_attn=attention)
+    # Out of order, and one twice
+    places = torch.tensor([[3, 0, 8, 5], [1, 7, 2, 5]])
+    for a, b in zip(run(slow, masks()[mask], places, is_slow=True), run(fast, masks()[mask], places, is_slow=False),
+                    strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_all_places_unless_given():
+    slow, fast = twins()
+    x = torch.randn(SEQ_LEN, BATCH_SIZE, D_MODEL)
+    assert torch.equal(slow(x, None), fast(x, None))
+
+
+class Neighbours(nn.Module):
+    """A feed-forward layer that looks at the token before."""
+
+    def forward(self, x):
+        return x.roll(1, dims=0)
+
+
+class Doubling(TransformerLayer):
+    """A layer that does something else."""
+
+    def forward(self, *, x, mask):
+        return 2 * super().forward(x=x, mask=mask)
+
+
+@pytest.mark.parametrize('is_other_layer', [True, False])
+def test_what_is_not_labml_nns_is_computed_everywhere(is_other_layer):
+    torch.manual_seed(0)
+    kind, feed_forward = (Doubling, nn.Linear(D_MODEL, D_MODEL)) if is_other_layer else (TransformerLayer, Neighbours())
+    encoder = MLMEncoder(kind(d_model=D_MODEL, self_attn=SDPA(2, D_MODEL), feed_forward=feed_forward, dropout_prob=0.),
+                         2)
+    x, places = torch.randn(SEQ_LEN, BATCH_SIZE, D_MODEL), torch.tensor([[3, 0, 8, 5]])
+    torch.testing.assert_close(encoder(x, None, places), at(places, encoder(x, None)))
+
+
+def test_the_last_layer_is_left_out_elsewhere():
+    """Attention of the last layer has as many queries as there are places, and its feed-forward layers as many rows."""
+    _, fast = twins()
+    rows = []
+    for layer in fast.layers:
+        layer.feed_forward.register_forward_hook(lambda module, inputs, output: rows.append(inputs[0].shape[:2]))
+        layer.self_attn.register_forward_hook(lambda module, inputs, output: rows.append(output.shape[:2]))
+    fast(torch.randn(SEQ_LEN, BATCH_SIZE, D_MODEL), None, torch.tensor([[3, 0, 8, 5], [1, 7, 2, 4]]))
+    assert rows == [(SEQ_LEN, BATCH_SIZE)] * 4 + [(2, BATCH_SIZE)] * 2

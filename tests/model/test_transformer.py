@@ -1,0 +1,210 @@
+import pytest
+import torch
+from torch.nn import functional
+
+from labml_mlm import MLM, MLMTransformerConfigs
+from labml_mlm.common.errors import UserError
+
+ATTENTIONS = ['mha', 'relative', 'sdpa', 'sdpa_rotary']
+N_TOKENS, PAD = 20, 0
+
+
+def make(**values):
+    conf = MLMTransformerConfigs()
+    conf._set_values({'n_src_vocab': N_TOKENS, 'n_tgt_vocab': N_TOKENS, 'd_model': 32, 'n_heads': 4, 'n_layers': 2,
+                      **values})
+    return conf.transformer_mlm
+
+
+def batch(seq_len=12, batch_size=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(5, N_TOKENS, (seq_len, batch_size), generator=generator)
+    return MLM(padding_token=PAD, mask_token=4, no_mask_tokens=[1, 2, 3], n_tokens=N_TOKENS, masking_prob=0.3,
+               generator=generator)(x)
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return [p.grad.clone() for p in model.parameters()]
+
+
+@pytest.mark.parametrize('attention', ATTENTIONS)
+def test_masked_only_equals_all_logits(attention):
+    model = make(encoder_attn=attention).train()
+    masked, labels = batch()
+    output = model(masked, labels)
+    logits = model.predict(masked)
+    slow = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=PAD)
+    torch.testing.assert_close(output.loss, slow, rtol=1e-5, atol=1e-6)
+    for fast_grad, slow_grad in zip(gradients(model, output.loss), gradients(model, slow), strict=True):
+        torch.testing.assert_close(fast_grad, slow_grad, rtol=1e-5, atol=1e-6)
+
+    selected = labels != PAD
+    assert output.n_masked == selected.sum()
+    assert output.n_correct == (logits.argmax(-1) == labels)[selected].sum()
+    torch.testing.assert_close(output.loss_sum, output.loss * output.n_masked)
+
+
+def test_sdpa_model_equals_mha_model():
+    mha, sdpa = make(encoder_attn='mha'), make(encoder_attn='sdpa')
+    sdpa.load_state_dict(mha.state_dict())
+    masked, labels = batch()
+    losses = [model(masked, labels).loss for model in (mha, sdpa)]
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-5)
+    for a, b in zip(gradients(mha, losses[0]), gradients(sdpa, losses[1]), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('attention', ATTENTIONS)
+def test_nothing_masked_gives_zero_loss_and_gradients(attention):
+    model = make(encoder_attn=attention)
+    masked, _ = batch()
+    output = model(masked, torch.full_like(masked, PAD))
+    assert output.loss == 0
+    assert output.n_masked == 0
+    assert all((gradient == 0).all() for gradient in gradients(model, output.loss))
+
+
+@pytest.mark.parametrize('attention', ATTENTIONS)
+def test_content_of_padding_changes_nothing(attention):
+    model = make(encoder_attn=attention)
+    masked, labels = batch()
+    key_padding = torch.zeros_like(masked, dtype=torch.bool)
+    key_padding[7:, 1] = key_padding[3:, 2] = True
+    labels[key_padding] = PAD
+    results = []
+    for content in (PAD, 13):
+        x = masked.masked_fill(key_padding, content)
+        output = model(x, labels, key_padding=key_padding)
+        kept = model.predict(x, key_padding=key_padding)[~key_padding]
+        results.append([output.loss, kept])
+    torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-6)
+    # Without the mask it does
+    seen = model.predict(masked.masked_fill(key_padding, PAD))[~key_padding]
+    assert not torch.allclose(seen, results[0][1], atol=1e-3)
+
+
+@pytest.mark.parametrize('attention', ATTENTIONS)
+def test_a_document_does_not_see_its_neighbours_in_a_pack(attention):
+    model = make(encoder_attn=attention).eval()
+    masked, labels = batch()
+    # `[seq_len, batch_size]`: three documents in the first sequence, two and padding in the second, one in the others
+    document = torch.ones_like(masked)
+    document[4:, 0], document[9:, 0], document[5:, 1], document[8:, 1] = 2, 3, 2, 0
+    key_padding = document == 0
+    before = model.predict(masked, key_padding=key_padding, document=document)
+    for column, number in [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 0)]:
+        changed = masked.clone()
+        is_of_it = document[:, column] == number
+        changed[is_of_it, column] = 5 + (changed[is_of_it, column] + 3) % 15
+        after = model.predict(changed, key_padding=key_padding, document=document)
+        is_other = torch.ones_like(key_padding)
+        is_other[is_of_it, column] = False
+        is_other &= ~key_padding
+        assert torch.equal(after[is_other], before[is_other])
+        if number:
+            assert not torch.allclose(after[~is_other & ~key_padding], before[~is_other & ~key_padding], atol=1e-3)
+    # Without that, it does
+    assert not torch.allclose(model.predict(masked)[:, 0], before[:, 0], atol=1e-3)
+    output = model(masked, labels, key_padding=key_padding, document=document)
+    assert all(gradient.isfinite().all() for gradient in gradients(model, output.loss))
+
+
+def test_a_document_in_a_pack_is_as_it_is_alone():
+    """With positions that are relative."""
+    model = make(encoder_attn='sdpa_rotary').eval()
+    masked, _ = batch()
+    document = torch.ones_like(masked)
+    document[5:] = 2
+    packed = model.predict(masked, document=document)
+    alone = torch.cat([model.predict(masked[:5]), model.predict(masked[5:])])
+    torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('attention', ATTENTIONS)
+def test_a_fully_padded_sequence_is_finite(attention):
+    model = make(encoder_attn=attention)
+    masked, labels = batch()
+    key_padding = torch.zeros_like(masked, dtype=torch.bool)
+    key_padding[:, 1] = True
+    labels[:, 1] = PAD
+    output = model(masked, labels, key_padding=key_padding)
+    assert output.loss.isfinite()
+    assert model.predict(masked, key_padding=key_padding).isfinite().all()
+    assert all(gradient.isfinite().all() for gradient in gradients(model, output.loss))
+
+
+@pytest.mark.parametrize('attention', ATTENTIONS)
+def test_order_matters(attention):
+    model = make(encoder_attn=attention)
+    for module in model.modules():
+        if hasattr(module, 'key_pos_bias'):
+            torch.nn.init.normal_(module.key_pos_bias)  # starts at 0
+    masked, _ = batch()
+    assert not torch.allclose(model.predict(masked).flip(0), model.predict(masked.flip(0)), atol=1e-3)
+
+
+@pytest.mark.parametrize('attention', ATTENTIONS)
+@pytest.mark.parametrize('src_embed', ['fixed_pos', 'learned_pos', 'no_pos', 'by_attention'])
+@pytest.mark.parametrize('glu_variant', ['none', 'GLU', 'SwiGLU'])
+def test_options_combine(attention, src_embed, glu_variant):
+    model = make(**{'encoder_attn': attention, 'src_embed': src_embed, 'ffn.glu_variant': glu_variant, 'dropout': 0.1})
+    output = model.train()(*batch())
+    assert all(gradient.isfinite().all() for gradient in gradients(model, output.loss))
+    feed_forward = model.encoder.layers[0].feed_forward
+    activation = {'none': torch.nn.GELU, 'GLU': torch.nn.Sigmoid, 'SwiGLU': torch.nn.SiLU}[glu_variant]
+    assert isinstance(feed_forward.activation, activation)
+    assert feed_forward.is_gated == (glu_variant != 'none')
+
+
+def test_layers_start_differently_and_a_seed_repeats_them():
+    model, same, other = make(), make(), make(seed=2)
+    first, second = (layer.feed_forward.layer1.weight for layer in model.encoder.layers)
+    assert not torch.equal(first, second)
+    for a, b in zip(model.parameters(), same.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(first, other.encoder.layers[0].feed_forward.layer1.weight)
+
+
+@pytest.mark.parametrize('src_embed', ['fixed_pos', 'learned_pos', 'no_pos'])
+def test_embeddings_start_with_unit_variance(src_embed):
+    embed = make(src_embed=src_embed, d_model=256).src_embed
+    x = torch.arange(N_TOKENS)[None]
+    positions = getattr(embed, 'positional_encodings', torch.zeros(1, 1, 256))[:1]
+    assert (embed(x) - positions).std().item() == pytest.approx(1, abs=0.05)
+
+
+def test_dropout_reaches_every_attention():
+    for attention in ATTENTIONS:
+        assert make(encoder_attn=attention).encoder.layers[1].self_attn.dropout.p == 0
+        assert make(encoder_attn=attention, dropout=0.2).encoder.layers[1].self_attn.dropout.p == 0.2
+
+
+@pytest.mark.parametrize('values, expected', [
+    ({}, float('inf')), ({'encoder_attn': 'sdpa'}, 5000), ({'encoder_attn': 'relative'}, 4096),
+    ({'src_embed': 'learned_pos'}, 5000),
+])
+def test_longest_sequence(values, expected):
+    assert make(**values).max_seq_len == expected
+
+
+def test_relative_positions_reach_their_limit():
+    model = make(encoder_attn='relative', n_layers=1)
+    attention = model.encoder.layers[0].self_attn
+    # Fewer positions, for speed: 2P embeddings allow P tokens
+    attention.P = 8
+    attention.key_pos_embeddings.data = attention.key_pos_embeddings.data[:16]
+    attention.key_pos_bias.data = attention.key_pos_bias.data[:16]
+    assert model.max_seq_len == 8
+    assert model.predict(torch.full((8, 1), 7)).isfinite().all()
+
+
+@pytest.mark.parametrize('values, message', [
+    ({'d_model': 30}, 'd_model=30 is not divisible by n_heads=4'),
+    ({'d_model': 3, 'n_heads': 3}, 'd_model=3 is odd'),
+    ({'d_model': 12}, 'has to be even'),
+])
+def test_sizes_that_do_not_fit(values, message):
+    with pytest.raises(UserError, match=message):
+        make(**values)

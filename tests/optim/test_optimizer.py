@@ -1,0 +1,156 @@
+import math
+
+import pytest
+import torch
+
+from labml_mlm.optim.optimizer import MLMOptimizerConfigs, has_own_schedule, learning_rate
+
+LABML_NN = ['Adam', 'AdamW', 'RAdam', 'AdaBelief', 'Noam', 'AdamWarmupCosineDecay']
+
+
+def make(parameters, **values):
+    conf = MLMOptimizerConfigs()
+    conf._set_values({'parameters': list(parameters), 'd_model': 16, **values})
+    return conf.optimizer
+
+
+def parameter():
+    return torch.nn.Parameter(torch.tensor([[1., -2.], [3., 4.]]))
+
+
+def muon(matrices, others, **values):
+    return make([*matrices, *others], optimizer='Muon', matrices=list(matrices), **values)
+
+
+def step(optimizer, p):
+    p.grad = 2 * p.detach()
+    optimizer.step()
+
+
+@pytest.mark.parametrize('name', [*LABML_NN, 'SGD', 'FusedAdamW'])
+def test_every_optimizer_steps(name):
+    p = parameter()
+    optimizer = make([p], optimizer=name)
+    before = p.detach().clone()
+    # RAdam and AdaBelief wait for some gradients
+    for _ in range(10):
+        step(optimizer, p)
+    assert p.isfinite().all()
+    assert not torch.equal(p, before)
+    assert has_own_schedule(optimizer) == (name in LABML_NN)
+
+
+def test_names_keep_labml_nns_meaning():
+    from labml_nn.optimizers.adam_warmup import AdamWarmup
+    from labml_nn.optimizers.noam import Noam
+    assert type(make([parameter()], optimizer='AdamW')) is AdamWarmup
+    assert type(make([parameter()], optimizer='Noam')) is Noam
+    assert type(make([parameter()], optimizer='SGD')) is torch.optim.SGD
+    assert type(make([parameter()])) is torch.optim.AdamW
+
+
+def parameters_of_a_model():
+    """Five matrices of an encoder, of three shapes, an embedding and a gain."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(4, 4), (8, 4), (4, 8), (8, 4), (4, 4), (9, 4), (4,)]
+    return [torch.nn.Parameter(torch.randn(*shape, generator=generator)) for shape in shapes]
+
+
+def steps_of(parameters, optimizers, n_steps, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(n_steps):
+        for p in parameters:
+            p.grad = torch.randn(p.shape, generator=generator)
+        for optimizer in optimizers:
+            optimizer.step()
+
+
+def test_muon_is_torchs_for_matrices_of_the_encoder_and_adamw_for_the_rest(monkeypatch):
+    if not hasattr(torch.optim, 'Muon'):
+        pytest.skip('torch has a Muon since 2.9')
+    # torch's computes with 16 bits otherwise
+    monkeypatch.setattr(torch.Tensor, 'bfloat16', torch.Tensor.float)
+    ours, (*matrices, embedding, gain) = parameters_of_a_model(), parameters_of_a_model()
+    optimizer = muon(ours[:5], ours[5:], learning_rate=0.01, weight_decay=0.1, muon_momentum=0.9)
+    steps_of(ours, [optimizer], 6)
+    slow = [torch.optim.Muon(matrices, lr=0.01, weight_decay=0.1, momentum=0.9, adjust_lr_fn='match_rms_adamw'),
+            torch.optim.AdamW([embedding], lr=0.01, weight_decay=0.1, fused=False),
+            torch.optim.AdamW([gain], lr=0.01, weight_decay=0., fused=False)]
+    steps_of([*matrices, embedding, gain], slow, 6)
+    for mine, theirs in zip(ours, [*matrices, embedding, gain], strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_matrices_without_a_gradient_stay():
+    a, b, *rest = parameters_of_a_model()
+    optimizer = muon([a, b], rest)
+    before = a.detach().clone()
+    b.grad = torch.ones_like(b)
+    optimizer.step()
+    assert torch.equal(a, before) and a not in optimizer.state
+    assert b in optimizer.state
+
+
+def test_muon_moves_matrices_by_orthogonal_ones():
+    a, b, *rest = parameters_of_a_model()
+    before = b.detach().clone()
+    steps_of([a, b, *rest], [muon([a, b], rest, learning_rate=0.01)], 1)
+    moved = torch.linalg.svdvals(b.detach() - before) / (0.01 * 0.2 * 8 ** 0.5)
+    # Five steps of Newton and Schulz come as near to 1 as this
+    assert ((moved > 0.6) & (moved < 1.3)).all()
+
+
+def test_muon_goes_on_and_follows_a_schedule():
+    whole, parts = parameters_of_a_model(), parameters_of_a_model()
+    optimizer, first = muon(whole[:5], whole[5:]), muon(parts[:5], parts[5:])
+    steps_of(whole, [optimizer], 4)
+    steps_of(parts, [first], 4)
+    second = muon(parts[:5], parts[5:])
+    second.load_state_dict(first.state_dict())
+    for one in (optimizer, second):
+        schedule = torch.optim.lr_scheduler.LambdaLR(one, lambda step: 0.5)
+        steps_of(whole if one is optimizer else parts, [one], 3, seed=1)
+        assert {group['lr'] for part in one.parts for group in part.param_groups} == {1e-3}
+        schedule.step()
+    for a, b in zip(whole, parts, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_fused_adamw_equals_the_plain_one_and_decays_matrices_only():
+    matrix, gain = parameter(), torch.nn.Parameter(torch.ones(3))
+    optimizer = make([matrix, gain], weight_decay=0.1, learning_rate=0.01)
+    twin = torch.nn.Parameter(matrix.detach().clone())
+    slow = torch.optim.AdamW([twin], lr=0.01, weight_decay=0.1, foreach=False, fused=False)
+    for _ in range(5):
+        gain.grad = torch.zeros(3)
+        step(optimizer, matrix)
+        step(slow, twin)
+    torch.testing.assert_close(matrix, twin)
+    assert torch.equal(gain, torch.ones(3))
+
+
+def test_rate_in_force():
+    p = parameter()
+    noam = make([p], optimizer='Noam', learning_rate=1.0, warmup=10)
+    for n in range(1, 21):
+        step(noam, p)
+        assert learning_rate(noam) == pytest.approx(16 ** -0.5 * min(n ** -0.5, n * 10 ** -1.5))
+    warmup = make([p], optimizer='AdamW', learning_rate=0.5, warmup=4)
+    rates = []
+    for _ in range(6):
+        step(warmup, p)
+        rates.append(learning_rate(warmup))
+    assert rates == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5, 0.5])
+    adamw = make([p], learning_rate=0.25)
+    step(adamw, p)
+    assert learning_rate(adamw) == 0.25
+
+
+def test_rate_in_force_is_what_moves_the_weights():
+    # The first step of Adam moves each weight by the rate
+    p = parameter()
+    noam = make([p], optimizer='Noam', learning_rate=1.0, warmup=10)
+    before = p.detach().clone()
+    step(noam, p)
+    assert (before - p).abs().max().item() == pytest.approx(learning_rate(noam), rel=1e-3)
+    assert not math.isclose(learning_rate(noam), 1.0)

@@ -1,0 +1,207 @@
+"""Metrics in the run's folder."""
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+from labml.internal.tracker.indicators.numeric import Scalar
+from labml.internal.tracker.writers import file
+from support.project import values_of
+
+from labml_mlm.runs.metrics_log import FileWriter, cut, summary
+
+
+def write(writer, step, **values):
+    indicators = {}
+    for name, value in values.items():
+        indicators[name] = Scalar(name, is_print=True)
+        indicators[name].collect_value(value)
+    writer.write(global_step=step, indicators=indicators)
+
+
+def test_format_is_that_of_labmls_writer(tmp_path):
+    ours, labmls = FileWriter(tmp_path / 'ours'), file.Writer(tmp_path / 'labmls')
+    for step in range(5):
+        for writer in (ours, labmls):
+            write(writer, step, loss=step / 2, lr=0.1)
+    for writer in (ours, labmls):
+        writer.finish()
+    labmls.thread.join()
+    lines = [[json.loads(line) for line in (tmp_path / name).read_text().splitlines()] for name in ('ours', 'labmls')]
+    assert [line['track'] for line in lines[0]] == [line['track'] for line in lines[1]]
+    assert lines[0][0].keys() == lines[1][0].keys()
+
+
+def test_what_comes_after_the_loop_arrives(tmp_path):
+    writer = FileWriter(tmp_path / 'log')
+    write(writer, 1, loss=1.)
+    writer.finish()
+    assert values_of(tmp_path / 'log') == {'loss': [(1, 1.)]}
+    write(writer, 2, loss=2.)
+    writer.finish()
+    writer.finish()
+    assert values_of(tmp_path / 'log') == {'loss': [(1, 1.), (2, 2.)]}
+    assert len((tmp_path / 'log').read_text().splitlines()) == 2
+    assert writer.lost is None
+
+
+def test_an_unforeseen_error_does_not_hang(tmp_path, monkeypatch):
+    writer = FileWriter(tmp_path / 'log')
+
+    def fail(_):
+        raise RuntimeError('no idea')
+
+    monkeypatch.setattr(writer.thread, '_append', fail)
+    write(writer, 1, loss=1.)
+    writer.finish()
+    assert str(writer.lost) == 'no idea'
+
+
+def test_a_full_disk_loses_nothing_once_there_is_space(tmp_path, capsys, monkeypatch):
+    path = tmp_path / 'log'
+    writer = FileWriter(path)
+    write(writer, 1, loss=1.)
+    writer.finish()
+    before = path.read_bytes()
+
+    class FullDisk:
+        """Takes ten bytes of a line."""
+
+        def __init__(self, f):
+            self.f = f
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.f.close()
+
+        def __getattr__(self, name):
+            return getattr(self.f, name)
+
+        def write(self, data):
+            if self.f.tell() >= len(before) + 10:
+                raise OSError(28, 'No space left on device')
+            return self.f.write(data[:10])
+
+    def open_full(*args, **kwargs):
+        return FullDisk(open(*args, **kwargs))  # noqa: SIM115  it closes it
+
+    monkeypatch.setattr('labml_mlm.runs.metrics_log.open', open_full, raising=False)
+    write(writer, 2, loss=2.)
+    writer.finish()
+    write(writer, 3, loss=3.)
+    write(writer, 3, lr=3.)
+    writer.finish()
+    assert path.read_bytes() == before
+    assert writer.lost.errno == 28
+    assert capsys.readouterr().out.count('No space left on device') == 1
+
+    monkeypatch.undo()
+    writer.finish()
+    assert values_of(path) == {'loss': [(1, 1.), (2, 2.), (3, 3.)], 'lr': [(3, 3.)]}
+    assert writer.lost is None
+
+
+def test_a_mark_is_the_size_with_all_so_far_on_the_disk(tmp_path):
+    path = tmp_path / 'log'
+    writer = FileWriter(path)
+    for step in range(3):
+        write(writer, step, loss=step)
+    first = writer.mark()
+    write(writer, 3, loss=3)
+    second = writer.mark()
+    assert writer.mark().result() == second.result() == path.stat().st_size
+    assert cut(path, first.result()) == 0
+    assert values_of(path) == {'loss': [(0, 0), (1, 1), (2, 2)]}
+
+
+def test_a_mark_is_on_the_disk(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, 'fsync', lambda handle: synced.append(os.fstat(handle).st_size))
+    writer = FileWriter(tmp_path / 'log')
+    write(writer, 1, loss=1.)
+    assert writer.mark().result() == (tmp_path / 'log').stat().st_size == synced[0]
+
+
+def test_an_end_that_is_not_waited_for(tmp_path, monkeypatch):
+    go = threading.Event()
+    writer = FileWriter(tmp_path / 'log')
+    monkeypatch.setattr(writer.thread, '_append', lambda _: go.wait(60))
+    write(writer, 1, loss=1.)
+    writer.patience = 0.1
+    writer.finish()
+    go.set()
+
+
+def test_what_is_tracked_after_the_run_arrives(tmp_path):
+    """labml's experiment is over, and the process ends."""
+    code = f'''
+from pathlib import Path
+from labml import tracker
+from labml.internal.tracker import tracker_singleton
+from labml_mlm.runs.metrics_log import FileWriter
+tracker_singleton().reset_writers()
+tracker_singleton().add_writer(FileWriter(Path({str(tmp_path / "log")!r})))
+tracker.save(1, {{"loss": 1.}})
+tracker_singleton().finish_loop()
+tracker.save(2, {{"late": 2.}})
+'''
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=tmp_path, capture_output=True)
+    assert values_of(tmp_path / 'log') == {'loss': [(1, 1.)], 'late': [(2, 2.)]}
+
+
+def test_a_mark_of_nothing(tmp_path):
+    assert FileWriter(tmp_path / 'log').mark().result() == 0
+
+
+def test_a_mark_tells_what_is_not_on_the_disk(tmp_path):
+    (tmp_path / 'log').symlink_to('/dev/full')
+    writer = FileWriter(tmp_path / 'log')
+    write(writer, 1, loss=1.)
+    with pytest.raises(OSError, match='No space left'):
+        writer.mark().result()
+    # Its values are not forgotten
+    (tmp_path / 'log').unlink()
+    writer.mark().result()
+    assert values_of(tmp_path / 'log') == {'loss': [(1, 1.)]}
+
+
+@pytest.mark.parametrize('n_bytes, kept, missing', [(0, 0, 0), (10, 10, 0), (20, 20, 0), (30, 20, 10), (24, 20, 4)])
+def test_cut(tmp_path, n_bytes, kept, missing):
+    """Two lines of ten bytes, and a third one that a kill has cut."""
+    (tmp_path / 'log').write_bytes(b'{"a": 10}\n{"b": 20}\n{"c"')
+    assert cut(tmp_path / 'log', n_bytes) == missing
+    assert (tmp_path / 'log').stat().st_size == kept
+
+
+def test_cut_of_a_file_that_is_not_there(tmp_path):
+    assert cut(tmp_path / 'log', 0) == 0
+    assert cut(tmp_path / 'log', 7) == 7
+    assert not (tmp_path / 'log').exists()
+
+
+def test_summary(tmp_path):
+    path = tmp_path / 'log'
+    assert summary(path) == (None, None, None)
+    writer = FileWriter(path)
+    write(writer, 8, **{'loss.train': 3.})
+    writer.mark().result()
+    assert summary(path) == (8, None, None)
+    for step, loss in ((16, 2.), (24, float('nan')), (32, 1.), (40, 1.5)):
+        write(writer, step, **{'loss.train': 0.1, 'loss.valid': loss, 'accuracy.valid': step / 100})
+        if step == 24:
+            writer.mark().result()
+    write(writer, 48, **{'loss.train': 0.1})
+    writer.mark().result()
+    assert summary(path) == (48, 1., 0.32)
+    # A line that was damaged
+    with open(path, 'a') as f:
+        f.write('{"track": {"loss.valid"}\n')
+        f.write('{"track": {"loss.train": [[48, [0.1]]]}, "time": 0}\n')
+    # The next line is being written
+    with open(path, 'a') as f:
+        f.write('{"track": {"loss.valid": [[56, [0.')
+    assert summary(path) == (48, 1., 0.32)

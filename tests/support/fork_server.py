@@ -1,0 +1,33 @@
+"""
+Runs scripts in processes of their own, as `python script.py …` would, but with torch and labml imported already: that
+is most of the time that a short run takes. It says `ready` on stdout. A line of JSON on stdin starts a script; its
+process id and, once it has ended, its exit code are lines on stdout.
+"""
+import json
+import os
+import runpy
+import sys
+
+import torch._dynamo  # noqa: F401  torch's optimizers import it
+
+import labml_mlm.cli.train  # noqa: F401
+
+print('ready', flush=True)
+for line in sys.stdin:
+    request = json.loads(line)
+    outputs = [os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND) for path in request['outputs']]
+    pid = os.fork()
+    if pid == 0:
+        os.chdir(request['cwd'])
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for stream, output in enumerate(outputs, start=1):
+            os.dup2(output, stream)
+        os.environ.clear()
+        os.environ.update(request['env'])
+        sys.argv = request['argv']
+        runpy.run_path(sys.argv[0], run_name='__main__')
+        sys.exit()
+    for output in outputs:
+        os.close(output)
+    print(pid, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)

@@ -1,0 +1,211 @@
+"""Texts, tokenizers and packing, as configs and in whole runs."""
+import json
+
+import numpy as np
+import pytest
+import torch
+from support.project import assert_clean_failure, values_of
+
+import labml_mlm
+from labml_mlm import FillMask, MLMConfigs
+from labml_mlm.data.packing import Packs
+from labml_mlm.tokenization.subword import SubwordTokenizer
+
+WORDS = ['the', 'quick', 'brown', 'fox', 'jumps', 'over', 'the', 'lazy', 'dog']
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Documents of some words each, the longer ones of several windows."""
+    path = tmp_path / 'texts'
+    path.mkdir()
+    for i in range(60):
+        (path / f'{i}.txt').write_text(' '.join(WORDS[(i * j) % 9] for j in range(1, 5 + i)) + '\n')
+    return path
+
+
+@pytest.mark.parametrize('kind, size', [('bpe', 300), ('wordpiece', 60), ('basic_english', 30), ('character', 8192)])
+def test_every_tokenizer_trains_and_its_model_answers(project, folder, kind, size):
+    arguments = [f'tokenizer={kind}', f'vocab_size={size}', f'text_path={folder}', 'transformer.n_layers=1',
+                 'd_model=32', 'transformer.n_heads=2', 'epochs=2', 'batch_size=4', 'seq_len=16']
+    result = project.run(*arguments)
+    assert result.returncode == 0, result.stderr
+    [run] = project.runs
+    # It is there as it is used elsewhere, and read back from the checkpoint
+    trained = labml_mlm.load(run)
+    if kind != 'character':
+        for path in (run, *run.glob('checkpoints/*')):
+            assert SubwordTokenizer.from_json((path / 'tokenizer.json').read_text()).to_dict() == \
+                trained.tokenizer.to_dict()
+        assert trained.tokenizer.n_tokens <= size
+    assert FillMask(trained)('the [MASK] brown').filled.startswith('the')
+    # What the run was validated on is the same to the model that was loaded
+    loss = values_of(run / 'log.jsonl')['loss.valid'][-1][1]
+    from labml_mlm.inference.evaluate import evaluate
+    assert evaluate(trained, trained.validation_batches()).loss == pytest.approx(loss, rel=1e-5)
+    # The second run has tokenizer and tokens from the disk
+    again = project.run(*arguments)
+    assert again.returncode == 0 and 'Using the tokens in' in again.stdout, again.stderr
+
+
+def test_a_run_goes_on_with_its_tokenizer(project, folder, tmp_path):
+    """Though the text's own would have to be trained anew, and its file is gone."""
+    own = tmp_path / 'tokenizer.json'
+    assert project.train('tokenizer=bpe', 'vocab_size=280').returncode == 0
+    own.write_text((project.runs[0] / 'tokenizer.json').read_text())
+    result = project.train('tokenizer=file', f'tokenizer_path={own.name}', env={'RUN_UUID': 'feed'})
+    assert result.returncode == 0, result.stderr
+    own.unlink()
+    for path in project.path.glob('data/tokens/*'):
+        path.unlink()
+    result = project.run('--resume', 'feed', 'epochs=2')
+    assert result.returncode == 0, result.stderr
+    assert 'tokenizer' not in result.stderr
+    record = json.loads((project.path / 'logs/test/feed/configs.json').read_text())
+    assert record['given']['tokenizer_path'] == str(own)
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['tokenizer=file'], 'tokenizer=file needs a tokenizer.json: tokenizer_path=PATH'),
+    (['tokenizer=file', 'tokenizer_path=none.json'], 'cannot read none.json: No such file or directory'),
+    (['tokenizer=file', 'tokenizer_path=text.txt'], 'text.txt is no tokenizer.json: '),
+    (['tokenizer=bpe', 'vocab_size=100'], 'vocab_size=100: byte-level BPE has 256 tokens for single bytes'),
+    (['tokenizer=bep'], 'Did you mean `bpe`?'),
+    (['packing=document'], 'Did you mean `documents`?'),
+    (['valid_path=none.txt'], 'none.txt cannot be read: No such file or directory'),
+])
+def test_what_cannot_be(project, arguments, message):
+    result = project.train(*arguments)
+    assert_clean_failure(result, 2, message)
+    assert not (project.path / 'logs').exists()
+
+
+def test_a_text_for_validation_of_its_own(project, folder):
+    (project.path / 'valid').mkdir()
+    for i in range(3):
+        (project.path / f'valid/{i}.md').write_text('over the quick dog 5\n' * 5)
+    result = project.train('valid_path=valid', env={'RUN_UUID': 'feed'})
+    assert result.returncode == 0, result.stderr
+    trained = labml_mlm.load(project.path / 'logs/test/feed')
+    conf, unk = trained.configs, trained.tokenizer.special.unk
+    shown = [trained.tokenizer.decode(tokens.tolist()) for tokens in (conf.train_tokens, conf.valid_tokens)]
+    # All of the text is for training; what it does not have is not known
+    assert shown == [project.text.read_text(), ('over the quick dog [UNK]\n' * 5 + '[SEP]') * 3]
+    assert unk in conf.valid_tokens
+    # The run goes on with the same, and with no other
+    (project.path / 'valid/0.md').write_text('another')
+    result = project.run('--resume', 'feed', 'epochs=2')
+    assert_clean_failure(result, 2, 'the text for validation is another one than the run has')
+
+
+def test_documents_run_on_with_a_separator_or_are_packed(build, folder):
+    stream = build(text_path=str(folder), batch_size=4)
+    sep = stream.tokenizer.special.sep
+    assert (stream.train_tokens == sep).sum() == len(stream.train_ends)
+    assert stream.tokenizer.decode(stream.train_tokens[:stream.train_ends[0]].tolist()).endswith('\n[SEP]')
+    assert next(iter(stream.train_loader)).shape == (16, 4)
+    packed = build(text_path=str(folder), batch_size=4, packing='documents')
+    assert torch.equal(packed.train_tokens, stream.train_tokens)
+    for loader in (packed.train_loader, packed.valid_loader):
+        for batch in loader:
+            x, key_padding, document = batch[:3]
+            # Whatever ends a document is the last of it there
+            ends = (x == sep)[:-1]
+            assert (document[:-1][ends] != document[1:][ends]).all()
+            assert torch.equal(key_padding, x == packed.padding_token)
+
+
+def test_packed_documents_train_and_their_efficiency_is_tracked(project, folder):
+    result = project.run(f'text_path={folder}', 'packing=documents', 'transformer.n_layers=1', 'd_model=16',
+                         'transformer.n_heads=2', 'batch_size=4', 'seq_len=24', 'epochs=2', 'checkpoint_interval=7')
+    assert result.returncode == 0, result.stderr
+    [run] = project.runs
+    values = values_of(run / 'log.jsonl')
+    efficiency = [value for _, value in values['efficiency.train']]
+    assert all(0 < value <= 1 for value in efficiency)
+    trained = labml_mlm.load(run)
+    # The step counts what is no padding
+    conf = trained.configs
+    assert values['loss.train'][-1][0] == 2 * len(conf.train_tokens)
+    windows = Packs(conf.train_tokens, conf.train_ends, seq_len=24, padding_token=0)
+    assert np.mean(efficiency) == pytest.approx(len(conf.train_tokens) / (len(windows) * 24), abs=0.02)
+    from labml_mlm.inference.evaluate import evaluate
+    of_run = values['loss.valid'][-1][1]
+    result = evaluate(trained, trained.validation_batches(), is_pseudo=True)
+    assert result.loss == pytest.approx(of_run, rel=1e-5)
+    assert result.n_tokens == len(conf.valid_tokens) and result.pseudo_perplexity > 1
+
+
+def test_packed_losses_are_those_of_documents_alone(build, folder):
+    """A step of a batch of packs, and the same documents one by one."""
+    conf = build(text_path=str(folder), batch_size=4, packing='documents', seq_len=24)
+    batch = next(iter(conf.train_loader))
+    masked, labels = conf.mlm(batch.tokens)
+    packed = conf.model(masked, labels, key_padding=batch.key_padding, document=batch.document)
+    loss_sum = n_masked = 0
+    for column in range(4):
+        for number in range(1, int(batch.document[:, column].max()) + 1):
+            one = batch.document[:, column] == number
+            output = conf.model(masked[one, column][:, None], labels[one, column][:, None])
+            loss_sum, n_masked = loss_sum + output.loss_sum, n_masked + output.n_masked
+    assert packed.n_masked == n_masked
+    torch.testing.assert_close(packed.loss_sum, loss_sum, rtol=1e-5, atol=1e-4)
+
+
+def test_batches_with_padding_of_ones_own(build, tracked):
+    """A loader may give `(tokens, key_padding)`, and what stands where there is padding changes nothing."""
+    conf = build()
+    tokens = torch.randint(5, conf.n_tokens, (16, 8))
+    key_padding = torch.zeros_like(tokens, dtype=torch.bool)
+    key_padding[10:, ::2] = True
+    losses = []
+    for content in (conf.padding_token, 7):
+        with conf.mode.update(is_train=False):
+            conf.valid_metrics.on_epoch_start()
+            conf.valid_mlm.generator.manual_seed(0)
+            conf.step((tokens.masked_fill(key_padding, content), key_padding), None)
+            losses.append(conf.valid_metrics._outputs[0].loss.item())
+    assert losses[0] == losses[1]
+    with conf.mode.update(is_train=True):
+        conf.step((tokens.masked_fill(key_padding, conf.padding_token), key_padding), None)
+    assert tracked['efficiency.'] == [(~key_padding).sum().item() / tokens.numel()]
+
+
+def test_a_validation_text_shorter_than_a_window_is_one(build):
+    conf = build(text=('abc abd ' * 40, 'short'), seq_len=64, batch_size=2)
+    [batch] = conf.valid_loader
+    assert batch.shape == (min(64, len(conf.valid_tokens)), 1)
+
+
+def test_tokens_of_ones_own_need_ends_to_be_packed():
+    conf = MLMConfigs()
+    conf._set_values({'train_tokens': torch.arange(5, 400), 'valid_tokens': torch.arange(5, 100), 'n_tokens': 400,
+                      'train_ends': torch.tensor([100, 395]), 'packing': 'documents', 'batch_size': 2,
+                      'padding_token': 0})
+    assert len(conf.train_loader.windows) == 13
+
+
+def test_evaluation_reads_a_text_as_the_run_does(project, tmp_path, monkeypatch, capsys):
+    """Its field of JSON lines, its packing; of a folder, too."""
+    from labml_mlm.__main__ import main
+
+    path = tmp_path / 'texts'
+    path.mkdir()
+    texts = (' '.join(WORDS[i % 4:i % 4 + i % 5 + 1]) for i in range(99))
+    (path / 'some.jsonl').write_text('\n'.join(json.dumps({'body': text}) for text in texts))
+    result = project.train(f'text_path={path}', 'text_field=body', 'packing=documents', 'tokenizer=bpe',
+                           'vocab_size=270', 'batch_size=4', f'valid_path={path}')
+    assert result.returncode == 0, result.stderr
+    assert '99 documents to train on (' in result.stdout
+    monkeypatch.chdir(project.path)
+    main(['evaluate', 'last', '--json'])
+    of_run = json.loads(capsys.readouterr().out)
+    for name in (path, path / 'some.jsonl'):
+        main(['evaluate', 'last', '--text', str(name), '--json'])
+        assert json.loads(capsys.readouterr().out) == of_run
+
+
+def test_a_validation_text_that_has_nothing_to_mask(project, tmp_path):
+    (tmp_path / 'other.txt').write_text('ÄÖÜ' * 100)
+    result = project.train('valid_path=other.txt')
+    assert_clean_failure(result, 2, 'the text for validation has no token that can be masked')

@@ -1,0 +1,114 @@
+"""Metrics of steps whose values arrive late, as those of a GPU do; here it is the CPU that plays the GPU."""
+import pytest
+import torch
+from labml import tracker
+from labml.internal.tracker import Writer, tracker_singleton
+
+from labml_mlm.training import metrics
+from labml_mlm.training.metrics import StepMetrics
+
+
+class Recorder(Writer):
+    """Keeps what is tracked, as (name, step, value)."""
+
+    def __init__(self):
+        self.values = []
+
+    def write(self, *, global_step, indicators):
+        self.values += [(name, global_step, indicator.get_mean()) for name, indicator in indicators.items()
+                        if not indicator.is_empty()]
+
+    def save_indicators(self, dot_indicators, indicators):
+        pass
+
+    def finish(self):
+        pass
+
+
+@pytest.fixture
+def recorder():
+    tracker_singleton().reset_writers()
+    recorder = Recorder()
+    tracker_singleton().add_writer(recorder)
+    tracker.set_global_step(0)
+    yield recorder
+    tracker_singleton().reset_writers()
+    tracker.set_global_step(None)
+
+
+class Gpu:
+    """Copies what it was asked to copy when `works` is called, or somebody waits for it."""
+
+    def __init__(self, monkeypatch):
+        self.copies = []
+        self.n_waits = 0
+        monkeypatch.setattr(metrics, '_copy', self.copy)
+        monkeypatch.setattr(torch.Tensor, 'is_cuda', True)
+
+    def copy(self, values):
+        copied = torch.full_like(values, float('nan'))
+        gpu = self
+
+        class Arrival:
+            is_over = False
+
+            def query(self):
+                return self.is_over
+
+            def synchronize(self):
+                if not self.is_over:
+                    gpu.n_waits += 1
+                while not self.is_over:
+                    gpu.works()
+
+        arrival = Arrival()
+        self.copies.append((copied, values.clone(), arrival))
+        return copied, arrival
+
+    def works(self):
+        copied, values, arrival = self.copies.pop(0)
+        copied.copy_(values)
+        arrival.is_over = True
+
+
+def step(step_metrics, i):
+    tracker.add_global_step(10)
+    with tracker.namespace('train'):
+        # What somebody else tracks
+        tracker.add('mine', float(i))
+        step_metrics.add({'loss.': torch.tensor(i / 8, requires_grad=True), 'accuracy.': torch.tensor(i / 16)})
+        tracker.add('lr', i / 4)
+        step_metrics.save()
+
+
+def expected(n):
+    return sorted((name, 10 * i, value) for i in range(1, n + 1)
+                  for name, value in (('mine', i), ('lr', i / 4), ('loss.train', i / 8), ('accuracy.train', i / 16)))
+
+
+def test_on_the_cpu_at_once(recorder):
+    step_metrics = StepMetrics()
+    for i in range(1, 6):
+        step(step_metrics, i)
+        assert sorted(recorder.values) == expected(i)
+
+
+@pytest.mark.parametrize('works_every', [1, 2, 100])
+def test_on_a_gpu_late_but_each_at_its_own_step(recorder, monkeypatch, works_every):
+    gpu, step_metrics = Gpu(monkeypatch), StepMetrics(max_late=2)
+    for i in range(1, 9):
+        step(step_metrics, i)
+        assert len([name for name, *_ in recorder.values if name == 'loss.train']) >= i - 2
+        assert tracker.get_global_step() == 10 * i
+        if i % works_every == 0:
+            gpu.works()
+    assert (gpu.n_waits == 0) == (works_every == 1)
+    # Elsewhere than where they were added
+    with tracker.namespace('valid'):
+        step_metrics.finish()
+    assert tracker.get_global_step() == 80
+    assert sorted(recorder.values) == expected(8)
+    steps = [step for name, step, _ in recorder.values if name == 'loss.train']
+    assert steps == sorted(steps)
+    step_metrics.finish()
+    assert len(recorder.values) == 32
