@@ -23,15 +23,15 @@ from labml import tracker
 from labml.internal.tracker import tracker_singleton
 
 from labml_mlm import MLMConfigs
-from labml_mlm.common.exit import exits
+from labml_mlm.common.exit import exit_on_error
 from labml_mlm.configs.overrides import parse_overrides
-from labml_mlm.runs.metrics_log import FileWriter
+from labml_mlm.runs.metrics_log import MetricsWriter
 from labml_mlm.tracking import console as screen
-from labml_mlm.training.checkpointer import Saver
-from labml_mlm.training.state import capture
+from labml_mlm.training.checkpointer import Checkpointer
+from labml_mlm.training.state import capture_state
 
 
-def steps(conf: MLMConfigs, saver: Saver | None, n: int) -> list[float]:
+def steps(conf: MLMConfigs, saver: Checkpointer | None, n: int) -> list[float]:
     """Seconds of each of `n` training steps; the second one saves."""
     seconds = []
     with conf.mode.update(is_train=True), tracker.namespace('train'):
@@ -66,10 +66,10 @@ def main():
     # By side: seconds a step, and seconds of the longest step of each round
     mean, longest, copies = ({name: [] for name in ('none', 'a save', 'slow disk')} for _ in range(3))
     with tempfile.TemporaryDirectory() as folder:
-        log = FileWriter(Path(folder) / 'log.jsonl')
+        log = MetricsWriter(Path(folder) / 'log.jsonl')
         tracker_singleton().reset_writers()
         tracker_singleton().add_writer(log)
-        saver = Saver(Path(folder) / 'checkpoints', interval=None, keep=2)
+        saver = Checkpointer(Path(folder) / 'checkpoints', interval=None, keep=2)
         saver.log = log
         for round_index in range(-1, arguments.rounds):
             for name in mean:
@@ -78,7 +78,7 @@ def main():
                 saver.finish()
                 os.fsync = fsync
                 began = time.perf_counter()
-                capture(conf)
+                capture_state(conf)
                 # The round before the first one warms up
                 if round_index >= 0:
                     mean[name].append(statistics.mean(seconds))
@@ -105,5 +105,5 @@ def main():
 
 
 if __name__ == '__main__':
-    with exits():
+    with exit_on_error():
         main()

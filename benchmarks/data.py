@@ -31,9 +31,9 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from labml_mlm.data.documents import Files
+from labml_mlm.data.documents import TextFiles
 from labml_mlm.data.loader import TrainLoader
-from labml_mlm.data.packing import Packs
+from labml_mlm.data.packing import PackedDocuments
 from labml_mlm.data.sources import python_topics
 from labml_mlm.data.windows import Windows
 from labml_mlm.tokenization import subword as subwords
@@ -66,7 +66,7 @@ def write_documents(path: Path, megabytes: float):
 def first_batch(path: str, data: str):
     """With characters as tokens."""
     def work():
-        cache = TokenCache(Path(data), Files([Path(path)]), valid_share=0.1)
+        cache = TokenCache(Path(data), TextFiles([Path(path)]), valid_fraction=0.1)
         corpus = cache.corpus()
         tokens = cache.tokens(corpus, CharacterTokenizer.from_characters(corpus.characters))
         next(iter(TrainLoader(Windows(tokens.train, seq_len=128), batch_size=64, seed=1)))
@@ -81,8 +81,8 @@ def labml_dataset(path: str):
 
 def bpe_ours(path: str, data: str, is_read: str):
     """From a text of documents to tokens on the disk; also where the text was read before, to train the tokenizer."""
-    tokenizer = subwords.from_file(Path(data) / subwords.FILE)
-    cache = TokenCache(Path(data) / 'cache', Files([Path(path)]), valid_share=0.1)
+    tokenizer = subwords.SubwordTokenizer.from_file(Path(data) / subwords.FILE)
+    cache = TokenCache(Path(data) / 'cache', TextFiles([Path(path)]), valid_fraction=0.1)
     if is_read == 'read':
         cache.corpus()
     measure(lambda: cache.tokens(cache.corpus(), tokenizer))
@@ -202,9 +202,9 @@ def main():
         for name, of_name in results.items():
             medians = [statistics.median(values) for values in zip(*of_name, strict=True)]
             row(name, arguments.bpe_megabytes, medians)
-        cache = TokenCache(folder / 'packs', Files([folder / 'text.jsonl']), valid_share=0.1)
+        cache = TokenCache(folder / 'packs', TextFiles([folder / 'text.jsonl']), valid_fraction=0.1)
         tokens = cache.tokens(cache.corpus(), tokenizer)
-        packs = Packs(tokens.train, tokens.train_ends, seq_len=128, padding_token=0)
+        packs = PackedDocuments(tokens.train, tokens.train_document_ends, seq_len=128, padding_token=0)
         packed = loader_speed(TrainLoader(packs, batch_size=64, seed=1), arguments.rounds)
     print()
     for ours in 'BPE', 'BPE, text read before':

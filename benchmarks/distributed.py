@@ -37,12 +37,12 @@ from labml_mlm.common.exit import exits
 from labml_mlm.configs.overrides import parse_overrides
 from labml_mlm.data.batch import Columns
 from labml_mlm.data.loader import TrainLoader
-from labml_mlm.distributed.parallel import Alone, Replicas
-from labml_mlm.distributed.process_group import ALONE, Ranks, ranks
-from labml_mlm.distributed.rendezvous import Place
+from labml_mlm.distributed.parallel import DDP, SingleProcess
+from labml_mlm.distributed.process_group import SINGLE_PROCESS, Ranks, ranks
+from labml_mlm.distributed.rendezvous import RankInfo
 from labml_mlm.tracking import console as screen
 from labml_mlm.training.engine import Engine
-from labml_mlm.training.state import capture
+from labml_mlm.training.state import capture_state
 
 
 class Mute(Ranks):
@@ -52,7 +52,7 @@ class Mute(Ranks):
         return lambda: values
 
 
-class Late(Alone):
+class Late(SingleProcess):
     """Replicas that add up their gradients after the backward pass, all at once."""
 
     def __init__(self, model: nn.Module):
@@ -83,15 +83,16 @@ class Side(NamedTuple):
 def sides(size: str, values: dict[str, Any]) -> dict[str, Side]:
     """What takes turns, by name."""
     us, n_cores = ranks(), os.cpu_count()
-    mute = Mute(Place(us.rank, us.size, us.local_rank, None))
+    mute = Mute(RankInfo(us.rank, us.size, us.local_rank, None))
     found = {}
-    for name, parallel, who in (('one rank', 'ddp', ALONE), ('replicas', 'ddp', us), ('slices', 'fsdp', us),
+    for name, parallel, who in (('one rank', 'ddp', SINGLE_PROCESS), ('replicas', 'ddp', us), ('slices', 'fsdp', us),
                                 ('no communication', 'ddp', mute), ('after backward', 'ddp', us)):
         conf = configs(size, parallel=parallel, compile=False, **values)
-        how = {'one rank': Alone(), 'replicas': Replicas(), 'slices': conf.parallel, 'no communication': Alone(),
-               'after backward': Late(conf.model)}[name]
-        engine = Engine(conf.model, precision=conf.precision, is_compiled=False, accumulate=1, ranks=who, parallel=how,
-                        shape=(conf.seq_len, conf.batch_size), n_places=conf.mlm.n_places)
+        how = {'one rank': SingleProcess(), 'replicas': DDP(), 'slices': conf.parallel,
+               'no communication': SingleProcess(), 'after backward': Late(conf.model)}[name]
+        engine = Engine(conf.model, precision=conf.precision, is_compiled=False, gradient_accumulation_steps=1,
+                        ranks=who, parallel=how, shape=(conf.seq_len, conf.batch_size),
+                        n_positions=conf.mlm.max_selected)
         found[name] = Side(conf, engine, n_cores if name == 'one rank' else max(1, n_cores // us.size))
     return found
 
@@ -100,7 +101,7 @@ def batches(conf: MLMConfigs, who: Ranks, n: int) -> list[tuple[Tensor, Tensor]]
     """Masked batches, or the columns of them."""
     found = []
     for x in TrainLoader(conf.packing('train'), batch_size=conf.batch_size, seed=0):
-        mine = who.share(x.shape[1])
+        mine = who.shard(x.shape[1])
         found.append(conf.mlm(x[:, mine], Columns(mine.start, x.shape[1])))
         if len(found) == n:
             break
@@ -119,7 +120,7 @@ def memory_of_save(conf: MLMConfigs) -> tuple[float, float]:
         # From here on the peak is counted anew
         f.write('5')
     before = resident()
-    tensors, _ = capture(conf)
+    tensors, _ = capture_state(conf)
     n_bytes = sum(tensor.numel() * tensor.element_size() for of_file in tensors.values() for tensor in of_file.values())
     return resident() - before, n_bytes / 1e6
 
@@ -226,16 +227,16 @@ def report(found: dict[str, Side], seconds: dict[str, list[float]], n_bytes: dic
 
 def alone(side: Side, step: float):
     """Prints what one process pays in each step."""
-    ones, n = ALONE, 10_000
-    parts, model, values = Alone(), side.conf.model, (torch.tensor(1), torch.tensor(1.))
+    ones, n = SINGLE_PROCESS, 10_000
+    parts, model, values = SingleProcess(), side.conf.model, (torch.tensor(1), torch.tensor(1.))
 
     def added():
         ranks()
         ones.sum(values[0])()
         ones.sum(*values)()
-        with ones.own_random_numbers(values[0].device), parts.part(model, is_last=True):
+        with ones.per_rank_rng(values[0].device), parts.part(model, is_last=True):
             pass
-        ones.latest(0)
+        ones.delayed_max(0)
 
     began = time.perf_counter()
     for _ in range(n):

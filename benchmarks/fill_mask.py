@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from labml_mlm import FillMask, MLMConfigs
-from labml_mlm.common.exit import exits
+from labml_mlm.common.exit import exit_on_error
 from labml_mlm.configs.overrides import parse_overrides
 from labml_mlm.inference.load import Pretrained
 from labml_mlm.runs.checkpoint import Checkpoint
@@ -66,5 +66,5 @@ def main():
 
 
 if __name__ == '__main__':
-    with exits():
+    with exit_on_error():
         main()

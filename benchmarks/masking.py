@@ -17,7 +17,7 @@ import time
 import torch
 from overhead import built, endless
 
-from labml_mlm.common.exit import exits
+from labml_mlm.common.exit import exit_on_error
 from labml_mlm.tracking import console as screen
 
 LENGTHS = 8, 16, 32, 64, 128, 256, 512
@@ -58,5 +58,5 @@ def main():
 
 
 if __name__ == '__main__':
-    with exits():
+    with exit_on_error():
         main()

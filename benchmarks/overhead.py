@@ -27,10 +27,10 @@ from labml.internal.tracker import tracker_singleton
 from torch import nn
 
 from labml_mlm import MLMConfigs
-from labml_mlm.common.exit import exits
+from labml_mlm.common.exit import exit_on_error
 from labml_mlm.configs.overrides import parse_overrides
 from labml_mlm.inference.load import silent
-from labml_mlm.runs.metrics_log import FileWriter
+from labml_mlm.runs.metrics_log import MetricsWriter
 from labml_mlm.tracking import console as screen
 from labml_mlm.tracking.console import PlainWriter
 
@@ -96,7 +96,7 @@ def main():
     arguments, overrides = parser.parse_known_args()
     screen.set_up()
     with tempfile.TemporaryDirectory() as folder:
-        writer = FileWriter(Path(folder) / 'log.jsonl')
+        writer = MetricsWriter(Path(folder) / 'log.jsonl')
         tracker_singleton().reset_writers()
         tracker_singleton().add_writer(writer)
         tracker_singleton().add_writer(PlainWriter(interval=float('inf')))
@@ -122,5 +122,5 @@ def main():
 
 
 if __name__ == '__main__':
-    with exits():
+    with exit_on_error():
         main()

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from labml_mlm import MLMConfigs
-from labml_mlm.common.exit import exits
+from labml_mlm.common.exit import exit_on_error
 from labml_mlm.configs.overrides import parse_overrides
 
 SCRIPT = 'from labml_mlm import MLMConfigs, train\n\ntrain(MLMConfigs(), name="watched")\n'
@@ -65,5 +65,5 @@ def main():
 
 
 if __name__ == '__main__':
-    with exits():
+    with exit_on_error():
         main()

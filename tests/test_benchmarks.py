@@ -7,7 +7,7 @@ import sys
 import pytest
 from support.project import ROOT
 
-from labml_mlm.configs.schema import items_of
+from labml_mlm.configs.schema import config_items
 
 pytestmark = pytest.mark.long
 
@@ -77,6 +77,6 @@ def test_together_is_what_the_experiment_does(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / 'benchmarks')
     monkeypatch.syspath_prepend(ROOT / 'experiments')
     learning, char_mlm = importlib.import_module('learning'), importlib.import_module('char_mlm')
-    items = items_of(char_mlm.Configs())
+    items = config_items(char_mlm.Configs())
     own = {name: str(items[name].default) for name in vars(char_mlm.Configs) if name in items}
     assert own == learning.TOGETHER

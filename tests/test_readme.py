@@ -10,7 +10,7 @@ import pytest
 from support.project import ROOT
 
 from labml_mlm import MLMConfigs
-from labml_mlm.configs.schema import items_of
+from labml_mlm.configs.schema import config_items
 
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
 COMMANDS = [line for block in re.findall(r'```sh\n(.*?)```', README, re.DOTALL) for line in block.splitlines()]
@@ -119,7 +119,7 @@ def test_refusal_is_what_readme_shows(checkout):
 
 
 def test_table_of_items_is_true():
-    items = items_of(MLMConfigs())
+    items = config_items(MLMConfigs())
     rows = re.findall(r'^\| (`.*?) \| (.*?) \| (.*?) \|$', README, re.MULTILINE)
     assert len(rows) > 15
     for names, defaults, meaning in rows:

@@ -1,13 +1,11 @@
 """
 # The labml app on an embedded store
 
-The pages and the API are those of the `labml-app` package, as it is on the disk. What is ours stands around them:
+HTTP requests come in; pages and answers go out. Pages and API are those of the `labml-app` package; around them,
+`store` keeps in one SQLite file what upstream keeps in MongoDB, `updates` takes each update of a run once, as a whole
+or not at all, `pages` serves all files from memory, and `guard` refuses what no labml client and no page sends.
 
-* `store` keeps in one SQLite file what upstream keeps in MongoDB
-* `updates` takes the updates of runs: each once, all of it or nothing
-* `pages` serves upstream's pages, and what they would fetch from elsewhere, from memory
-* `guard` refuses what no labml client and none of those pages sends
-* `server` puts it together
+Start with `server`.
 """
 import os
 

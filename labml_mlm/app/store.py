@@ -24,7 +24,7 @@ from labml_db.driver import DbDriver
 from labml_db.index_driver import IndexDbDriver
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.common.files import Lock
+from labml_mlm.common.files import ProcessLock
 
 # Marks the file as one of ours: 'lmlm'
 _APPLICATION_ID = 0x6c6d6c6d
@@ -48,7 +48,7 @@ class Store:
         path = path.expanduser().resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._lock = Lock(path.with_name(f'{path.name}.lock'))
+        self._lock = ProcessLock(path.with_name(f'{path.name}.lock'))
         if (owner := self._lock.acquire()) is not None:
             raise UserError(f'the store {path} is in use by another labml app, in process {owner}')
         try:

@@ -1,9 +1,8 @@
 """
-# What the commands of `labml-mlm` do
+# The commands of `labml-mlm`
 
-Each takes the arguments that `__main__` has parsed. What takes long to import is imported where it is needed.
+Each takes the arguments that `main` has parsed. Modules that take long to import are imported where they are needed.
 """
-
 import argparse
 import itertools
 import json
@@ -15,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.common.labml_compat import app_url_of, logs_of
-from labml_mlm.runs import metrics_log as log_file
-from labml_mlm.runs import run as runs
-from labml_mlm.runs import samples_log as sample_file
-from labml_mlm.tracking import sync as delivery
+from labml_mlm.common.project import app_url, logs_path
+from labml_mlm.runs.metrics_log import summarize
+from labml_mlm.runs.run import Run, find_run
+from labml_mlm.runs.run import list_runs as runs_in
+from labml_mlm.runs.samples_log import Sample, as_dict, printable
+from labml_mlm.tracking.client import Undelivered
+from labml_mlm.tracking.sync import sync as sync_run
 
 if TYPE_CHECKING:
     from labml_mlm.inference.fill_mask import Filled, FillMask
@@ -30,12 +31,12 @@ _LINES = 256
 
 def list_runs(parsed: argparse.Namespace):
     """The runs of a project."""
-    found = [_described(run) for run in runs.runs_in(logs_of(parsed.path))]
+    found = [_describe(run) for run in runs_in(logs_path(parsed.path))]
     if parsed.json:
         print(json.dumps(found))
         return
     if not found:
-        print(f'There is no run in {logs_of(parsed.path)} yet')
+        print(f'There is no run in {logs_path(parsed.path)} yet')
         return
     rows = [['uuid', 'name', 'started', 'step', 'loss.valid', 'accuracy.valid', 'status']]
     for run in found:
@@ -45,7 +46,7 @@ def list_runs(parsed: argparse.Namespace):
 
 
 def _print_table(rows: Sequence[Sequence[str]], *, numbers: Container[int]):
-    """Columns of `numbers` to the right, texts to the left."""
+    """Columns of `numbers` are aligned to the right, texts to the left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [cell.rjust(width) if i in numbers else cell.ljust(width)
@@ -53,52 +54,52 @@ def _print_table(rows: Sequence[Sequence[str]], *, numbers: Container[int]):
         print('  '.join(cells).rstrip())
 
 
-def _described(run: runs.Run) -> dict:
-    summary = log_file.summary(run.log)
-    return {'uuid': run.uuid, 'name': run.experiment, 'started': run.began, 'step': summary.step,
+def _describe(run: Run) -> dict:
+    summary = summarize(run.log)
+    return {'uuid': run.uuid, 'name': run.experiment, 'started': run.started, 'step': summary.step,
             'loss.valid': summary.loss, 'accuracy.valid': summary.accuracy, 'status': run.status,
             'path': str(run.path)}
 
 
 def samples(parsed: argparse.Namespace):
     """How the prompts of a run were filled in at each of its validations."""
-    run, _ = runs.find(logs_of(parsed.path), parsed.run)
+    run, _ = find_run(logs_path(parsed.path), parsed.run)
     validations = run.samples.read()
     if parsed.json:
-        print(json.dumps([sample_file.as_dict(validation) for validation in validations]))
+        print(json.dumps([as_dict(validation) for validation in validations]))
         return
     if not validations:
         raise UserError(f'the run {run.uuid} has no samples: they come with each validation of a run with prompts')
-    # A run that goes on may have other prompts
+    # A resumed run may have other prompts
     tables: dict[tuple, list[list[str]]] = {}
     for validation in validations:
         for sample in validation.samples:
-            key = tuple(sample.tokens), tuple(sample.places)
+            key = tuple(sample.tokens), tuple(sample.positions)
             if key not in tables:
                 tables[key] = [['step', 'loss.valid', 'right', 'masked  ' + _shown(sample, is_filled=False)]]
-            right = f'{sum(sample.is_right)}/{len(sample.places)}'
+            right = f'{sum(sample.is_right)}/{len(sample.positions)}'
             tables[key].append([_number(validation.step), _number(validation.loss), right,
                                 'filled  ' + _shown(sample, is_filled=True)])
     for i, ((tokens, _), rows) in enumerate(tables.items()):
         print(end='\n' if i else '')
-        _print_table([*rows, ['', '', '', 'text    ' + ''.join(map(sample_file.visible, tokens))]], numbers=range(3))
+        _print_table([*rows, ['', '', '', 'text    ' + ''.join(map(printable, tokens))]], numbers=range(3))
 
 
-def _shown(sample: sample_file.Sample, *, is_filled: bool) -> str:
+def _shown(sample: Sample, *, is_filled: bool) -> str:
     """A sample in one line, filled in, or with `_` where it is masked."""
-    words = list(map(sample_file.visible, sample.tokens))
-    for place, token in zip(sample.places, sample.filled, strict=True):
-        words[place] = sample_file.visible(token) if is_filled else '_' * len(words[place])
+    words = list(map(printable, sample.tokens))
+    for position, token in zip(sample.positions, sample.filled, strict=True):
+        words[position] = printable(token) if is_filled else '_' * len(words[position])
     return ''.join(words)
 
 
 def plot(parsed: argparse.Namespace):
     """Loss and accuracy of runs as an image."""
-    from labml_mlm.cli import plot as curves
+    from labml_mlm.cli.plot import draw
 
-    logs = logs_of(parsed.path)
-    found = {run.uuid: run for run, _ in (runs.find(logs, name) for name in parsed.run)}
-    curves.draw(list(found.values()), parsed.output)
+    logs = logs_path(parsed.path)
+    found = {run.uuid: run for run, _ in (find_run(logs, name) for name in parsed.run)}
+    draw(list(found.values()), parsed.output)
     print(f'{parsed.output} has the curves of {", ".join(found)}')
 
 
@@ -107,22 +108,22 @@ def fill_mask(parsed: argparse.Namespace):
     from labml_mlm.inference.fill_mask import MASK_TEXT, FillMask
 
     if len(parsed.text) > 1:
-        raise UserError('the text has to be one argument: put it in quotes')
+        raise UserError('the text must be one argument: put it in quotes')
     if MASK_TEXT in parsed.run:
         raise UserError(f'the run comes before the text: labml-mlm fill-mask RUN {parsed.run!r}')
-    answering = FillMask.load(parsed.run, which=parsed.checkpoint, folder=parsed.path)
-    print(f'Using {answering.pretrained.about}', file=sys.stderr)
-    trained_on = longest = answering.pretrained.configs.seq_len
+    filler = FillMask.load(parsed.run, which=parsed.checkpoint, folder=parsed.path)
+    print(f'Using {filler.pretrained.about}', file=sys.stderr)
+    trained_on = longest = filler.pretrained.configs.seq_len
     number = 0
-    for texts in [parsed.text] if parsed.text else _chunks():
-        filled, error = _filled(answering, texts, parsed.top)
+    for texts in [parsed.text] if parsed.text else _read_lines():
+        filled, error = _fill(filler, texts, parsed.top)
         for answer in filled:
             _print_filled(answer, is_json=parsed.json)
         sys.stdout.flush()
         number += len(filled)
         if error is not None:
             raise error if parsed.text else UserError(f'line {number + 1}: {error}')
-        if (length := max(len(answering.ids(text)) for text in texts)) > 2 * longest:
+        if (length := max(len(filler.ids(text)) for text in texts)) > 2 * longest:
             longest = float('inf')
             print(f'Note: a text has {length:,} tokens, and the model was trained on {trained_on} at a time: '
                   'it predicts worse in long texts', file=sys.stderr)
@@ -130,14 +131,14 @@ def fill_mask(parsed: argparse.Namespace):
         raise UserError('there is no text: give one with [MASK] in it, or lines of such texts on standard input')
 
 
-def _filled(fill_mask: 'FillMask', texts: list[str], top: int) -> 'tuple[list[Filled], UserError | None]':
-    """The texts filled in, up to the first that cannot be, and why that is."""
+def _fill(filler: 'FillMask', texts: list[str], top: int) -> 'tuple[list[Filled], UserError | None]':
+    """The texts filled in, up to the first invalid one, and its error."""
     for i, text in enumerate(texts):
         try:
-            fill_mask.ids(text)
+            filler.ids(text)
         except UserError as e:
-            return fill_mask(texts[:i], top=top), e
-    return fill_mask(texts, top=top), None
+            return filler(texts[:i], top=top), e
+    return filler(texts, top=top), None
 
 
 def _print_filled(filled: 'Filled', *, is_json: bool):
@@ -150,8 +151,8 @@ def _print_filled(filled: 'Filled', *, is_json: bool):
         print('   ', *(f'{prediction.token!r} {prediction.probability:.3f}' for prediction in mask), sep='  ')
 
 
-def _chunks() -> Iterator[list[str]]:
-    """Lines of standard input, some at a time; each at once where a person types them."""
+def _read_lines() -> Iterator[list[str]]:
+    """Lines of standard input, some at a time; one by one where a person types them."""
     if sys.stdin is None:
         return
     if hasattr(sys.stdin, 'reconfigure'):
@@ -161,20 +162,20 @@ def _chunks() -> Iterator[list[str]]:
         while lines := list(itertools.islice(sys.stdin, n)):
             yield [line.rstrip('\r\n') for line in lines]
     except UnicodeDecodeError:
-        raise UserError('standard input is not UTF-8 text') from None
+        raise UserError('standard input is not UTF-8') from None
 
 
 def evaluate(parsed: argparse.Namespace):
-    """How well a model knows a text."""
+    """How well a model predicts a text."""
     from labml_mlm.inference import evaluate as evaluation
     from labml_mlm.inference.load import load
 
     pretrained = load(parsed.run, which=parsed.checkpoint, folder=parsed.path)
     print(f'Using {pretrained.about}', file=sys.stderr)
     if parsed.text:
-        # Its tokens are needed for as long as this runs
+        # Its tokens are needed until the end
         scratch = tempfile.TemporaryDirectory(prefix='labml_mlm-')
-        batches = evaluation.batches_of(parsed.text, pretrained, Path(scratch.name))
+        batches = evaluation.read_batches(parsed.text, pretrained, Path(scratch.name))
     else:
         try:
             batches = pretrained.validation_batches()
@@ -208,16 +209,16 @@ def _number(value: float | None) -> str:
 
 def sync(parsed: argparse.Namespace):
     """Sends runs to a labml app."""
-    logs = logs_of(parsed.path)
-    url = app_url_of(parsed.path, parsed.url)
+    logs = logs_path(parsed.path)
+    url = app_url(parsed.path, parsed.url)
     if parsed.all and parsed.run:
-        raise UserError('--all are all runs: no run is named beside it')
-    found = runs.runs_in(logs) if parsed.all else [runs.find(logs, parsed.run or 'last')[0]]
+        raise UserError('--all sends all runs: do not name a run beside it')
+    found = runs_in(logs) if parsed.all else [find_run(logs, parsed.run or 'last')[0]]
     sent, errors = {}, []
     for run in found:
         try:
-            n = sent[run.uuid] = delivery.sync(run, url)
-        except delivery.Undelivered as e:
+            n = sent[run.uuid] = sync_run(run, url)
+        except Undelivered as e:
             errors.append(f'the labml app at {url} has not taken the run {run.uuid}: {e}')
             if not e.is_refusal:
                 break
@@ -239,4 +240,3 @@ def app(parsed: argparse.Namespace):
     except ImportError as e:
         raise UserError(f"the labml app is not installed ({e}): pip install 'labml_mlm[app]'") from None
     server.serve(host=parsed.host, port=parsed.port, store=parsed.store, allowed_hosts=parsed.allow_host)
-

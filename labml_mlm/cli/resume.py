@@ -1,10 +1,9 @@
 """
-# A run goes on
+# Resuming a run
 
-`Resumption` is a run that is to go on: its values with the changes that it may make, its state, and its folder as it
-was at the checkpoint. Nothing on the disk changes before all of that is known to work.
+`Resumption` is a run to be resumed: its values with the changes that it may make, its checkpoint, and its folder as it
+was then. Nothing on the disk changes before all of that is known to work.
 """
-
 import contextlib
 from pathlib import Path
 from typing import Any
@@ -14,171 +13,170 @@ from labml.configs import BaseConfigs
 from labml.logger import Text
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.configs.schema import items_of
+from labml_mlm.configs.schema import config_items
 from labml_mlm.configs.snapshot import (
     PATHS,
     absolute,
     as_json,
-    check_same,
+    check_same_text,
     differing_versions,
+    restored_values,
     retyped,
     saved_tokenizer,
-    values_of,
+    with_current_names,
 )
-from labml_mlm.distributed.process_group import job
-from labml_mlm.runs import checkpoint
-from labml_mlm.runs import metrics_log as log_file
-from labml_mlm.runs import run as runs
+from labml_mlm.distributed.process_group import job_store
+from labml_mlm.runs import checkpoint, checkpoint_folder, metrics_log
+from labml_mlm.runs.run import Run, find_run
 
-# Under what name a job keeps it
+# Key of the job's run in its store
 _RUN_OF_JOB = 'labml_mlm/run'
 
 
 class Resumption:
     """
-    ## A run that is to go on
+    ## A run to be resumed
 
     * `logs` is labml's folder of experiments
-    * `name` is a run as `runs.find` has it
+    * `name` is a run, as `find_run` takes it
     * `experiment` is that of the script
-    * `is_restarted`: does the job that has begun it go on? It may begin again then, if it has no checkpoint
+    * `is_restarted`: has torchrun restarted the job that began the run? It may begin again then, if it has no
+      checkpoint
 
-    It is this process's until `run.unlock()`. Raises `UserError` if there is no such run, if it is none of this project
-    and script, if it was not noted down, and if another process trains it.
+    It is locked for this process until `run.unlock()`. Raises `UserError` if there is no such run, if it belongs to
+    another project or script, if it has no snapshot, and if another process trains it.
     """
 
     def __init__(self, logs: Path, name: str, *, experiment: str, is_restarted: bool = False):
         self.is_restarted = is_restarted
-        self.run, self._path = runs.find(logs, name, experiment=experiment)
+        self.run, self._path = find_run(logs, name, experiment=experiment)
         self.checkpoint: checkpoint.Checkpoint | None = None
         self.changes: list[str] = []
         if self.run.path.parent.parent != logs.resolve():
-            raise UserError(f'the run in {self.run.path} is none of this project, whose runs are in {logs}')
+            raise UserError(f'the run in {self.run.path} is not in this project, whose runs are in {logs}')
         if self.run.experiment != experiment:
-            raise UserError(f'the run {self.run.uuid} is one of the experiment {self.run.experiment}, '
+            raise UserError(f'the run {self.run.uuid} belongs to the experiment {self.run.experiment}, '
                             f'and this script is {experiment}')
-        record = self.run.record
-        if record is None:
-            raise UserError(f'the run {self.run.uuid} cannot go on: it has no configs.json that can be read')
-        self.record = record
+        snapshot = self.run.snapshot
+        if snapshot is None:
+            raise UserError(f'the run {self.run.uuid} cannot be resumed: it has no configs.json that can be read')
+        self.snapshot = snapshot
         self.run.lock()
 
     def values(self, conf: BaseConfigs, new: dict[str, Any]) -> dict[str, Any]:
         """
-        The run's own values, then the `new` ones, by dotted name; what those change is in `changes` then.
+        The run's own values, changed by the `new` ones, by dotted name. Notes the changes in `changes`.
 
-        Raises `UserError` for a change that a run cannot make.
+        Raises `UserError` for a change that a resumed run cannot make.
         """
-        items, allowed = items_of(conf), _may_change(conf)
-        missing = [name for name in self.record['given'] if name not in items]
+        self.snapshot = with_current_names(conf, self.snapshot)
+        items = config_items(conf)
+        may_change = [name for name, item in items.items() if item.declaration.may_change]
+        missing = [name for name in self.snapshot['given'] if name not in items]
         if missing:
             raise UserError(f'the run was given `{missing[0]}`, which the configs of this script do not have')
-        values = values_of(conf, self.record)
-        # What was trained on the text is not trained anew
+        values = restored_values(conf, self.snapshot)
+        # A tokenizer is not trained again
         with contextlib.suppress(UserError, AttributeError):
-            saved = saved_tokenizer(self.record['tokenizer'], self.run.path)
-            if saved.to_dict() == self.record['tokenizer']:
+            saved = saved_tokenizer(self.snapshot['tokenizer'], self.run.path)
+            if saved.to_dict() == self.snapshot['tokenizer']:
                 conf._saved_tokenizer = saved
         for name, value in new.items():
             value = absolute(value) if name in PATHS and value else value
-            before = self._ways_to_say(name)
+            before = self._present_values(name)
             if as_json(value) in before:
                 continue
-            if name not in allowed:
-                raise UserError(f'`{name}={value}`: in this run it is {before[0]}, and a run cannot change it. '
-                                f'It can change {", ".join(allowed)}')
-            self.changes.append(f'{name}: {before[0]} → {value}' + (f' ({allowed[name]})' if allowed[name] else ''))
+            if name not in may_change:
+                raise UserError(f'`{name}={value}`: in this run it is {before[0]}, and cannot change. '
+                                f'What can change: {", ".join(may_change)}')
+            meaning = items[name].declaration.may_change
+            self.changes.append(f'{name}: {before[0]} → {value}' + ('' if meaning is True else f' ({meaning})'))
             values[name] = retyped(items[name], value)
         return values
 
     def find_checkpoint(self, conf: Any):
         """
-        Looks for what configs that were built go on from: the checkpoint that was named, or the last one that is whole.
+        Finds the checkpoint to resume from, for configs that were built: the one that was named, or the last intact
+        one.
 
-        Raises `UserError` if text or vocabulary are other ones, or if no checkpoint can be used.
+        Raises `UserError` if text or vocabulary differ, or if no checkpoint can be used.
         """
-        check_same(conf, self.record)
+        check_same_text(conf, self.snapshot)
         if self._path is not None:
             self.checkpoint = checkpoint.read(self._path)
-            self.checkpoint.check()
+            self.checkpoint.verify()
         else:
-            self.checkpoint, wrong = checkpoint.last_of(self.run.checkpoints)
+            self.checkpoint, wrong = self.run.checkpoints.last()
             if wrong and self.checkpoint is None:
                 raise UserError(f'no checkpoint of the run {self.run.uuid} can be used: {"; ".join(wrong)}')
             for message in wrong:
                 logger.log(f'{message}. The checkpoint before it is used', Text.warning)
-        if self.checkpoint is None and not self.is_restarted and log_file.summary(self.run.log).loss is not None:
-            raise UserError(f'the run {self.run.uuid} has metrics of a validation, and no checkpoint to go on from: '
-                            f'{self.run.checkpoints} is empty. A new run would begin again')
+        if self.checkpoint is None and not self.is_restarted and metrics_log.summarize(self.run.log).loss is not None:
+            raise UserError(f'the run {self.run.uuid} has metrics of a validation, but no checkpoint to resume from: '
+                            f'{self.run.checkpoints.path} is empty. Start a new run instead')
 
-    def take_up(self, conf: Any):
-        """Makes the run's folder what it was at the checkpoint, and says what goes on."""
+    def rewind(self, conf: Any):
+        """Makes the run's folder what it was at the checkpoint, and prints what is resumed."""
         run, step, n_bytes = self.run, 0, 0
         if self.checkpoint is not None:
-            step, n_bytes = self.checkpoint.step, self.checkpoint.document['log_bytes']
-        checkpoint.clean(run.checkpoints)
-        # Before the metrics are cut: a later checkpoint would want them
-        later = {at: path for at, path in checkpoint.folders(run.checkpoints).items() if at > step}
+            step, n_bytes = self.checkpoint.step, self.checkpoint.metadata['log_bytes']
+        run.checkpoints.recover()
+        # Before the metrics are truncated: a later checkpoint needs them
+        later = {at: path for at, path in run.checkpoints.steps().items() if at > step}
         for path in later.values():
-            checkpoint.remove(path)
-        if missing := log_file.cut(run.log, n_bytes):
-            logger.log(f'{run.log} lacks {missing:,} bytes that it had at the checkpoint: its metrics are not complete',
+            checkpoint_folder.remove(path)
+        if missing := metrics_log.truncate(run.log, n_bytes):
+            logger.log(f'{run.log} lacks {missing:,} bytes that it had at the checkpoint: its metrics are incomplete',
                        Text.warning)
         try:
-            run.samples.cut(step)
+            run.samples.truncate(step)
         except OSError as e:
-            logger.log(f'Cannot take back the samples: {e}', Text.warning)
-        run.note_resumed(self.changes)
+            logger.log(f'Cannot truncate the samples: {e}', Text.warning)
+        run.log_resumed(self.changes)
         where = f'from {self.checkpoint.path}' if self.checkpoint else 'from the beginning: it has no checkpoint yet'
-        logger.log([('Going on', Text.title), f' with {run.uuid} {where}'])
+        logger.log([('Resuming', Text.title), f' {run.uuid} {where}'])
         if later:
             logger.log(f'Later checkpoints are removed: {", ".join(f"{at:,}" for at in later)}', Text.warning)
         for change in self.changes:
             logger.log(change, Text.highlight)
-        if differing := differing_versions(conf, self.record):
-            logger.log(f'Not as when the run was started: {", ".join(differing)}. Losses may differ in their last bits',
-                       Text.meta)
+        if differing := differing_versions(conf, self.snapshot):
+            logger.log(f'Changed since the run was started: {", ".join(differing)}. Losses may differ in their last '
+                       f'bits', Text.meta)
 
-    def continued(self, record: dict, *, tokens: int) -> dict:
-        """The record of the run as it is now, with how it was started and how often it went on."""
-        return {**record, **{name: self.record[name] for name in ('time', 'text', 'versions')},
-                'resumed': [*self.record['resumed'], {'time': record['time'], 'tokens': tokens}]}
+    def merged_snapshot(self, snapshot: dict, *, tokens: int) -> dict:
+        """The present `snapshot`, with how the run was started and when it was resumed."""
+        return {**snapshot, **{name: self.snapshot[name] for name in ('time', 'text', 'versions')},
+                'resumed': [*self.snapshot['resumed'], {'time': snapshot['time'], 'tokens': tokens}]}
 
-    def _ways_to_say(self, name: str) -> list[Any]:
-        """What an item of the run is, in all ways that it can be said: as given or by default, and computed."""
-        record = self.record
-        said = record['given'][name] if name in record['given'] else record['defaults'].get(name)
-        values = [said, record['computed'].get(name)]
-        if name == 'text' and record['text']['source'] is not None:
-            values += ['auto', record['text']['source']]
+    def _present_values(self, name: str) -> list[Any]:
+        """All ways to write the value that an item has in the run: as given or by default, and as computed."""
+        snapshot = self.snapshot
+        written = snapshot['given'][name] if name in snapshot['given'] else snapshot['defaults'].get(name)
+        values = [written, snapshot['computed'].get(name)]
+        if name == 'text' and snapshot['text']['source'] is not None:
+            values += ['auto', snapshot['text']['source']]
         return [value for value in values if value is not None] or [None]
 
 
-def _may_change(conf: BaseConfigs) -> dict[str, str]:
-    tables = [vars(class_).get('_may_change', {}) for class_ in reversed(type(conf).__mro__)]
-    return {name: meaning for table in tables for name, meaning in table.items()}
-
-
-def note_run_of_job(uuid: str):
-    """From here on `run_of_job` knows the run, even after torchrun has started all ranks anew."""
-    if job() is not None:
-        job().set(_RUN_OF_JOB, uuid)
+def set_run_of_job(uuid: str):
+    """From here on `run_of_job` knows the run, even after torchrun has restarted all ranks."""
+    if job_store() is not None:
+        job_store().set(_RUN_OF_JOB, uuid)
 
 
 def run_of_job(folder: Path) -> str | None:
     """
-    The uuid of the run that this job of torchrun's has begun before it started all ranks anew, if it has.
+    The uuid of the run that this job began before torchrun restarted all ranks; `None` if there is none.
 
     * `folder` is that of the experiment
 
-    Raises `UserError` if it is not there.
+    Raises `UserError` if the run is not there.
     """
-    store = job()
+    store = job_store()
     if store is None or not store.check([_RUN_OF_JOB]):
         return None
     uuid = store.get(_RUN_OF_JOB).decode()
-    if runs.Run(folder / uuid).record is None:
-        raise UserError(f'the run {uuid}, which this job has begun, is not in {folder}: to start anew on another '
-                        'machine takes a folder that all of them share')
+    if Run(folder / uuid).snapshot is None:
+        raise UserError(f'the run {uuid} of this job is not in {folder}: to restart on another machine, all machines '
+                        'must share the folder')
     return uuid
-

@@ -1,5 +1,4 @@
-"""One message and an exit code, in place of a traceback."""
-
+"""One message and an exit code in place of a traceback."""
 import contextlib
 import errno
 import os
@@ -9,46 +8,45 @@ from typing import NoReturn
 
 from labml_mlm.common.errors import UserError
 
-# What a disk says that takes nothing more
+# A disk that is full or read-only
 _DISK_ERRORS = errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG
 
 
 @contextlib.contextmanager
-def exits(*, is_user_code: bool = True) -> Iterator[None]:
+def exit_on_error(*, is_user_code: bool = True) -> Iterator[None]:
     """
-    Within it, what a person can put right (`UserError`) ends the process with one message and code 2, and what the
-    machine cannot do (no space left, nobody reads the output) with code 1. All else keeps its traceback: an `OSError`
-    may come from code of the user's own, if there `is_user_code`.
+    Exits with one message: code 2 for what a person can fix (`UserError`), code 1 for what the machine cannot do (no
+    space left, closed pipe). All other errors keep their traceback. With `is_user_code`, so does an `OSError` that may
+    come from the user's own code.
     """
     try:
         yield
     except UserError as e:
-        leave(2, str(e))
+        exit_with(2, str(e))
     except BrokenPipeError:
-        # Whoever read the output has gone; Python's own flush at exit would fail again
-        drop_output()
+        # The reader is gone; Python's own flush at exit would fail again
+        discard_output()
         sys.exit(1)
     except OSError as e:
-        # Ours have a message of their own and no number
+        # Ours have a message and no errno
         if is_user_code and e.errno is not None and e.errno not in _DISK_ERRORS:
             raise
-        leave(1, said_of(e))
+        exit_with(1, os_error_text(e))
 
 
-def said_of(error: OSError) -> str:
-    """What the system says, and of which file."""
+def os_error_text(error: OSError) -> str:
+    """The system's message, with the file."""
     return f'{error.strerror}: {error.filename}' if error.filename else error.strerror or str(error)
 
 
-def drop_output():
-    """Nothing that is printed from here on goes anywhere."""
+def discard_output():
+    """From here on, standard output goes nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def leave(code: int, message: str) -> NoReturn:
+def exit_with(code: int, message: str) -> NoReturn:
     """Ends the process with a message on stderr."""
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     print(f'\n{message}' if sys.stdout.isatty() else message, file=sys.stderr)
     sys.exit(code)
-

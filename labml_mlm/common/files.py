@@ -1,16 +1,17 @@
-"""Files that are whole or not there."""
-
+"""Atomic writes, and locks between processes."""
 import contextlib
-import fcntl
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+from filelock import FileLock, Timeout
+
+# Seconds that `owner` and `acquire` wait for somebody who only looks, and so holds the lock for an instant
+_GLANCE, _PATIENCE = 0.1, 1.
 
 
 def write_atomically(path: Path, data: bytes):
-    """Writes a file as a whole or, if that fails (`OSError`), not at all; it is on the disk when this returns."""
+    """Writes a file as a whole or, on `OSError`, not at all. It is on the disk when this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
@@ -26,74 +27,77 @@ def write_atomically(path: Path, data: bytes):
 
 
 def sync_folder(path: Path):
-    """Returns when the names in a folder are on the disk."""
+    """`fsync` of a folder: the names in it are on the disk when this returns."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
 
-# Seconds that a lock may be held by somebody who only looks
-_GLANCE = 1.
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """One process at a time may be inside for the same `path`; others wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f'.{path.name}.lock')):
+        yield
 
 
-class Lock:
-    """A lock on the file `path`, which holds the number of the process that has it."""
+class ProcessLock:
+    """
+    ## A lock on the file `path`, which holds the process id of its owner
+
+    The system releases it when its process ends, however it ends. So it tells whether the owner is alive, which a
+    process id alone does not: another process may have that number by now.
+    """
 
     def __init__(self, path: Path):
         self.path = path
-        self._file: Any = None
+        self._lock = FileLock(path, thread_local=False)
 
     def owner(self) -> int | None:
-        """The process that has it, if any."""
-        with contextlib.suppress(OSError), open(self.path) as f:
-            try:
-                fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return self._number()
-        return None
+        """The process that holds it, if any."""
+        if not self.path.exists():
+            return None
+        try:
+            with FileLock(self.path, timeout=_GLANCE):
+                return None
+        except Timeout:
+            return self._read()
+        except OSError:
+            # Another user's file, which must be writable for a lock
+            owner = self._read()
+            return owner if owner and is_alive(owner) else None
 
     def acquire(self) -> int | None:
         """
-        Makes it this process's, until `release` or the end of the process. Returns the number of the process that has
-        it, if one does.
+        Takes it, until `release` or the end of the process. Returns the owner if another process holds it.
 
         Raises `OSError` if the file cannot be written.
         """
-        file = open(self.path, 'a')  # noqa: SIM115  held open
-        deadline = time.monotonic() + _GLANCE
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    file.close()
-                    return self._number()
-                time.sleep(0.05)
-        self._file = file
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        try:
+            self._lock.acquire(timeout=_PATIENCE)
+        except Timeout:
+            return self._read()
+        self.path.write_text(str(os.getpid()))
         return None
 
     def release(self):
-        """Lets others have it."""
-        if self._file is not None:
-            self._file.close()
+        """Others may take it."""
+        self._lock.release()
 
-    def _number(self) -> int:
+    def _read(self) -> int:
         try:
             return int(self.path.read_text())
         except (OSError, ValueError):
             return 0
 
 
-@contextlib.contextmanager
-def only_one(path: Path) -> Iterator[None]:
-    """Within it no other process is within it for the same `path`: it waits until that is through."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f'.{path.name}.lock'), 'w') as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
-        yield
-
+def is_alive(pid: int) -> bool:
+    """Is there a process with this id?"""
+    with contextlib.suppress(PermissionError):  # another user's
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+    return True

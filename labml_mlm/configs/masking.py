@@ -1,79 +1,44 @@
 """
-# What is masked, as configs
+# Configs of masking
 
 How the tokens of a batch are masked, in training and in validation.
 """
-
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from labml.configs import option
-from labml_helpers.device import DeviceConfigs
 
-from labml_mlm.common.errors import SHARE, UserError, at_least
+from labml_mlm.common.declarations import FRACTION, INEXACT, Item
+from labml_mlm.common.errors import UserError
 from labml_mlm.configs.tokens import TokenConfigs
-from labml_mlm.distributed.process_group import ranks
 from labml_mlm.masking.mlm import MLM, Units
 from labml_mlm.masking.whole_words import spans, whole_words
 from labml_mlm.optim.schedules import cosine, linear
-from labml_mlm.tokenization.word_boundaries import Words
+from labml_mlm.tokenization.word_boundaries import WordBoundaries
 
 
 class MaskConfigs(TokenConfigs):
     """
-    ## Configurations of masks
+    ## Configurations of masking
     """
-    # Where to train: `available` is a CUDA device if there is one
-    device: torch.device = 'available'
-
-    # Share of the tokens to predict in training
-    masking_prob: float = 0.15
-    # Share by how much of the training is over: always the same, or from masking_prob_start to masking_prob
-    masking_schedule: Callable[[float], float] | None = 'constant'
-    # Share in the beginning
-    masking_prob_start: float = 0.3
-    # What is masked together in training: nothing, whole words, or spans of them
-    masking: Units | None = 'token'
-    # Share of the tokens to predict in validation
-    valid_masking_prob: float = 0.15
-    # Share of the tokens to predict that become a random token
-    randomize_prob: float = 0.1
-    # Share of the tokens to predict that stay as they are
-    no_change_prob: float = 0.1
-    # Masks a batch in training
-    mlm: MLM = 'mlm'
-    # Masks a batch in validation, always in the same way
-    valid_mlm: MLM = 'bert'
-
-    _ranges = {'device.cuda_device': at_least(0),
-               **dict.fromkeys(['masking_prob', 'masking_prob_start', 'valid_masking_prob', 'randomize_prob',
-                                'no_change_prob'], SHARE)}
-
-
-@option(MaskConfigs.device, 'available')
-def _device() -> DeviceConfigs:
-    conf = DeviceConfigs()
-    if ranks().size > 1:
-        conf.set_default(DeviceConfigs.cuda_device, func=lambda: _own_gpu(conf))
-    return conf
-
-
-def _own_gpu(conf: DeviceConfigs) -> int:
-    """The GPU of this rank, by number."""
-    n, number = torch.cuda.device_count(), ranks().local_rank
-    if conf.use_cuda and 0 < n <= number:
-        raise UserError(f'this machine has fewer GPUs, {n}, than torchrun has started processes on it: '
-                        f'--nproc_per_node={n} would do, and so would device=cpu')
-    if conf.use_cuda and n:
-        torch.cuda.set_device(number)
-    return number
-
-
-@option(MaskConfigs.device, 'cpu')
-def _cpu():
-    return torch.device('cpu')
+    masking_prob: Annotated[float, Item('Masking rate: fraction of the tokens to predict in training', FRACTION,
+                                        may_change=INEXACT)] = 0.15
+    masking_schedule: Annotated[Callable[[float], float] | None, Item(
+        'Masking rate over training: constant, or from masking_prob_start to masking_prob',
+        may_change=INEXACT)] = 'constant'
+    masking_prob_start: Annotated[float, Item('Masking rate at the beginning of a schedule', FRACTION,
+                                              may_change=INEXACT)] = 0.3
+    masking: Annotated[Units | None, Item('What is masked together in training: single tokens, whole words, or spans '
+                                          'of words', may_change=INEXACT)] = 'token'
+    valid_masking_prob: Annotated[float, Item('Masking rate in validation', FRACTION)] = 0.15
+    randomize_prob: Annotated[float, Item('Fraction of the selected tokens that become a random token', FRACTION,
+                                          may_change=INEXACT)] = 0.1
+    no_change_prob: Annotated[float, Item('Fraction of the selected tokens that stay as they are', FRACTION,
+                                          may_change=INEXACT)] = 0.1
+    mlm: Annotated[MLM, Item('Masks a training batch')] = 'mlm'
+    valid_mlm: Annotated[MLM, Item('Masks a validation batch, always in the same way')] = 'bert'
 
 
 @option(MaskConfigs.mlm, 'mlm')
@@ -84,13 +49,13 @@ def _mlm(c: MaskConfigs):
 
 @option(MaskConfigs.valid_mlm, 'bert')
 def _valid_mlm(c: MaskConfigs):
-    """BERT's shares of single tokens, whatever training does."""
+    """BERT's fractions of single tokens, whatever training does."""
     return _masking(c, masking_prob=c.valid_masking_prob, randomize_prob=0.1, no_change_prob=0.1)
 
 
 def _masking(c: MaskConfigs, **how: Any) -> MLM:
     if c.n_tokens < c.tokenizer.n_tokens:
-        raise UserError(f'n_tokens={c.n_tokens} is fewer than the {c.tokenizer.n_tokens} of the tokenizer')
+        raise UserError(f'n_tokens={c.n_tokens} is less than the vocabulary of the tokenizer, {c.tokenizer.n_tokens}')
     return MLM(padding_token=c.padding_token, mask_token=c.mask_token, no_mask_tokens=c._unmasked_tokens,
                n_tokens=c.n_tokens, generator=torch.Generator(c.device).manual_seed(c.seed), **how)
 
@@ -102,18 +67,17 @@ def _token():
 
 @option(MaskConfigs.masking, 'word')
 def _word(c: MaskConfigs):
-    return whole_words(_words_of(c))
+    return whole_words(_word_boundaries(c))
 
 
 @option(MaskConfigs.masking, 'span')
 def _span(c: MaskConfigs):
-    return spans(_words_of(c))
+    return spans(_word_boundaries(c))
 
 
-def _words_of(c: MaskConfigs) -> Words:
+def _word_boundaries(c: MaskConfigs) -> WordBoundaries:
     if not hasattr(c.tokenizer, 'words'):
-        raise UserError('masking=word and masking=span have to know where words begin: your tokenizer has no `words` '
-                        'to tell')
+        raise UserError('masking=word and masking=span need word boundaries: your tokenizer has no `words`')
     return c.tokenizer.words
 
 
@@ -130,4 +94,3 @@ def _linear_masking(c: MaskConfigs):
 @option(MaskConfigs.masking_schedule, 'cosine')
 def _cosine_masking(c: MaskConfigs):
     return functools.partial(cosine, start=c.masking_prob_start, end=c.masking_prob)
-

@@ -1,10 +1,9 @@
 """
 # `name=value` from the command line
 
-labml keeps an unknown option name as a plain string, and finds an unknown nested name when it builds the nested
+labml keeps the name of an unknown option as a plain string, and finds an unknown nested name when it builds the nested
 configs, if ever. Here every name and value is checked against the configs before anything is built.
 """
-
 import json
 import math
 import re
@@ -16,54 +15,38 @@ from typing import Any
 from labml.configs import BaseConfigs
 
 from labml_mlm.common.errors import UserError, did_you_mean
-from labml_mlm.configs.schema import NO_DEFAULT, Item, items_of, scalar_type
-
-
-def _split(arguments: Sequence[str]) -> tuple[list[str], str | None]:
-    """The overrides, and the run to go on with if there is one."""
-    overrides, name = [], None
-    arguments = iter(arguments)
-    for argument in arguments:
-        option, equals, value = argument.partition('=')
-        if option == '--resume':
-            name = value if equals else next(arguments, '')
-            if not name or name.startswith('-'):
-                raise UserError('--resume needs a run: its uuid, its folder, or last')
-        elif option.startswith('-'):
-            raise UserError(f'`{argument}` is not an override and no option.'
-                            f'{did_you_mean(option, ["--resume", "--help"])}')
-        else:
-            overrides.append(argument)
-    return overrides, name
+from labml_mlm.configs.schema import NO_DEFAULT, ConfigField, config_items, current_names, scalar_type
 
 _BOOLS = {'true': True, 'yes': True, 'on': True, '1': True, 'false': False, 'no': False, 'off': False, '0': False}
 
 
 def parse_overrides(conf: BaseConfigs, arguments: Sequence[str]) -> dict[str, Any]:
     """
-    The values of `name=value` arguments by dotted name, each of its item's type; the last of a name wins.
+    The values of `name=value` arguments by dotted name, each of its item's type; the last one of a name wins.
 
     Raises `UserError` for what is not `name=value`, for unknown names, and for values that are not allowed.
     """
-    items = items_of(conf)
+    items = config_items(conf)
+    renamed = current_names(items)
     values = {}
     for argument in arguments:
         name, equals, text = argument.partition('=')
         if not equals or not name:
             raise UserError(f'`{argument}` is not an override; one looks like `seq_len=64`. '
-                            f'`--help` lists what can be given')
-        item = find(items, name)
+                            f'`--help` lists all items')
+        name = renamed.get(name, name)
+        item = find_item(items, name)
         inner = next((i for i in items.values() if i.name.startswith(f'{name}.') and text in i.allowed), None)
         if inner is not None and text not in item.allowed:
             raise UserError(f'`{argument}`: `{name}` has items below it. Did you mean `{inner.name}={text}`?')
-        values[name] = parse(item, text)
+        values[name] = parse_value(item, text)
     return values
 
 
-def find(items: dict[str, Item], name: str) -> Item:
-    """The item of that name. Raises `UserError` if there is none, or if it is not to be given."""
+def find_item(items: dict[str, ConfigField], name: str) -> ConfigField:
+    """The item of that name. Raises `UserError` if there is none, or if it cannot be set."""
     item = items.get(name)
-    known = [item.name for item in items.values() if item.is_given]
+    known = [item.name for item in items.values() if item.is_settable]
     if item is None:
         parent = name.rpartition('.')[0]
         if parent in items and not items[parent].is_nested:
@@ -71,15 +54,15 @@ def find(items: dict[str, Item], name: str) -> Item:
                             f'{did_you_mean(name, known)}')
         raise UserError(f'`{name}`: there is no such item.{did_you_mean(name, known)} '
                         f'`--help` lists them all')
-    if item.refused is not None:
-        raise UserError(f'`{name}` cannot be given: {item.refused}')
+    if item.declaration.refused:
+        raise UserError(f'`{name}` cannot be set: {item.declaration.refused}')
     return item
 
 
-def parse(item: Item, text: str) -> Any:
-    """The value that `text` stands for. Raises `UserError` if it is none of the item's."""
-    if text in item.refused_options:
-        raise UserError(f'`{item.name}={text}` is not possible: {item.refused_options[text]}')
+def parse_value(item: ConfigField, text: str) -> Any:
+    """The value that `text` stands for. Raises `UserError` if the item does not allow it."""
+    if text in item.declaration.refused_options:
+        raise UserError(f'`{item.name}={text}` is not possible: {item.declaration.refused_options[text]}')
     if text in item.allowed:
         return text
     scalar, is_optional = scalar_type(item.type)
@@ -89,45 +72,58 @@ def parse(item: Item, text: str) -> Any:
         scalar = None
     if scalar is None:
         if not item.allowed:
-            raise UserError(f'`{item.name}` cannot be given on the command line: it is an object, to be set in Python')
-        raise UserError(f'`{item.name}={text}`: it is one of {", ".join(item.allowed)}.'
+            raise UserError(f'`{item.name}` cannot be set on the command line: it is an object, to be set in Python')
+        raise UserError(f'`{item.name}={text}`: it must be one of {", ".join(item.allowed)}.'
                         f'{did_you_mean(text, item.allowed)}')
     try:
         value = _parse_as(scalar, text)
     except ValueError:
         names = ''.join(f', or {name}' for name in [*item.allowed, *(['none'] if is_optional else [])])
-        raise UserError(f'`{item.name}={text}`: it has to be {_describe(scalar).rstrip(",")}{names}.'
+        raise UserError(f'`{item.name}={text}`: it must be {_describe(scalar).rstrip(",")}{names}.'
                         f'{did_you_mean(text, item.allowed)}') from None
-    if item.range is not None:
+    if (allowed := item.declaration.range) is not None:
         for number in value if isinstance(value, list | tuple) else [value]:
-            if number not in item.range:
-                raise UserError(f'`{item.name}={text}`: it has to be {item.range}')
+            if number not in allowed:
+                raise UserError(f'`{item.name}={text}`: it must be {allowed}')
     return value
 
 
 def help_text(conf: BaseConfigs) -> str:
-    """Every item that can be given, with its default and what is allowed."""
+    """Every item that can be set, with its default and what is allowed."""
     lines = []
-    for item in items_of(conf).values():
-        if item.is_given:
-            lines.append(f'  {item.name}' + ('' if item.default is NO_DEFAULT else f' = {_show(item.default)}'))
-            about = ' '.join(filter(None, [item.comment, f'({_allowed_text(item)})']))
-            lines += textwrap.wrap(about, 100, initial_indent=' ' * 8, subsequent_indent=' ' * 8)
+    for item in config_items(conf).values():
+        if item.is_settable:
+            lines.append(f'  {item.name}' + ('' if item.default is NO_DEFAULT else f' = {show(item.default)}'))
+            description = ' '.join(filter(None, [item.declaration.help, f'({allowed_text(item)})']))
+            lines += textwrap.wrap(description, 100, initial_indent=' ' * 8, subsequent_indent=' ' * 8)
     return '\n'.join(lines)
 
 
-def _allowed_text(item: Item) -> str:
+def allowed_text(item: ConfigField) -> str:
+    """What an item can be set to, in words."""
     scalar, is_optional = scalar_type(item.type)
-    allowed = list(item.allowed)
+    allowed, declaration = list(item.allowed), item.declaration
     if scalar is not None and not (scalar is str and item.options):
-        allowed.append(_describe(scalar) + (f' {item.range}' if item.range else ''))
+        allowed.append(_describe(scalar) + (f' {declaration.range}' if declaration.range else '')
+                       + (f' {declaration.unit}' if declaration.unit else ''))
     if is_optional:
         allowed.append('none')
     return ' or '.join(filter(None, [', '.join(allowed[:-1]), *allowed[-1:]]))
 
 
+def show(value: Any) -> str:
+    """A value as it is written on the command line."""
+    if isinstance(value, bool | type(None)):
+        return str(value).lower()
+    if isinstance(value, int | float | str):
+        return str(value) or '(none)'
+    if isinstance(value, list | tuple):
+        return ','.join(map(str, value)) or '(none)'
+    return type(value).__name__
+
+
 def _parse_as(scalar: Any, text: str) -> Any:
-    """Raises `ValueError` if `text` is no such thing."""
+    """Raises `ValueError` if `text` cannot be parsed."""
     origin = typing.get_origin(scalar)
     if origin in (list, tuple):
         return _parse_sequence(origin, typing.get_args(scalar), text)
@@ -166,21 +162,10 @@ def _parse_sequence(origin: type, arguments: tuple, text: str) -> Any:
 
 
 def _describe(scalar: Any) -> str:
-    names = {int: 'an integer', float: 'a number', str: 'a text', bool: 'true or false'}
+    names = {int: 'an integer', float: 'a number', str: 'a string', bool: 'true or false'}
     if scalar in names:
         return names[scalar]
-    plural = {int: 'integers', float: 'numbers', str: 'texts', bool: 'truth values'}
+    plural = {int: 'integers', float: 'numbers', str: 'strings', bool: 'booleans'}
     arguments = typing.get_args(scalar)
     count = f'{len(arguments)} ' if typing.get_origin(scalar) is tuple and Ellipsis not in arguments else ''
     return f'a list of {count}{plural[arguments[0]]}, separated by commas,'
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, bool | type(None)):
-        return str(value).lower()
-    if isinstance(value, int | float | str):
-        return str(value) or '(none given)'
-    if isinstance(value, list | tuple):
-        return ','.join(map(str, value)) or '(none given)'
-    return type(value).__name__
-

@@ -1,10 +1,9 @@
 """
-# What a run is noted down as
+# A snapshot of the configs of a run
 
-Before the first step `record_of` says which values were given, what the defaults were, what was computed, and which
-text it is. That is what a run goes on with, and what a trained model is built from.
+Before the first step, `take_snapshot` notes which values were given, what the defaults were, what was computed, and
+which text it is. A run is resumed from that, and a trained model is built from it.
 """
-
 import os
 import platform
 import time
@@ -16,23 +15,23 @@ import torch
 from labml.configs import BaseConfigs
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.configs.schema import Item, computed_values, given_values, items_of
+from labml_mlm.configs.schema import ConfigField, computed_values, config_items, current_names, given_values
 from labml_mlm.distributed.process_group import ranks
 from labml_mlm.tokenization.base import Tokenizer
 from labml_mlm.tokenization.character import CharacterTokenizer
 
 # Items that are paths
 PATHS = 'text_path', 'valid_path', 'tokenizer_path'
-# Kinds of tokenizers that a record tells enough of
+# Kinds of tokenizers that can be built from a snapshot
 TOKENIZERS = CharacterTokenizer.kind, 'tokenizers'
 
 # Characters of a computed value: one may be a whole text
 _MAX_COMPUTED = 200
 
 
-def record_of(conf: BaseConfigs, *, experiment: str) -> dict:
-    """All about the configs of a run, once they are built, for JSON."""
-    items = {item.name: item for item in items_of(conf).values() if item.is_given}
+def take_snapshot(conf: BaseConfigs, *, experiment: str) -> dict:
+    """Everything about configs that were built, for JSON."""
+    items = {item.name: item for item in config_items(conf).values() if item.is_settable}
     given = {name: value for name, value in given_values(conf).items() if _is_plain(value)}
     for name in PATHS:
         if path := conf._get_computed(name):
@@ -40,68 +39,75 @@ def record_of(conf: BaseConfigs, *, experiment: str) -> dict:
     tokenizer = conf._get_computed('tokenizer')
     return {
         'experiment': experiment, 'time': time.time(), 'given': given,
-        'defaults': defaults_of(conf),
+        'defaults': default_values(conf),
         'computed': {name: _shortened(value) for name, value in computed_values(conf).items()
                      if name in items and (_is_plain(value) or isinstance(value, torch.device))},
-        'text': text_of(conf), 'tokenizer': tokenizer.to_dict() if hasattr(tokenizer, 'to_dict') else None,
+        'text': identify_text(conf), 'tokenizer': tokenizer.to_dict() if hasattr(tokenizer, 'to_dict') else None,
         'versions': _versions(conf), 'resumed': [],
     }
 
 
-def values_of(conf: BaseConfigs, record: dict) -> dict[str, Any]:
+def with_current_names(conf: BaseConfigs, snapshot: dict) -> dict:
+    """A snapshot of a run, whose items may have earlier names, with the present ones."""
+    renamed = current_names(config_items(conf))
+    return snapshot | {part: {renamed.get(name, name): value for name, value in snapshot[part].items()}
+                       for part in ('given', 'defaults', 'computed')}
+
+
+def restored_values(conf: BaseConfigs, snapshot: dict) -> dict[str, Any]:
     """
-    What freshly made configs have to be given to be those of the run, by dotted name, whatever their defaults are by
-    now. What they do not have is left out; what came with a later version is as if that version had not been.
+    The values that turn freshly made configs into those of the run, by dotted name, whatever their defaults are by now.
+    Items that they do not have are left out; items of later versions are as if those did not exist.
     """
-    items = items_of(conf)
+    items = config_items(conf)
     # Of the class here that theirs is derived from
-    plain = items_of(next(class_ for class_ in type(conf).__mro__ if class_.__module__.startswith('labml_mlm.'))())
+    plain = config_items(next(class_ for class_ in type(conf).__mro__ if class_.__module__.startswith('labml_mlm.'))())
     defaults = {name: as_json(item.default) for name, item in plain.items()
-                if item.is_given and _is_plain(item.default)} | record['defaults']
+                if item.is_settable and _is_plain(item.default)} | snapshot['defaults']
     values = {name: value for name, value in defaults.items()
-              if name in items and value != as_json(items[name].default)} | record['given']
-    if record['text']['source'] is not None and values.get('text', 'auto') == 'auto':
+              if name in items and value != as_json(items[name].default)} | snapshot['given']
+    if snapshot['text']['source'] is not None and values.get('text', 'auto') == 'auto':
         # `auto` may find another text by now
-        values['text'] = record['text']['source']
+        values['text'] = snapshot['text']['source']
     return {name: retyped(items[name], value) for name, value in values.items()
             if name in items and items[name].is_possible(value)}
 
 
-def check_same(conf: BaseConfigs, record: dict):
+def check_same_text(conf: BaseConfigs, snapshot: dict):
     """Raises `UserError` if configs that were built have another text or vocabulary than the run."""
-    text, saved = text_of(conf), record['text']
+    text, saved = identify_text(conf), snapshot['text']
     if text['valid_sha256'] != saved.get('valid_sha256'):
-        raise UserError('the text for validation is another one than the run has')
+        raise UserError('the validation text is not that of the run')
     if text['sha256'] != saved['sha256']:
-        raise UserError(f'this is another text than the run has: {text["characters"]:,} characters, and not the '
-                        f'{saved["characters"]:,} with the SHA-256 {saved["sha256"][:12]}…'
+        raise UserError(f'this is not the text of the run: it has {text["characters"]:,} characters instead of '
+                        f'{saved["characters"]:,}, and its SHA-256 is not {saved["sha256"][:12]}…'
                         if text['sha256'] and saved['sha256'] else
                         'the run has a text and these configs have none, or the other way round')
     tokenizer = conf._get_computed('tokenizer')
-    if hasattr(tokenizer, 'to_dict') and tokenizer.to_dict() != record['tokenizer']:
-        raise UserError('this is another tokenizer than the run has: its vocabulary differs')
+    if hasattr(tokenizer, 'to_dict') and tokenizer.to_dict() != snapshot['tokenizer']:
+        raise UserError('this is not the tokenizer of the run: its vocabulary differs')
 
 
 def saved_tokenizer(saved: dict, folder: Path) -> Tokenizer:
     """
-    The tokenizer that a record tells of.
+    The tokenizer of a run.
 
-    * `saved` is what it says
+    * `saved` is that of the snapshot
     * `folder` has the files of the tokenizer, if there are any
 
-    Raises `UserError` if it is of a kind that is not known here, or its files are no tokenizer.
+    Raises `UserError` if its kind is unknown, or its files are invalid.
     """
     if saved.get('kind') not in TOKENIZERS:
-        raise UserError(f'a tokenizer of the kind {saved.get("kind")} is none that is known here')
+        raise UserError(f'there is no tokenizer of the kind {saved.get("kind")} here')
     if saved['kind'] == CharacterTokenizer.kind:
         return CharacterTokenizer.from_dict(saved)
-    from labml_mlm.tokenization import subword as subwords
-    return subwords.from_file(folder / subwords.FILE)
+    from labml_mlm.tokenization import subword
+    return subword.SubwordTokenizer.from_file(folder / subword.FILE)
 
 
-def differing_versions(conf: BaseConfigs, record: dict) -> list[str]:
-    """What is another one now than when the run was started, and may change a last bit."""
-    before = {'ranks': 1, **record['versions']}
+def differing_versions(conf: BaseConfigs, snapshot: dict) -> list[str]:
+    """What has changed since the run was started, and may change the last bits."""
+    before = {'ranks': 1, **snapshot['versions']}
     return [f'{name} {before.get(name)} → {now}' for name, now in _versions(conf).items() if before.get(name) != now]
 
 
@@ -115,18 +121,19 @@ def as_json(value: Any) -> Any:
     return [as_json(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def retyped(item: Item, value: Any) -> Any:
+def retyped(item: ConfigField, value: Any) -> Any:
     """A tuple again, if the item is one."""
     return tuple(value) if isinstance(value, list) and isinstance(item.default, tuple) else value
 
 
-def defaults_of(conf: BaseConfigs) -> dict[str, Any]:
-    """What the items that can be given are by default, by dotted name."""
-    return {item.name: item.default for item in items_of(conf).values() if item.is_given and _is_plain(item.default)}
+def default_values(conf: BaseConfigs) -> dict[str, Any]:
+    """The defaults of the items that can be set, by dotted name."""
+    return {item.name: item.default for item in config_items(conf).values()
+            if item.is_settable and _is_plain(item.default)}
 
 
-def text_of(conf: BaseConfigs) -> dict:
-    """What tells the text of configs that were built from others, for JSON."""
+def identify_text(conf: BaseConfigs) -> dict:
+    """Which text configs that were built have, for JSON."""
     if conf._get_computed('text') is None:
         return {'source': None, 'characters': None, 'sha256': None, 'valid_sha256': None}
     return {'source': conf._get_computed('auto_text'), 'characters': conf.corpus.n_characters,
@@ -150,4 +157,3 @@ def _shortened(value: Any) -> Any:
     if isinstance(value, str) and len(value) > _MAX_COMPUTED:
         return value[:_MAX_COMPUTED] + '…'
     return value if _is_plain(value) else str(value)
-

@@ -1,1 +1,16 @@
-"""TODO."""
+"""
+# Data
+
+Files come in; batches of token windows go out: `sources` and `files` find texts, `documents` streams them, `corpus`
+makes a first pass; once they are tokenized, `windows` and `packing` cut windows, and `loader` makes batches of them.
+
+Start with `loader` and `batch`.
+"""
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    'batch': ['Batch'],
+    'loader': ['TrainLoader', 'ValidLoader'],
+    'packing': ['PackedDocuments'],
+    'windows': ['Windows'],
+})

@@ -1,4 +1,9 @@
-"""TODO."""
+"""
+# A batch
+
+A *window* is `seq_len` tokens in a row; a batch is `batch_size` windows, sequence first as everywhere in labml:
+`[seq_len, batch_size]`.
+"""
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,63 +22,66 @@ class Columns(NamedTuple):
 
 class Batch(NamedTuple):
     """
-    A batch that is more than tokens; all of shape `[seq_len, batch_size]`. A loader of your own may also give a tensor
-    of tokens, or a tuple `(tokens, key_padding)`.
+    A batch that is more than tokens; all tensors have shape `[seq_len, batch_size]`. A loader of your own may also give
+    a tensor of tokens, or a tuple `(tokens, padding_mask)`.
     """
     # Token ids
     tokens: Tensor
     # True where that is padding, which is never attended to
-    key_padding: Tensor | None = None
-    # Which document of its window a token is of; it attends to those of the same number
-    document: Tensor | None = None
-    # Which columns of a batch these are, and how many tokens that has without padding, if several ranks share it
+    padding_mask: Tensor | None = None
+    # Which document of its window a token belongs to; it attends to tokens of the same one
+    document_ids: Tensor | None = None
+    # If several ranks share the batch: which columns these are, and how many tokens all of them have without padding
     columns: Columns | None = None
-    n_shared: int | None = None
+    n_global_tokens: int | None = None
 
     @classmethod
     def of(cls, batch: Any, *, padding_token: int, is_padded: bool = False) -> 'Batch':
         """
-        What a loader gives, with `padding_token` wherever there is padding. If it does not tell that, and `is_padded`,
-        that is where `padding_token` is.
+        What a loader gives, with `padding_token` wherever there is padding. If the loader gives no padding mask and
+        `is_padded`, padding is where `padding_token` is.
         """
         batch = cls(batch) if isinstance(batch, Tensor) else cls(*batch)
-        if batch.key_padding is not None:
-            return batch._replace(tokens=batch.tokens.masked_fill(batch.key_padding, padding_token))
-        return batch._replace(key_padding=batch.tokens == padding_token) if is_padded else batch
+        if batch.padding_mask is not None:
+            return batch._replace(tokens=batch.tokens.masked_fill(batch.padding_mask, padding_token))
+        return batch._replace(padding_mask=batch.tokens == padding_token) if is_padded else batch
 
     def to(self, device: torch.device) -> 'Batch':
-        """The same on a device; a GPU copies it by itself, and is not waited for."""
+        """The same on a device. Copies to a GPU are asynchronous, from pinned memory."""
+        # To count there would be to wait for the GPU
+        counted = self._replace(n_global_tokens=self.n_tokens)
         if device.type != 'cuda':
-            return self._each(lambda part: part.to(device))
-        return self._each(lambda part: part.pin_memory().to(device, non_blocking=True))
+            return counted._map(lambda part: part.to(device))
+        return counted._map(lambda part: part.pin_memory().to(device, non_blocking=True))
 
-    def of_rank(self, ranks: Ranks) -> 'Batch':
-        """A rank's columns of a batch that all of them have; of one that is shared already, all that it has."""
+    def shard(self, ranks: Ranks) -> 'Batch':
+        """A rank's columns of a batch that all ranks have; the batch itself if it is a shard already."""
         if ranks.size == 1 or self.columns is not None:
             return self
-        n, mine = self.tokens.shape[1], ranks.share(self.tokens.shape[1])
-        return self._each(lambda part: part[:, mine])._replace(columns=Columns(mine.start, n), n_shared=self.n_tokens)
+        n, mine = self.tokens.shape[1], ranks.shard(self.tokens.shape[1])
+        return self._map(lambda part: part[:, mine])._replace(columns=Columns(mine.start, n),
+                                                              n_global_tokens=self.n_tokens)
 
-    def cut(self, seq_len: int, *, is_all: bool) -> 'Batch':
+    def split(self, seq_len: int, *, keep_all: bool) -> 'Batch':
         """
-        The same as sequences of `seq_len`, which divides what they have: all of what they are cut into, side by side,
-        with as many times the batch size, or else the first of each.
+        The same as shorter sequences of `seq_len`, which divides the present length. With `keep_all` the batch size
+        grows by as much, parts of a sequence side by side; otherwise only the first part of each sequence is kept.
         """
-        n = len(self.tokens) // seq_len if is_all else 1
-        return self._each(lambda part: part[:n * seq_len].unflatten(0, (n, seq_len)).permute(1, 2, 0).flatten(1))
+        n = len(self.tokens) // seq_len if keep_all else 1
+        return self._map(lambda part: part[:n * seq_len].unflatten(0, (n, seq_len)).permute(1, 2, 0).flatten(1))
 
-    def _each(self, function: Callable[[Tensor], Tensor]) -> 'Batch':
+    def _map(self, function: Callable[[Tensor], Tensor]) -> 'Batch':
         return self._replace(**{name: function(part) for name, part in zip(self._fields, self, strict=True)
                                 if isinstance(part, Tensor)})
 
     @property
     def n_tokens(self) -> int:
-        """Tokens without padding, those of other ranks included."""
-        if self.n_shared is not None:
-            return self.n_shared
-        return self.tokens.numel() if self.key_padding is None else int((~self.key_padding).sum())
+        """Tokens of all ranks, without padding."""
+        if self.n_global_tokens is not None:
+            return self.n_global_tokens
+        return self.tokens.numel() if self.padding_mask is None else int((~self.padding_mask).sum())
 
     @property
-    def n_places(self) -> int:
-        """The same with padding."""
+    def n_positions(self) -> int:
+        """Tokens of all ranks, with padding."""
         return len(self.tokens) * (self.columns.total if self.columns else self.tokens.shape[1])

@@ -1,5 +1,4 @@
 """Which files are texts, and how each is opened."""
-
 import glob
 import gzip
 import io
@@ -9,49 +8,48 @@ from typing import Any
 
 from labml_mlm.common.errors import UserError
 
-# Bytes that are unpacked at once
+# Bytes that are decompressed at once
 _CHUNK = 1 << 22
 _SUFFIXES = '.txt', '.md', '.jsonl'
-_PACKED = '.gz', '.zst'
-# The pattern of all files whose names are those of texts
+_COMPRESSED = '.gz', '.zst'
+# The pattern of all files whose suffix is that of a text
 ALL_TEXTS = '**/*'
 
 
-def expanded(path: str | Path) -> Path:
-    """A path with `~` for the home folder. Raises `UserError` if there is no such user."""
+def expand_path(path: str | Path) -> Path:
+    """A path with `~` expanded. Raises `UserError` if there is no such user."""
     try:
         return Path(path).expanduser()
     except RuntimeError as e:
         raise UserError(f'cannot read {path}: {e}') from None
 
 
-def folder_files(folder: str | Path, pattern: str) -> list[Path]:
+def list_text_files(folder: str | Path, pattern: str) -> list[Path]:
     """
-    The files in `folder` that `pattern` takes, sorted by name; of `**/*`, which takes all, those whose names are those
-    of texts.
+    The files in `folder` that match `pattern`, sorted by name; for `**/*`, those with the suffix of a text.
 
     Raises `UserError` if there is none.
     """
-    folder = expanded(folder)
+    folder = expand_path(folder)
     if not folder.is_dir():
-        raise UserError(f'{folder} is no folder' if folder.exists() else f'there is no folder {folder}')
+        raise UserError(f'{folder} is not a folder' if folder.exists() else f'there is no folder {folder}')
     found = sorted(Path(path) for path in glob.glob(os.path.join(glob.escape(str(folder)), pattern), recursive=True))
-    files = [path for path in found if path.is_file() and (pattern != ALL_TEXTS or kind_of(path) in _SUFFIXES)]
+    files = [path for path in found if path.is_file() and (pattern != ALL_TEXTS or text_suffix(path) in _SUFFIXES)]
     if not files:
         raise UserError(f'there is no text in {folder}: ' + (
-            f'no file ends in {", ".join(_SUFFIXES)}, or in one of those and {" or ".join(_PACKED)}. '
-            "text_glob='**/*.py' or the like takes others"
-            if pattern == ALL_TEXTS else f'{pattern} takes no file'))
+            f'no file ends in {", ".join(_SUFFIXES)}, or in one of those and {" or ".join(_COMPRESSED)}. '
+            "For others, give a text_glob such as '**/*.py'"
+            if pattern == ALL_TEXTS else f'no file matches {pattern}'))
     return files
 
 
-def kind_of(path: Path) -> str:
-    """What a file is, by its name; a packed one by what is in it."""
-    return Path(path.stem).suffix.lower() if path.suffix.lower() in _PACKED else path.suffix.lower()
+def text_suffix(path: Path) -> str:
+    """The suffix of a file, without that of its compression."""
+    return Path(path.stem).suffix.lower() if path.suffix.lower() in _COMPRESSED else path.suffix.lower()
 
 
 def open_text(path: Path) -> Any:
-    """A file as bytes, unpacked. Raises `OSError`; so may reading it, or `EOFError`, or what a decompressor has."""
+    """A file as bytes, decompressed. Opening raises `OSError`; reading may, too, or what a decompressor raises."""
     if path.suffix.lower() == '.gz':
         return gzip.open(path, 'rb')
     if path.suffix.lower() == '.zst':
@@ -59,4 +57,3 @@ def open_text(path: Path) -> Any:
 
         return io.BufferedReader(zstandard.open(path, 'rb'), _CHUNK)
     return open(path, 'rb')
-

@@ -1,15 +1,14 @@
 """
 # Documents packed into windows
 
-Where no window may go across documents, most documents do not fill theirs. The room that is left is not for padding:
-other short documents fit there, and as long as none of them sees another, the model cannot tell
-([Krell et al. 2021](https://arxiv.org/abs/2107.02027)).
+Where no window may span two documents, most documents do not fill theirs. Rather than pad the rest, other short
+documents are put there; as long as attention is confined to each document, the model cannot tell ([Krell et al.
+2021](https://arxiv.org/abs/2107.02027)).
 
-A document gives as many whole windows as there are in it, and a tail, which is shorter. Tails are packed by their
-lengths alone, the longest first, each time with the longest that still fits (best fit decreasing). It does not matter
-which tail of a length it is, so that what is searched is a histogram of `seq_len` lengths, and not the documents.
+A document gives as many whole windows as fit into it, and a shorter tail. Tails are packed by their lengths alone, the
+longest first, each time with the longest that still fits (best fit decreasing). Which tail of a length is taken does
+not matter, so the search is over a histogram of `seq_len` lengths rather than over documents.
 """
-
 from collections.abc import Iterator
 
 import numpy as np
@@ -20,18 +19,18 @@ from labml_mlm.common.errors import UserError
 from labml_mlm.data.batch import Batch
 
 
-class Packs:
+class PackedDocuments:
     """
     ## Windows with whole documents, or parts of one
 
-    * `tokens` is the text, `[n]`, of any type of whole numbers
-    * `ends` is where each of its documents ends, ascending, `[n_documents]`
-    * `padding_token` is what fills the rest of a window
+    * `tokens` is the text, `[n]`, of any integer type
+    * `ends` are the ends of its documents, ascending, `[n_documents]`
+    * `padding_token` fills the rest of a window
 
-    Every token is in one window. It takes up to 24 bytes of memory a document. Raises `UserError` if the last document
+    Every token is in one window. Takes up to 24 bytes of memory per document. Raises `UserError` if the last document
     does not end where the text does.
     """
-    # Windows begin where they begin
+    # Windows have no offset
     n_offsets = 1
 
     def __init__(self, tokens: Tensor | np.ndarray, ends: Tensor | np.ndarray, *, seq_len: int, padding_token: int):
@@ -40,38 +39,38 @@ class Packs:
         self.padding_token = padding_token
         self._ends = np.asarray(ends)
         if len(tokens) != (self._ends[-1] if len(self._ends) else 0):
-            raise UserError('packing=documents has to know where documents end, and the last of these does not end '
-                            'where the text does: tokens of your own need ends of their own')
+            raise UserError('packing=documents needs the ends of documents, and the last one must be the end of the '
+                            'text: tokens of your own need document ends of their own')
         lengths = np.diff(self._ends, prepend=0)
         # Whole windows up to the end of each document, `[n_documents]`
         self._windows = (lengths // seq_len).cumsum()
-        # What is left of each
+        # The tail of each
         self._tails = (lengths % seq_len).astype(np.int32)
         self._n_whole = int(self._windows[-1]) if len(self._windows) else 0
         # Documents by pack, `[n_tails]`, and where in that each pack begins, `[n_packs + 1]`
-        self._members, self._begins = _packed(self._tails, seq_len)
+        self._members, self._begins = _pack(self._tails, seq_len)
 
     def __len__(self) -> int:
         return self._n_whole + len(self._begins) - 1
 
     def batch(self, numbers: np.ndarray, offset: int = 0) -> Batch:
-        """Windows by their numbers, `[batch_size]`. The documents of each are counted from 1."""
+        """Windows by their numbers, `[batch_size]`. The documents of each are numbered from 1."""
         columns, documents, starts, lengths = self._parts(numbers)
-        # The place of each part in its window, and of each token in its part
+        # The position of each part in its window, and of each token in its part
         before = np.cumsum(lengths) - lengths
         first = np.searchsorted(columns, columns)
         within = np.arange(lengths.sum()) - np.repeat(before, lengths)
         rows = within + np.repeat(before - before[first], lengths)
         columns = np.repeat(columns, lengths)
         x = np.full((self.seq_len, len(numbers)), self.padding_token, np.int64)
-        document = np.zeros_like(x, np.int32)
+        document_ids = np.zeros_like(x, np.int32)
         x[rows, columns] = self.tokens[within + np.repeat(starts, lengths)]
-        document[rows, columns] = np.repeat(documents, lengths)
-        document = torch.from_numpy(document)
-        return Batch(torch.from_numpy(x), document == 0, document)
+        document_ids[rows, columns] = np.repeat(documents, lengths)
+        document_ids = torch.from_numpy(document_ids)
+        return Batch(torch.from_numpy(x), document_ids == 0, document_ids)
 
     def lengths(self, numbers: np.ndarray) -> np.ndarray:
-        """How many tokens windows have before there is padding; `[batch_size]`."""
+        """Number of tokens of windows before their padding, `[batch_size]`."""
         columns, _, _, lengths = self._parts(numbers)
         return np.bincount(columns, lengths, minlength=len(numbers)).astype(np.int64)
 
@@ -96,18 +95,18 @@ class Packs:
         return columns, number + 1, starts, lengths
 
 
-def _packed(tails: np.ndarray, seq_len: int) -> tuple[np.ndarray, np.ndarray]:
+def _pack(tails: np.ndarray, seq_len: int) -> tuple[np.ndarray, np.ndarray]:
     """Documents by pack, and where each pack begins."""
     counts = np.bincount(tails, minlength=seq_len)
     by_length = np.argsort(tails, kind='stable').astype(np.int32)
     # The next document of each length
-    at = np.cumsum(counts) - counts
+    following = np.cumsum(counts) - counts
     members, sizes = [], []
     for lengths, times in _combinations(counts.tolist()):
         columns = []
         for length in lengths:
-            columns.append(by_length[at[length]:at[length] + times])
-            at[length] += times
+            columns.append(by_length[following[length]:following[length] + times])
+            following[length] += times
         members.append(np.stack(columns, axis=1).ravel())
         sizes.append(np.full(times, len(lengths)))
     empty = np.zeros(0, np.int32)
@@ -116,9 +115,9 @@ def _packed(tails: np.ndarray, seq_len: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _combinations(counts: list[int]) -> Iterator[tuple[list[int], int]]:
     """
-    Lengths that go into one window together, and how many times they do.
+    Lengths that share a window, and how many windows they do so in.
 
-    * `counts` says how many tails there are of each length, from 0 to `seq_len - 1`
+    * `counts` has the number of tails of each length, from 0 to `seq_len - 1`
     """
     seq_len, counts = len(counts), list(counts)
     for longest in range(seq_len - 1, 0, -1):
@@ -135,4 +134,3 @@ def _combinations(counts: list[int]) -> Iterator[tuple[list[int], int]]:
             for length, n in used.items():
                 counts[length] -= n * times
             yield lengths, times
-

@@ -1,17 +1,16 @@
 """
-# A random order that takes no memory
+# A random order in constant memory
 
-`Shuffle` is a permutation of `0 … n - 1` that can be asked for any place: an array of `n` numbers would be gigabytes
-for a text of some billion tokens. It is a Feistel network (Luby and Rackoff 1988): a number is cut into two halves, and
-in each round one half is changed by a hash of the other,
+`Shuffle` is a permutation of `0 … n - 1` that can be evaluated at any place: an array of `n` numbers would take
+gigabytes for a text of some billion tokens. It is a Feistel network (Luby and Rackoff 1988): a number is split into two
+halves, and each round changes one half by a hash of the other,
 
     left, right = right, left ^ hash(right, key of the round)
 
-which can be undone whatever the hash is, so that no two numbers become the same one. The network works on an even
-number of bits, up to four times more numbers than `n`; what falls beyond `n` goes through it again until it does not
-(*cycle walking*, Black and Rogaway 2002, section 3.1).
+which can be inverted whatever the hash is, so no two numbers become the same. The network works on an even number of
+bits, up to four times more numbers than `n`; a result beyond `n` goes through it again until it is below (*cycle
+walking*, Black and Rogaway 2002, section 3.1).
 """
-
 import numpy as np
 
 _N_ROUNDS = 6
@@ -34,13 +33,13 @@ class Shuffle:
         self._keys = np.random.default_rng(seed).integers(0, 2 ** 64, _N_ROUNDS, dtype=np.uint64)
 
     def __call__(self, places: np.ndarray) -> np.ndarray:
-        """What stands at `places`, an array of any shape; `int64` of the same shape."""
-        numbers = self._through(places.astype(np.uint64))
+        """The numbers at `places`, an array of any shape; `int64` of the same shape."""
+        numbers = self._permute(places.astype(np.uint64))
         while (beyond := numbers >= self.n).any():
-            numbers[beyond] = self._through(numbers[beyond])
+            numbers[beyond] = self._permute(numbers[beyond])
         return numbers.astype(np.int64)
 
-    def _through(self, numbers: np.ndarray) -> np.ndarray:
+    def _permute(self, numbers: np.ndarray) -> np.ndarray:
         half, mask = np.uint64(self._half), self._mask
         left, right = numbers >> half, numbers & mask
         for key in self._keys:
@@ -48,4 +47,3 @@ class Shuffle:
             hashed = (right + key) * _MULTIPLIER
             left, right = right, left ^ ((hashed ^ (hashed >> np.uint64(32))) * _MULTIPLIER >> np.uint64(40) & mask)
         return left << half | right
-

@@ -1,9 +1,8 @@
 """
-# Texts to train on
+# Built-in texts
 
-Each function here gives a whole text as one string, or the files of one, or raises `OSError` with one clear message.
+Each function returns a whole text, or the files of one, or raises `OSError` with one clear message.
 """
-
 import hashlib
 import queue
 import sysconfig
@@ -18,10 +17,10 @@ TINY_SHAKESPEARE_URL = 'https://raw.githubusercontent.com/karpathy/char-rnn/mast
 TINY_SHAKESPEARE_BYTES = 1_115_394
 TINY_SHAKESPEARE_SHA256 = '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed'
 
-# Seconds to wait for the next piece of a download, the first one included
+# Seconds to wait for the next chunk of a download, the first one included
 TIMEOUT = 10.
 _CHUNK = 1 << 16
-# Folders in that of the standard library with what was installed later
+# Folders within that of the standard library for packages that were installed later
 _INSTALLED = {'site-packages', 'dist-packages'}
 
 
@@ -32,7 +31,7 @@ def python_topics() -> str:
 
 
 def python_sources() -> list[Path]:
-    """The sources of the standard library that comes with Python: some 30 MB, or 12 where its tests are left out."""
+    """The sources of the standard library that comes with Python: some 30 MB, or 12 if its tests are not installed."""
     library = Path(sysconfig.get_path('stdlib'))
     paths = [path for path in sorted(library.rglob('*.py')) if not _INSTALLED & set(path.parts) and _is_text(path)]
     if not paths:
@@ -41,7 +40,7 @@ def python_sources() -> list[Path]:
 
 
 def _is_text(path: Path) -> bool:
-    """A few sources are there to test other encodings, and some are empty."""
+    """A few sources test other encodings, and some are empty."""
     try:
         data = path.read_bytes()
         data.decode('utf-8')
@@ -51,7 +50,7 @@ def _is_text(path: Path) -> bool:
 
 
 def cached_tiny_shakespeare(data_path: Path) -> str | None:
-    """Tiny Shakespeare from the cache, or `None` if it is not there or not whole."""
+    """Tiny Shakespeare from the cache; `None` if it is missing or damaged."""
     try:
         data = _tiny_shakespeare_path(data_path).read_bytes()
     except OSError:
@@ -59,12 +58,11 @@ def cached_tiny_shakespeare(data_path: Path) -> str | None:
     return data.decode('utf-8') if _sha256(data) == TINY_SHAKESPEARE_SHA256 else None
 
 
-def fetch_tiny_shakespeare(data_path: Path, url: str, progress: Callable[[float], None]) -> str:
+def download_tiny_shakespeare(data_path: Path, url: str, progress: Callable[[float], None]) -> str:
     """
-    Fetches Tiny Shakespeare and caches it in `data_path`. `progress` is called with shares from 0 to 1.
+    Downloads Tiny Shakespeare and caches it in `data_path`. `progress` is called with fractions from 0 to 1.
 
-    Raises `OSError` if it cannot be fetched or stored, or if it is not the text that it should be.
-    Nothing is stored then.
+    Raises `OSError` if it cannot be downloaded or stored, or if its checksum differs. Nothing is stored then.
     """
     data = download(url, size=TINY_SHAKESPEARE_BYTES, progress=progress)
     if _sha256(data) != TINY_SHAKESPEARE_SHA256:
@@ -73,12 +71,12 @@ def fetch_tiny_shakespeare(data_path: Path, url: str, progress: Callable[[float]
     return data.decode('utf-8')
 
 
-def download(url: str, *, size: int, progress: Callable[[float], None] = lambda share: None) -> bytes:
+def download(url: str, *, size: int, progress: Callable[[float], None] = lambda fraction: None) -> bytes:
     """
-    What `url` holds: exactly `size` bytes. Raises `OSError` otherwise, and after `TIMEOUT` seconds of silence.
+    The content of `url`: exactly `size` bytes. Raises `OSError` otherwise, and after `TIMEOUT` seconds without data.
 
-    A thread of its own does the reading: a socket's time-out begins anew for each of a host's addresses and does not
-    hold for name look-up, which behind a firewall adds up to minutes.
+    A thread does the reading: a socket's time-out starts anew for each address of a host and does not cover name
+    look-up, which behind a firewall adds up to minutes. So `requests`, and `pooch` on top of it, wait as long.
     """
     chunks: queue.Queue = queue.Queue()
 
@@ -88,7 +86,7 @@ def download(url: str, *, size: int, progress: Callable[[float], None] = lambda 
                 while chunk := response.read1(_CHUNK):
                     chunks.put(chunk)
             chunks.put(b'')
-        except Exception as e:  # not `OSError` alone: no address at all, or no HTTP
+        except Exception as e:  # not `OSError` alone: an invalid address, or no HTTP
             chunks.put(e)
 
     threading.Thread(target=read, daemon=True).start()
@@ -106,7 +104,7 @@ def download(url: str, *, size: int, progress: Callable[[float], None] = lambda 
             raise OSError(f'{url}: {str(error) or type(error).__name__}')
         data += chunk
         if len(data) > size or (not chunk and len(data) < size):
-            raise OSError(f'{url}: got {len(data):,} bytes{"" if chunk else " only"}, not {size:,}')
+            raise OSError(f'{url}: got {len(data):,} bytes{"" if chunk else " only"} instead of {size:,}')
         progress(len(data) / size)
         if not chunk:
             return bytes(data)
@@ -118,4 +116,3 @@ def _tiny_shakespeare_path(data_path: Path) -> Path:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-

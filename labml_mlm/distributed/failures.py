@@ -1,5 +1,4 @@
-"""A rank that is gone: how the others find that out, and end with one message."""
-
+"""Rank failure: detected once, reported once, all ranks exit."""
 import atexit
 import contextlib
 import os
@@ -11,78 +10,77 @@ from typing import Any
 
 import torch.distributed as dist
 
-from labml_mlm.distributed.rendezvous import is_agents_store, torch_is_silent
+from labml_mlm.distributed.rendezvous import silence_torch, uses_agent_store
 
-# Seconds for which the main rank waits for what others have to say of an error
-_LINGERING = 2.
-# What torch's engines say when the other end is gone; most of it are plain errors at run time
-_LOST = 'gloo', 'NCCL', 'Connection closed', 'Connection reset', 'Broken pipe', 'ProcessGroup', 'Timed out'
-# Under what name ranks count how many of them have told of an error
-_TOLD = 'labml_mlm/told'
+# Seconds that rank 0, if the store is its own, waits for the other ranks to ask who reports
+_STORE_GRACE = 2.
+# In the messages of torch's backends when a peer is gone; most of them are plain `RuntimeError`s
+_PEER_GONE = 'gloo', 'NCCL', 'Connection closed', 'Connection reset', 'Broken pipe', 'ProcessGroup', 'Timed out'
+# Key of the number of ranks that have noticed the failure
+_NOTICED = 'labml_mlm/told'
 
 
-def is_lost(error: BaseException) -> bool:
-    """Is that what torch's engines say when another rank is gone?"""
+def is_rank_failure(error: BaseException) -> bool:
+    """Does torch's backend report that another rank is gone?"""
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError)
-                                                 and any(word in str(error) for word in _LOST))
+                                                 and any(word in str(error) for word in _PEER_GONE))
 
 
 def leave_group():
-    """Leaves the process group, at the end of a process."""
+    """Leaves the process group at the end of the process."""
     with contextlib.suppress(Exception):
         dist.destroy_process_group()
 
 
 @contextlib.contextmanager
-def ending_together(ranks: Any, advice: Callable[[], str]) -> Iterator[None]:
+def exit_on_rank_failure(ranks: Any, advice: Callable[[], str]) -> Iterator[None]:
     """
-    Within it, one of the `ranks` that is gone ends this process with code 1, and one of those that are left says so,
-    with `advice`. Any other error is for the rank where it occurs to tell.
+    Ends this process with code 1 when another of the `ranks` fails. The first that notices reports it, with `advice`;
+    any other error is reported by the rank where it occurs.
     """
     try:
         yield
     except Exception as e:
         if ranks.size == 1:
             raise
-        is_first = _is_first_to_tell(ranks)
-        if not is_lost(e):
+        is_first = _is_first(ranks)
+        if not is_rank_failure(e):
             raise
         if is_first:
             reason = re.sub(r'^\[\S*\] ', '', str(e)).partition('\n')[0].partition('. ')[0]
-            _say(f'Another rank is gone, or does not answer, and this one ends, too (rank {ranks.rank} of '
-                 f'{ranks.size}: {reason}). {advice()}'.rstrip())
-        _linger(ranks)
-        _end()
+            _report(f'Another rank failed or does not answer, so this one exits (rank {ranks.rank} of '
+                    f'{ranks.size}: {reason}). {advice()}'.rstrip())
+        _keep_store(ranks)
+        _exit()
 
 
-def _is_first_to_tell(ranks: Any) -> bool:
-    with torch_is_silent():
+def _is_first(ranks: Any) -> bool:
+    with silence_torch():
         try:
-            return ranks.store.add(_TOLD, 1) == 1
+            return ranks.store.add(_NOTICED, 1) == 1
         except Exception:  # the store is gone, too
             return ranks.rank == 1 or ranks.local_rank == 0
 
 
-def _linger(ranks: Any):
-    """Where the store ends with the main rank, that one waits until the others have asked it, too."""
-    deadline = time.monotonic() + (_LINGERING if ranks.is_main and not is_agents_store() else 0.)
+def _keep_store(ranks: Any):
+    """A store that ends with rank 0 is kept until the other ranks have asked it."""
+    deadline = time.monotonic() + (_STORE_GRACE if ranks.is_main and not uses_agent_store() else 0.)
     with contextlib.suppress(Exception):
-        while time.monotonic() < deadline and ranks.store.add(_TOLD, 0) < ranks.size:
+        while time.monotonic() < deadline and ranks.store.add(_NOTICED, 0) < ranks.size:
             time.sleep(0.05)
 
 
-def _say(message: str):
+def _report(message: str):
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         print(message, file=sys.stderr, flush=True)
 
 
-def _end():
-    """Ends the process with code 1, at once: what is left of a process group would wait for those that are gone."""
+def _exit():
+    """Exits with code 1 at once: the process group would wait for the ranks that are gone."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()
     atexit.unregister(leave_group)
     atexit._run_exitfuncs()
     os._exit(1)
-

@@ -1,14 +1,12 @@
 """
-# Several processes that train one model
+# The ranks of a run
 
-torchrun starts a process for each GPU, here called a *rank*, and tells it by its environment which one it is and where
-they meet. All of them have the same configs and take the same steps, each with its own columns of every batch; what
-they have to know of each other goes through `Ranks`. One of them, rank 0, is the *main* rank: only it prints, tracks
+torchrun starts a process for each GPU, a *rank*. All ranks have the same configs and take the same steps, each with its
+own columns of every batch; whatever they exchange goes through `Ranks`. Only rank 0, the *main* rank, prints, tracks
 and saves.
 
-Where there is one process only, `Ranks` does nothing.
+In a single process, `Ranks` does nothing.
 """
-
 import atexit
 import contextlib
 import datetime
@@ -25,80 +23,78 @@ import torch.distributed as dist
 from torch import Tensor
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.common.exit import said_of
-from labml_mlm.distributed.failures import is_lost, leave_group
-from labml_mlm.distributed.rendezvous import Place, is_agents_store, meet, place_of, store_of
+from labml_mlm.common.exit import os_error_text
+from labml_mlm.distributed.failures import is_rank_failure, leave_group
+from labml_mlm.distributed.rendezvous import RankInfo, connect_store, join, rank_from_environment, uses_agent_store
 
-# Until a rank that is there, but does not answer, is given up: in training, and while the main one makes tokens
+# Time-outs of collectives: in training, and at the start, where the others wait for the main rank to tokenize
 _STEP_TIMEOUT = datetime.timedelta(minutes=10)
-_PATIENCE = datetime.timedelta(hours=2)
-# For which the others wait for what the main rank has to say
-_ENDING = 0.5
+_START_TIMEOUT = datetime.timedelta(hours=2)
+# Seconds that the other ranks give the main rank to report an error
+_REPORT_GRACE = 0.5
 
 
 class Ranks:
     """
     ## All processes that train one model
 
-    * `place` says which of them this is
-    * `store` is what they share beside their process group, a store of `torch.distributed`
-    * `patient` is a process group for the start, where one may have to wait long for another
+    * `info` says which of them this is
+    * `store` is what they share beside the process group, a store of `torch.distributed`
+    * `start_group` is a process group with a long time-out, for the start
     """
 
-    def __init__(self, place: Place | None = None, *, store: Any = None, patient: Any = None):
-        self.rank, self.size, self.local_rank, _ = place or Place(0, 1, 0, None)
+    def __init__(self, info: RankInfo | None = None, *, store: Any = None, start_group: Any = None):
+        self.rank, self.size, self.local_rank, _ = info or RankInfo(0, 1, 0, None)
         self.store = store
         self.is_main = self.rank == 0
-        self._patient = patient
+        self._start_group = start_group
         self._pending: tuple[Any, Tensor] | None = None
-        # Within a `main_first`
-        self._is_nested = False
-        # An error that all of them know of
+        self._is_in_main_first = False
+        # The error that all ranks raise, once they have agreed on one
         self._agreed: Exception | None = None
 
-    def share(self, n: int) -> slice:
+    def shard(self, n: int) -> slice:
         """Which of `n` things in a row are this rank's."""
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
-    def sum(self, *values: Tensor) -> Callable[[], tuple[Tensor, ...]]:
+    def all_reduce_sum(self, *values: Tensor) -> Callable[[], tuple[Tensor, ...]]:
         """
-        Begins to add up numbers over all ranks; what it returns waits for the sums, and gives them. Each is a tensor
-        without dimensions.
+        Starts to sum 0-dimensional tensors over all ranks. Returns a function that waits for the sums and returns them.
         """
         if self.size == 1:
             return lambda: values
         total = torch.stack([value.double() for value in values])
         work = dist.all_reduce(total, async_op=True)
 
-        def sums() -> tuple[Tensor, ...]:
+        def wait() -> tuple[Tensor, ...]:
             work.wait()
             return tuple(part.to(value.dtype) for part, value in zip(total, values, strict=True))
-        return sums
+        return wait
 
-    def latest(self, value: int) -> int:
+    def delayed_max(self, value: int) -> int:
         """
-        The largest `value` of all ranks at the call before this one, the same at every rank; so none has to wait for
-        one that is less than a call behind. Alone it is `value`.
+        The maximum of `value` over all ranks at their *previous* call, and the same at every rank; 0 at the first call.
+        No rank waits for one that is less than a call behind. In a single process, `value` itself.
         """
         if self.size == 1:
             return value
         largest = torch.tensor(value)
-        before, self._pending = self._pending, (dist.all_reduce(largest, dist.ReduceOp.MAX, async_op=True), largest)
-        if before is None:
+        previous, self._pending = self._pending, (dist.all_reduce(largest, dist.ReduceOp.MAX, async_op=True), largest)
+        if previous is None:
             return 0
-        before[0].wait()
-        return int(before[1])
+        previous[0].wait()
+        return int(previous[1])
 
-    def settle(self):
-        """There is no further `latest`."""
+    def finish_delayed_max(self):
+        """Waits for the last `delayed_max`, so that nothing is in flight."""
         if self._pending is not None:
             self._pending[0].wait()
             self._pending = None
 
     @contextlib.contextmanager
-    def own_random_numbers(self, device: torch.device) -> Iterator[None]:
+    def per_rank_rng(self, device: torch.device) -> Iterator[None]:
         """
-        Within it each rank draws its own from torch's global generators, for dropout; before and after that they draw
+        Inside, torch's global generators give each rank its own random numbers, for dropout. Outside, all ranks draw
         the same.
         """
         if self.size == 1:
@@ -109,52 +105,52 @@ class Ranks:
             torch.manual_seed(seed + self.rank)
             yield
 
-    def of_main(self, value: Any) -> Any:
-        """What the main rank gives for `value`, anything that can be pickled."""
+    def broadcast(self, value: Any) -> Any:
+        """The main rank's `value`, anything that can be pickled."""
         if self.size == 1:
             return value
         values = [value]
-        dist.broadcast_object_list(values, src=0, group=self._patient)
+        dist.broadcast_object_list(values, src=0, group=self._start_group)
         return values[0]
 
-    def tensor_of_main(self, value: Tensor | None) -> Tensor:
-        """A tensor on the CPU that the main rank gives; the others give `None`."""
+    def broadcast_tensor(self, value: Tensor | None) -> Tensor:
+        """The main rank's `value`, a tensor on the CPU; the other ranks pass `None`."""
         if self.size == 1:
             return value
-        shape, dtype = self.of_main(None if value is None else (value.shape, value.dtype))
+        shape, dtype = self.broadcast(None if value is None else (value.shape, value.dtype))
         value = torch.empty(shape, dtype=dtype) if value is None else value.contiguous()
-        # Bytes, as not all types of numbers can be sent
+        # As bytes, because backends do not send every type
         dist.broadcast(value.reshape(-1).view(torch.uint8), src=0)
         return value
 
     @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
+    def synchronize_errors(self) -> Iterator[None]:
         """
-        An error of one rank is one of all: the main rank raises it, or a `UserError` that tells whose it is, and the
-        others end without a word.
+        An error inside, at one rank, ends all ranks: the main rank raises it, or a `UserError` that names the rank, and
+        the others exit without a message.
         """
         error = None
         try:
             yield
         except Exception as e:
-            # It may be told in other words by now
+            # It may have been reworded since
             is_agreed = self._agreed is not None and self._agreed in (e, e.__context__)
-            if self.size == 1 or is_lost(e) or is_agreed:
+            if self.size == 1 or is_rank_failure(e) or is_agreed:
                 raise
             error = e
-        self.check(error)
+        self.check_errors(error)
 
-    def check(self, error: Exception | None = None):
-        """Has there been an error at any rank? The end of `together`, or a look at the others in its midst."""
+    def check_errors(self, error: Exception | None = None):
+        """The end of `synchronize_errors`, or a checkpoint inside of it: has any rank raised an error?"""
         if self.size == 1:
             return
-        errors = self._gather(None if error is None else _text_of(error))
+        errors = self._all_gather(None if error is None else _error_text(error))
         if not any(errors):
             return
         is_known = isinstance(error, UserError | OSError)
         if not self.is_main and (is_known or error is None or errors[0]):
-            # torchrun ends the main rank as soon as this one has ended, and it has something to say before
-            time.sleep(_ENDING)
+            # torchrun ends the main rank as soon as this one exits, and the main rank must report first
+            time.sleep(_REPORT_GRACE)
             raise SystemExit(2)
         if error is None:
             rank = next(i for i, text in enumerate(errors) if text)
@@ -163,78 +159,78 @@ class Ranks:
         raise error
 
     def main_first(self, function: Callable[[], Any]) -> Any:
-        """What `function` returns, which the main rank calls before the others do; for what is kept on the disk."""
-        if self.size == 1 or self._is_nested:
+        """The result of `function`, which the main rank calls before the other ranks do: it fills a cache on disk."""
+        if self.size == 1 or self._is_in_main_first:
             return function()
-        self._is_nested = True
+        self._is_in_main_first = True
         try:
-            with self.together():
-                made = function() if self.is_main else None
-            return made if self.is_main else function()
+            with self.synchronize_errors():
+                result = function() if self.is_main else None
+            return result if self.is_main else function()
         finally:
-            self._is_nested = False
+            self._is_in_main_first = False
 
-    def check_same(self, what: Mapping[str, Any]):
-        """Raises `UserError` at all ranks if they do not have the same, and names the first difference."""
+    def check_same(self, values: Mapping[str, Any]):
+        """Raises `UserError` at all ranks if their `values` differ. It names the first difference."""
         if self.size == 1:
             return
         as_text = functools.partial(json.dumps, sort_keys=True, default=str)
-        text = as_text(what)
-        if len(set(self._gather(hashlib.sha256(text.encode()).hexdigest()))) == 1:
+        text = as_text(values)
+        if len(set(self._all_gather(hashlib.sha256(text.encode()).hexdigest()))) == 1:
             return
-        texts = self._gather(text)
-        with self.together():
+        texts = self._all_gather(text)
+        with self.synchronize_errors():
             if self.is_main:
                 rank = next(i for i, other in enumerate(texts) if other != text)
-                main, other = what, json.loads(texts[rank])
+                main, other = values, json.loads(texts[rank])
                 name = next(name for name in sorted({*main, *other})
                             if (name in main) != (name in other) or as_text(main[name]) != as_text(other[name]))
-                raise UserError(f'rank {rank} of {self.size} was started with {_value(name, other)}, and the main rank '
-                                f'with {_value(name, main)}: all have to be started alike')
+                raise UserError(f'rank {rank} of {self.size} was started with {_shown(name, other)}, and the main rank '
+                                f'with {_shown(name, main)}: all ranks must be started alike')
 
-    def _gather(self, value: Any) -> list[Any]:
+    def _all_gather(self, value: Any) -> list[Any]:
         values = [None] * self.size
-        dist.all_gather_object(values, value, group=self._patient)
+        dist.all_gather_object(values, value, group=self._start_group)
         return values
+
+
+# For parts that are used without ranks
+SINGLE_PROCESS = Ranks()
+
 
 @functools.cache
 def ranks() -> Ranks:
     """
-    Those of this process, which joins them at the first call.
+    The ranks of this run. The first call joins the process group.
 
-    Raises `UserError` if the environment makes no sense, or if they do not come together in time.
+    Raises `UserError` if the environment contradicts itself, or if the ranks do not join in time.
     """
-    place = place_of(os.environ)
-    if place is None or place.address is None:
-        return Ranks(place)
-    if place.size == 1:
-        return Ranks(place, store=store_of(place) if is_agents_store() else None)
-    store = store_of(place)
-    store = dist.PrefixStore(meet(store, place), store)
+    info = rank_from_environment(os.environ)
+    if info is None or info.address is None:
+        return Ranks(info)
+    if info.size == 1:
+        return Ranks(info, store=connect_store(info) if uses_agent_store() else None)
+    store = connect_store(info)
+    store = dist.PrefixStore(join(store, info), store)
     dist.init_process_group('cpu:gloo,cuda:nccl' if torch.cuda.is_available() else 'gloo', store=store,
-                            rank=place.rank, world_size=place.size, timeout=_STEP_TIMEOUT)
+                            rank=info.rank, world_size=info.size, timeout=_STEP_TIMEOUT)
     atexit.register(leave_group)
-    return Ranks(place, store=store, patient=dist.new_group(timeout=_PATIENCE, backend='gloo'))
+    return Ranks(info, store=store, start_group=dist.new_group(timeout=_START_TIMEOUT, backend='gloo'))
 
 
-def job() -> Any:
-    """A store that outlives torchrun's restarts, if this process was started by it."""
+def job_store() -> Any:
+    """A store that outlives torchrun's restarts; `None` if torchrun did not start this process."""
     store = ranks().store
     while isinstance(store, dist.PrefixStore):
         store = store.underlying_store
     return store
 
 
-def _text_of(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
-    return said_of(error) if isinstance(error, OSError) else f'{type(error).__name__}: {error}'
+    return os_error_text(error) if isinstance(error, OSError) else f'{type(error).__name__}: {error}'
 
 
-def _value(name: str, values: Mapping[str, Any]) -> str:
+def _shown(name: str, values: Mapping[str, Any]) -> str:
     return f'{name}={values[name]}' if name in values else f'no {name}'
-
-
-# For what knows of no others
-ALONE = Ranks()
-

@@ -1,19 +1,18 @@
 r"""
-# How well a trained model knows a text
+# Evaluate a trained model on a text
 
-The text is cut into windows of the run's `seq_len`, every token in one. In each, the share of the tokens that the run
-masks in validation (15%, unless it was given another `valid_masking_prob`) is masked in BERT's way, always the same
-ones, and the loss is the mean over all of them, in nats. Beside it stands what a model would reach
-that knows nothing of context: the *unigram* baseline gives each token its share of the same text.
+The text is cut into windows of the run's `seq_len`, every token in one. In each, the run's validation masking rate
+(15%, unless `valid_masking_prob` was given) is masked in BERT's way, always the same tokens, and the loss is the mean
+over all of them, in nats. Beside it stands the *unigram* baseline, which ignores context: it gives each token its
+frequency in the same text.
 
 **Pseudo-perplexity** ([Salazar et al. 2020](https://arxiv.org/abs/1910.14659), section 2.2): each token is masked in
 turn, alone, and with $W_{\setminus t}$ all other tokens of its window
 
 $$\mathrm{PPPL} = \exp \Big( -\frac{1}{N} \sum_t \log p(w_t \mid W_{\setminus t}) \Big)$$
 
-It has no masks to choose, and takes as many passes of a window as the window has tokens.
+It does not depend on a choice of masks, and takes as many passes of a window as the window has tokens.
 """
-
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -25,10 +24,10 @@ from torch.nn import functional
 
 from labml_mlm.common.errors import UserError
 from labml_mlm.data.batch import Batch
-from labml_mlm.data.documents import Files
-from labml_mlm.data.files import expanded, folder_files
+from labml_mlm.data.documents import TextFiles
+from labml_mlm.data.files import expand_path, list_text_files
 from labml_mlm.data.loader import ValidLoader
-from labml_mlm.data.packing import Packs
+from labml_mlm.data.packing import PackedDocuments
 from labml_mlm.inference.load import Pretrained, silent
 from labml_mlm.tokenization.token_cache import TokenCache
 
@@ -37,7 +36,7 @@ _BATCH_TOKENS = 1 << 15
 
 
 class Evaluation(NamedTuple):
-    """Figures of a text; losses are in nats a masked token."""
+    """Figures of a text; losses are in nats per masked token."""
     # Tokens of the text, how many of them were masked, and how many are not in the vocabulary
     n_tokens: int
     n_masked: int
@@ -51,9 +50,9 @@ class Evaluation(NamedTuple):
     pseudo_perplexity: float | None = None
 
 
-class Text:
+class AllWindows:
     """
-    ## The windows of a text in batches, `[seq_len, batch_size]`, and what is left at its end as a batch of its own
+    ## All windows of a text in batches, `[seq_len, batch_size]`, and the rest as a batch of its own
 
     * `tokens` is the text, `[n]`
     """
@@ -74,35 +73,35 @@ class Text:
             yield self._rest[:, None].long()
 
 
-def batches_of(paths: Sequence[str], pretrained: Pretrained, folder: Path) -> Iterable[Tensor | Batch]:
+def read_batches(paths: Sequence[str], pretrained: Pretrained, folder: Path) -> Iterable[Tensor | Batch]:
     """
     The windows of a text, which is read as the run reads its own.
 
     * `paths` are files, or folders of files
-    * `folder` is where its tokens are kept for as long as they are needed
+    * `folder` is where its tokens are kept while they are needed
 
-    Raises `UserError` if there is nothing to read, and for what is no text.
+    Raises `UserError` if there is nothing to read, and for files that are not text.
     """
     conf = pretrained.configs
-    files = [file for path in map(expanded, paths)
-             for file in (folder_files(path, conf.text_glob) if path.is_dir() else [path])]
-    cache = TokenCache(folder, Files(files, field=conf.text_field, errors=conf.text_errors, unit=conf.text_unit),
-                       valid_share=None)
-    cache.is_said = False
+    files = [file for path in map(expand_path, paths)
+             for file in (list_text_files(path, conf.text_glob) if path.is_dir() else [path])]
+    cache = TokenCache(folder, TextFiles(files, field=conf.text_field, errors=conf.text_errors, unit=conf.text_unit),
+                       valid_fraction=None)
+    cache.is_verbose = False
     with silent():
         found = cache.tokens(cache.corpus(), pretrained.tokenizer)
-        conf.valid_tokens, conf.valid_ends = torch.from_numpy(found.train), torch.from_numpy(found.train_ends)
+        conf.valid_tokens, conf.valid_document_ends = map(torch.from_numpy, (found.train, found.train_ends))
         windows = conf.packing('valid')
-        if isinstance(windows, Packs):
+        if isinstance(windows, PackedDocuments):
             return ValidLoader(windows, batch_size=conf.valid_batch_size)
-        return Text(conf.valid_tokens, seq_len=conf.seq_len, batch_size=conf.valid_batch_size)
+        return AllWindows(conf.valid_tokens, seq_len=conf.seq_len, batch_size=conf.valid_batch_size)
 
 
 @torch.no_grad()
 def evaluate(pretrained: Pretrained, batches: Iterable[Tensor | Batch], *, is_pseudo: bool = False,
              progress: Callable[[int], None] = lambda n_batches: None) -> Evaluation:
     """
-    * `batches` are windows of token ids, `[seq_len, batch_size]`, or are `Batch`es of such
+    * `batches` are windows of token ids, `[seq_len, batch_size]`, or `Batch`es of such
     * `is_pseudo` adds the pseudo-perplexity
     * `progress` is called with the number of batches so far
 
@@ -111,18 +110,17 @@ def evaluate(pretrained: Pretrained, batches: Iterable[Tensor | Batch], *, is_ps
     model, mlm, device = pretrained.model, pretrained.configs.valid_mlm, pretrained.device
     mlm.generator.manual_seed(0)
     loss_sum, n_correct, n_tokens, log_p, n_pseudo = 0., 0, 0, 0., 0
-    # Of each token, how often it occurs and how often it was masked; `[n_vocabulary]`
+    # How often each token occurs, and how often it was masked; `[n_vocabulary]`
     counts = torch.zeros(mlm.n_tokens, dtype=torch.long)
     labelled = torch.zeros_like(counts)
     for number, batch in enumerate(batches, start=1):
         batch = Batch.of(batch, padding_token=model.padding_token, is_padded=pretrained.configs.is_padded).to(device)
-        x, key_padding, document = batch[:3]
-        masked, labels = mlm(x)
-        output = model(masked, labels, key_padding=key_padding, document=document)
+        masked, labels = mlm(batch.tokens)
+        output = model(masked, labels, padding_mask=batch.padding_mask, document_ids=batch.document_ids)
         loss_sum += output.loss_sum.item()
         n_correct += output.n_correct.item()
         n_tokens += batch.n_tokens
-        counts += x.flatten().bincount(minlength=len(counts)).cpu()
+        counts += batch.tokens.flatten().bincount(minlength=len(counts)).cpu()
         labelled += labels[labels != model.padding_token].bincount(minlength=len(counts)).cpu()
         if is_pseudo:
             of_batch, n = _pseudo_log_likelihood(pretrained, batch)
@@ -149,21 +147,20 @@ def _exp(x: float) -> float:
 
 
 def _pseudo_log_likelihood(pretrained: Pretrained, batch: Batch) -> tuple[float, int]:
-    """The sum of the log-probabilities of the tokens of a batch, each masked in turn; their number."""
+    """The sum of the log-probabilities of the tokens of a batch, each masked in turn, and their number."""
     x = batch.tokens
     model, mlm = pretrained.model, pretrained.configs.valid_mlm
-    # Place and window of each token that can be masked; `[n]`
-    places, columns = mlm.is_maskable.to(x.device)[x].nonzero(as_tuple=True)
+    # Position and window of each token that can be masked; `[n]`
+    positions, columns = mlm.is_maskable.to(x.device)[x].nonzero(as_tuple=True)
     total = 0.
-    for place, column in zip(*(t.split(max(1, _BATCH_TOKENS // len(x))) for t in (places, columns)), strict=True):
+    for position, column in zip(*(t.split(max(1, _BATCH_TOKENS // len(x))) for t in (positions, columns)), strict=True):
         # A copy of the window for each; `[seq_len, n]`
         copies = x[:, column]
-        copy = torch.arange(len(place), device=x.device)
-        labels = copies[place, copy]
-        copies[place, copy] = mlm.mask_token
+        copy = torch.arange(len(position), device=x.device)
+        labels = copies[position, copy]
+        copies[position, copy] = mlm.mask_token
         # `[n, n_vocabulary]`
-        context = (part if part is None else part[:, column] for part in batch[1:3])
-        logits = model.generator(model.encode(copies, *context)[place, copy])
+        context = (part if part is None else part[:, column] for part in (batch.padding_mask, batch.document_ids))
+        logits = model.generator(model.encode(copies, *context)[position, copy])
         total -= functional.cross_entropy(logits.float(), labels, reduction='sum').item()
-    return total, len(places)
-
+    return total, len(positions)

@@ -1,12 +1,11 @@
 """
-# A trained model fills in what is masked
+# Fill in masked tokens
 
     from labml_mlm import FillMask
 
     fill_mask = FillMask.load('8c5e022e')
     print(fill_mask('To be or n[MASK]t to be').filled)
 """
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, overload
@@ -21,17 +20,17 @@ MASK_TEXT = '[MASK]'
 
 
 class Prediction(NamedTuple):
-    """A token that may stand at a masked place, with its probability."""
+    """A token that may stand at a masked position, with its probability."""
     token: str
     probability: float
 
 
 class Filled(NamedTuple):
-    """A text whose masked places were filled in."""
+    """A text whose masked positions were filled in."""
     text: str
-    # With the most probable token at each place
+    # With the most probable token at each position
     filled: str
-    # The most probable tokens of each place, in the order of the text
+    # The most probable tokens of each masked position, in the order of the text
     masks: list[list[Prediction]]
 
 
@@ -41,20 +40,20 @@ class FillMask:
 
     * `pretrained` is the model, with its tokenizer
 
-    Every place is predicted on its own, from all that is not masked.
+    Each position is predicted independently, from everything that is not masked.
     """
 
     def __init__(self, pretrained: Pretrained):
         self.pretrained = pretrained
         conf = pretrained.configs
-        # What was never a label is no answer: special tokens, and ids beyond those of the tokenizer
-        self._answers = torch.ones(conf.n_tokens, dtype=torch.bool)
-        self._answers[conf._unmasked_tokens] = False
-        self._answers[len(pretrained.tokenizer.tokens):] = False
+        # What was never a label is not predicted: special tokens, and ids beyond those of the tokenizer
+        self._allowed = torch.ones(conf.n_tokens, dtype=torch.bool)
+        self._allowed[conf._unmasked_tokens] = False
+        self._allowed[len(pretrained.tokenizer.tokens):] = False
 
     @classmethod
     def load(cls, run: str | Path, **arguments) -> 'FillMask':
-        """That of a run or a checkpoint; the arguments are those of `labml_mlm.load`."""
+        """From a run or a checkpoint; the arguments are those of `labml_mlm.load`."""
         return cls(load(run, **arguments))
 
     @overload
@@ -66,21 +65,21 @@ class FillMask:
     def __call__(self, texts, *, top=5):
         """
         * `texts` is a text with `[MASK]` in it, or several
-        * `top` is the number of predictions for each place
+        * `top` is the number of predictions for each position
 
-        A token that brings the space before it, as those of most tokenizers do, has it in the prediction, too. Raises
-        `UserError` for a text without `[MASK]`, for one that is longer than the model allows, and for characters that
-        the tokenizer does not know.
+        A token that includes the space before it, as those of most tokenizers do, has it in the prediction, too. Raises
+        `UserError` for a text without `[MASK]`, for one longer than the model allows, and for text that is not in the
+        vocabulary.
         """
         if isinstance(texts, str):
             return self([texts], top=top)[0]
         if top < 1:
-            raise UserError(f'top={top}: it has to be at least 1')
+            raise UserError(f'top={top}: it must be at least 1')
         sequences = [self.ids(text) for text in texts]
         filled: list = [None] * len(sequences)
-        for indices, x, key_padding in self.pretrained.batches(sequences):
-            probabilities, tokens = self._predict(x, key_padding, top)
-            # Masked places in the order of texts, and in each from left to right
+        for indices, x, padding_mask in self.pretrained.batches(sequences):
+            probabilities, tokens = self._predict(x, padding_mask, top)
+            # Masked positions in the order of texts, and in each from left to right
             columns = (x == self.pretrained.configs.mask_token).T.nonzero()[:, 0].tolist()
             of_columns = {column: [] for column in range(len(indices))}
             for column, p, t in zip(columns, probabilities.tolist(), tokens.tolist(), strict=True):
@@ -91,19 +90,19 @@ class FillMask:
         return filled
 
     @torch.no_grad()
-    def _predict(self, x: Tensor, key_padding: Tensor | None, top: int) -> tuple[Tensor, Tensor]:
+    def _predict(self, x: Tensor, padding_mask: Tensor | None, top: int) -> tuple[Tensor, Tensor]:
         """
-        * `x` and `key_padding` have shape `[seq_len, batch_size]`
+        * `x` and `padding_mask` have shape `[seq_len, batch_size]`
 
         Returns probabilities and token ids, `[n_masked, top]`, sequence by sequence.
         """
         model = self.pretrained.model
-        # `[batch_size, seq_len, d_model]`, so that the places of a sequence come one after the other
-        features = model.encode(x, key_padding).transpose(0, 1)
+        # `[batch_size, seq_len, d_model]`, so that the positions of a sequence come one after the other
+        hidden = model.encode(x, padding_mask).transpose(0, 1)
         # `[n_masked, n_tokens]`
-        logits = model.generator(features[(x == self.pretrained.configs.mask_token).T])
-        logits = logits.float().masked_fill(~self._answers.to(x.device), -torch.inf)
-        return logits.softmax(dim=-1).topk(min(top, int(self._answers.sum())))
+        logits = model.generator(hidden[(x == self.pretrained.configs.mask_token).T])
+        logits = logits.float().masked_fill(~self._allowed.to(x.device), -torch.inf)
+        return logits.softmax(dim=-1).topk(min(top, int(self._allowed.sum())))
 
     def ids(self, text: str) -> Tensor:
         """Token ids of a text with `[MASK]` in it, `[seq_len]`; raises what a call does."""
@@ -113,10 +112,10 @@ class FillMask:
         return self.pretrained.masked_ids(pieces)
 
     def _pieces(self, text: str) -> list[str]:
-        """What is before, between and after the masked places."""
+        """The text before, between and after the masks."""
         *before, last = text.split(MASK_TEXT)
         if self.pretrained.tokenizer.is_spaced:
-            # The space is a part of the token that stands there
+            # The space is part of the token that stands there
             before = [piece.removesuffix(' ') for piece in before]
         return [*before, last]
 
@@ -126,4 +125,3 @@ class FillMask:
         if not pieces[0] and not text.startswith(' '):
             best[0] = best[0].removeprefix(' ')
         return Filled(text, ''.join(part for pair in zip(pieces, [*best, ''], strict=True) for part in pair), masks)
-

@@ -1,5 +1,5 @@
 """
-# A trained model in code of your own
+# A trained model in your own code
 
     import labml_mlm
 
@@ -9,7 +9,6 @@
 `load` builds the model from the checkpoint alone: the text that it was trained on is not needed, and nothing that comes
 with the checkpoint is executed.
 """
-
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,15 +21,21 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from labml_mlm.common.errors import UserError, did_you_mean
-from labml_mlm.common.labml_compat import in_project_of, logs_of
+from labml_mlm.common.project import in_project_of, logs_path
 from labml_mlm.configs.mlm import MLMConfigs
-from labml_mlm.configs.schema import items_of
-from labml_mlm.configs.snapshot import TOKENIZERS, check_same, saved_tokenizer, values_of
+from labml_mlm.configs.schema import config_items
+from labml_mlm.configs.snapshot import (
+    TOKENIZERS,
+    check_same_text,
+    restored_values,
+    saved_tokenizer,
+    with_current_names,
+)
 from labml_mlm.data.batch import Batch
 from labml_mlm.model.transformer import TransformerMLM
 from labml_mlm.runs import checkpoint
-from labml_mlm.runs import run as runs
 from labml_mlm.runs.checkpoint import Checkpoint, Damaged
+from labml_mlm.runs.run import Run, find_run
 from labml_mlm.tokenization.base import Tokenizer
 from labml_mlm.training.serialization import unpack
 
@@ -43,9 +48,8 @@ class Pretrained:
     ## A trained model, with its tokenizer and configs
 
     * `model` is in evaluation mode
-    * `configs` are those of the run; what they hold is computed when it is asked for
-    * `checkpoint` is where it comes from
-    * `about` says which checkpoint that is, in words
+    * `configs` are those of the run; items are computed when they are asked for
+    * `checkpoint` is where the model comes from, and `about` describes it in words
     """
 
     def __init__(self, *, model: TransformerMLM, tokenizer: Tokenizer, configs: MLMConfigs,
@@ -55,31 +59,31 @@ class Pretrained:
         self.configs = configs
         self.checkpoint = checkpoint
         self.about = about
-        # It takes a walk through all modules
+        # A walk through all modules
         self._max_seq_len = model.max_seq_len
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return next(self.model.parameters()).device
 
     def ids(self, text: str) -> Tensor:
         """
         Token ids, `[seq_len]`.
 
-        Raises `UserError` for an empty text, for one that is longer than the model allows, and for characters that the
-        tokenizer does not know.
+        Raises `UserError` for an empty text, for one longer than the model allows, and for text that is not in the
+        vocabulary.
         """
         return self.masked_ids([text])
 
     def masked_ids(self, pieces: Sequence[str]) -> Tensor:
-        """Token ids of the pieces of a text, with the id of `[MASK]` between each two; raises what `ids` does."""
+        """Token ids of the pieces of a text, with `[MASK]` between every two; raises what `ids` does."""
         try:
             ''.join(pieces).encode()
         except UnicodeEncodeError:
-            raise UserError('the text is not UTF-8') from None
+            raise UserError('the text is not valid Unicode') from None
         ids = self.tokenizer.encode_masked(pieces).astype(np.int64)
-        # Those of a run may be another one than that of the tokenizer
+        # The run may have another id for it than the tokenizer
         ids[ids == self.tokenizer.special.mask] = self.configs.mask_token
         if self.tokenizer.special.unk in ids.tolist():
             unknown = ', '.join(sorted({repr(part) for piece in pieces for part in self.tokenizer.unknown(piece)}))
@@ -87,46 +91,47 @@ class Pretrained:
         if not len(ids):
             raise UserError('the text is empty')
         if len(ids) > self._max_seq_len:
-            raise UserError(f'the text has {len(ids):,} tokens, and the model takes {self._max_seq_len:,} at most')
+            raise UserError(f'the text has {len(ids):,} tokens, and the model takes at most {self._max_seq_len:,}')
         return torch.from_numpy(ids)
 
     def validation_batches(self) -> Iterable[Tensor | Batch]:
         """
-        What the run was validated on, `[seq_len, batch_size]` each; it may be gone through several times.
+        The validation set of the run, `[seq_len, batch_size]` each; can be iterated more than once.
 
-        Raises `UserError` if its text is not there any more, or is another one by now.
+        Raises `UserError` if its text is missing, or was changed.
         """
-        record, items = self.checkpoint.document['configs'], items_of(self.configs)
+        snapshot, items = with_current_names(self.configs, self.checkpoint.metadata['configs']), \
+            config_items(self.configs)
         for name in ('text', 'valid_tokens', 'valid_loader'):
-            value = record['given'].get(name, record['defaults'].get(name))
+            value = snapshot['given'].get(name, snapshot['defaults'].get(name))
             if value is not None and not items[name].is_possible(value):
-                raise UserError(f'the run was validated on {name}={value}, which is not known here: '
+                raise UserError(f'the run was validated on {name}={value}, which is unknown here: '
                                 f'give another text, or `configs` of the class that has it')
-        # Its text and tokens are in the data of its own project, wherever one stands
+        # Its text and tokens are in the data of its own project
         with silent(), in_project_of(self.checkpoint.path.parent):
             batches = self.configs.valid_loader
-            check_same(self.configs, self.checkpoint.document['configs'])
+            check_same_text(self.configs, snapshot)
             return batches
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str], *, pooling: str = 'mean') -> Tensor | list[Tensor]:
         """
-        Features of texts, as embeddings: the outputs of the encoder.
+        Features of texts: the hidden states of the last layer.
 
         * `pooling` is `mean` for the mean over the tokens of each text, `[len(texts), d_model]`, or `none` for those of
           each token, a list of `[seq_len, d_model]`
 
-        Raises `UserError` as `ids` does, and for another pooling.
+        Raises what `ids` does.
         """
         if pooling not in ('mean', 'none'):
-            raise UserError(f'pooling={pooling!r}: it is mean or none.{did_you_mean(pooling, ["mean", "none"])}')
+            raise UserError(f'pooling={pooling!r}: it must be mean or none.{did_you_mean(pooling, ["mean", "none"])}')
         sequences = [self.ids(text) for text in ([texts] if isinstance(texts, str) else texts)]
         features: list[Any] = [None] * len(sequences)
-        for indices, x, key_padding in self.batches(sequences):
+        for indices, x, padding_mask in self.batches(sequences):
             # `[seq_len, batch_size, d_model]`
-            encoded = self.model.encode(x, key_padding).cpu()
+            hidden = self.model.encode(x, padding_mask).cpu()
             for column, i in enumerate(indices):
-                of_text = encoded[:len(sequences[i]), column]
+                of_text = hidden[:len(sequences[i]), column]
                 features[i] = of_text if pooling == 'none' else of_text.mean(dim=0)
         if pooling == 'none':
             return features
@@ -134,18 +139,18 @@ class Pretrained:
 
     def batches(self, sequences: Sequence[Tensor]) -> Iterator[tuple[list[int], Tensor, Tensor | None]]:
         """
-        Sequences of token ids, `[seq_len]` each, in batches of alike lengths: which ones they are, their ids,
-        `[seq_len, batch_size]`, and where those are padding, of the same shape, or `None` if nowhere.
+        Sequences of token ids, `[seq_len]` each, in batches of similar lengths: their indices, their ids, `[seq_len,
+        batch_size]`, and a padding mask of the same shape, or `None` if there is no padding.
         """
         order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
         while order:
-            # The longest first, so that if memory is too short that shows at once
+            # The longest first: if memory is too small, that shows at once
             batch_size = max(1, _BATCH_TOKENS // len(sequences[order[-1]]))
             indices, order = order[-batch_size:], order[:-batch_size]
             x = torch.nn.utils.rnn.pad_sequence([sequences[i] for i in indices],
                                                 padding_value=self.model.padding_token)
-            key_padding = torch.arange(len(x))[:, None] >= torch.tensor([len(sequences[i]) for i in indices])
-            yield indices, x.to(self.device), key_padding.to(self.device) if key_padding.any() else None
+            padding_mask = torch.arange(len(x))[:, None] >= torch.tensor([len(sequences[i]) for i in indices])
+            yield indices, x.to(self.device), padding_mask.to(self.device) if padding_mask.any() else None
 
 
 def load(run: str | Path, *, which: str = 'best', configs: MLMConfigs | None = None,
@@ -156,83 +161,84 @@ def load(run: str | Path, *, which: str = 'best', configs: MLMConfigs | None = N
     * `run` is a run's uuid or the beginning of it, its folder, that of one of its checkpoints, or `last` for the newest
     * `which` checkpoint: the `best` by validation loss (the last, if there was no validation), the `last`, or a step
     * `configs` are freshly made configs of your own class, if the run has such
-    * `device` is a CUDA device if there is one, unless given
+    * `device` is by default a CUDA device if there is one
     * `folder` is in the labml project whose runs are meant
 
-    Raises `UserError` if there is no such run or checkpoint, if none of them is whole, and if the model has parts of
-    your own that are not there.
+    Raises `UserError` if there is no such run or checkpoint, if none is intact, and if the model has parts of your own
+    that are unknown here.
     """
     path = Path(run).expanduser()
-    found, at = runs.find(Path() if path.is_dir() else logs_of(Path(folder)), str(run))
+    found, at = find_run(Path() if path.is_dir() else logs_path(Path(folder)), str(run))
     chosen, about, tensors = _read(found, at, str(which).replace(',', ''))
     conf = MLMConfigs() if configs is None else configs
     with silent(), torch.random.fork_rng(devices=[]):
         _configure(conf, chosen, device)
-        # Masks for `evaluate`
+        # `evaluate` needs the masks
         model, _ = conf.model, conf.valid_mlm
         try:
-            model.load_state_dict(unpack(chosen.document['model'], tensors))
+            model.load_state_dict(unpack(chosen.metadata['model'], tensors))
         except RuntimeError as e:
-            raise UserError(f'the model of {chosen.path} is another one: {" ".join(str(e).split())}') from None
+            raise UserError(f'the model of {chosen.path} differs: {" ".join(str(e).split())}') from None
         return Pretrained(model=model.eval(), tokenizer=conf.tokenizer, configs=conf, checkpoint=chosen, about=about)
 
 
-def _read(run: runs.Run, at: Path | None, which: str) -> tuple[Checkpoint, str, dict[str, Tensor]]:
-    """A checkpoint that is whole, what it is, and its model. A run that goes on may remove it at any time."""
+def _read(run: Run, at: Path | None, which: str) -> tuple[Checkpoint, str, dict[str, Tensor]]:
+    """An intact checkpoint, what it is, and its model. A run that goes on may remove it at any time."""
     while True:
         chosen, about = _choose(run, at, which)
         try:
-            return chosen, about, chosen.tensors('model')
+            return chosen, about, chosen.load_tensors('model')
         except (OSError, SafetensorError):
             if chosen.path.exists():
                 raise
 
 
-def _choose(run: runs.Run, at: Path | None, which: str) -> tuple[Checkpoint, str]:
-    """A checkpoint that is whole, and what it is."""
+def _choose(run: Run, at: Path | None, which: str) -> tuple[Checkpoint, str]:
+    """An intact checkpoint, and what it is."""
     if at is not None:
         found = checkpoint.read(at)
-        found.check()
+        found.verify()
         return found, f'{at}'
-    steps = checkpoint.folders(run.checkpoints)
+    steps = run.checkpoints.steps()
     if not steps:
-        raise UserError(f'the run {run.uuid} has no checkpoint yet, in {run.checkpoints}')
+        raise UserError(f'the run {run.uuid} has no checkpoint yet, in {run.checkpoints.path}')
     if which not in ('best', 'last'):
         if which not in map(str, steps):
             raise UserError(f'the run {run.uuid} has no checkpoint {which}: it has {", ".join(map(str, steps))}')
         return _choose(run, steps[int(which)], which)
     wrong = []
-    if which == 'best' and (best := checkpoint.best_of(run.checkpoints)):
+    if which == 'best' and (best := run.checkpoints.best()):
         try:
-            best.check()
+            best.verify()
             return best, f'{best.path}, the best by validation loss: {best.valid["loss"]:.4f}'
         except Damaged as e:
             if not best.path.exists():
                 return _choose(run, at, which)
             wrong = [str(e)]
-    last, damaged = checkpoint.last_of(run.checkpoints)
+    last, damaged = run.checkpoints.last()
     wrong = list(dict.fromkeys([*wrong, *damaged]))
     if last is None:
         raise UserError(f'no checkpoint of the run {run.uuid} can be used: {"; ".join(wrong)}')
-    return last, f'{last.path}, the last' + (f' that is whole: {"; ".join(wrong)}' if wrong else '')
+    return last, f'{last.path}, the last' + (f' intact one: {"; ".join(wrong)}' if wrong else '')
 
 
 def _configure(conf: MLMConfigs, chosen: Checkpoint, device: str | torch.device | None):
-    """Gives configs what those of the run were given, and the tokenizer."""
-    record, items = chosen.document.get('configs'), items_of(conf)
-    if record is None:
-        raise UserError(f'{chosen.path} does not tell the configs of its run')
-    for name, value in record['given'].items():
+    """Gives configs the values and the tokenizer of the run."""
+    snapshot, items = chosen.metadata.get('configs'), config_items(conf)
+    if snapshot is None:
+        raise UserError(f'{chosen.path} lacks the configs of its run')
+    snapshot = with_current_names(conf, snapshot)
+    for name, value in snapshot['given'].items():
         is_of_model = name.partition('.')[0] in ('model', 'transformer')
         if is_of_model and not (name in items and items[name].is_possible(value)):
-            raise UserError(f'the run has {name}={value}, which is not known here: import the file that registers '
-                            f'it, or give `configs` of the class that has it')
-    values = {name: value for name, value in values_of(conf, record).items() if not name.startswith('device')}
-    # What an option of the user's own may have set by default
-    values |= {name: value for name, value in record['computed'].items()
+            raise UserError(f'the run has {name}={value}, which is unknown here: import the file that registers it, or '
+                            f'give `configs` of the class that has it')
+    values = {name: value for name, value in restored_values(conf, snapshot).items() if not name.startswith('device')}
+    # Defaults that an option of the user's own may have set
+    values |= {name: value for name, value in snapshot['computed'].items()
                if name.startswith('transformer.') and name in items and isinstance(value, int | float)
                and items[name].is_possible(value)}
-    saved = record['tokenizer']
+    saved = snapshot['tokenizer']
     if saved is not None and (type(conf) is MLMConfigs or saved.get('kind') in TOKENIZERS):
         values.pop('tokenizer', None)
         conf.tokenizer = saved_tokenizer(saved, chosen.path)
@@ -242,7 +248,7 @@ def _configure(conf: MLMConfigs, chosen: Checkpoint, device: str | torch.device 
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Without labml's `Prepare …` lines."""
+    """Inside, labml prints no `Prepare …` lines."""
     monitor = monitor_singleton()
     before = monitor._Monitor__is_silent
     monitor.silent()
@@ -250,4 +256,3 @@ def silent() -> Iterator[None]:
         yield
     finally:
         monitor.silent(before)
-

@@ -1,42 +1,37 @@
 r"""
 # Masking
 
-A masked language model sees a text in which some tokens were replaced, and predicts what stood there.
-BERT ([Devlin et al. 2019](https://arxiv.org/abs/1810.04805), section 3.1) *selects* 15% of the tokens
-and computes the loss on those only. Of the selected tokens
+A masked language model sees a text in which some tokens were replaced, and predicts the original ones. BERT ([Devlin et
+al. 2019](https://arxiv.org/abs/1810.04805), section 3.1) *selects* 15% of the tokens and computes the loss on those
+only. Of the selected tokens
 
 * 80% become `[MASK]`,
-* 10% become a random token, so that the model can trust no input token blindly,
-* 10% stay as they are, so that the model has to represent real tokens, too: `[MASK]` is
-  never seen in later use.
+* 10% become a random token, so that the model cannot trust any input token blindly,
+* 10% stay as they are, so that the model has to represent real tokens, too: `[MASK]` is never seen in later use.
 
-Two draws, then, and they are independent: *which* tokens are selected, and *what* replaces each.
+Two independent draws, then: *which* tokens are selected, and *what* replaces each.
 
-**Which.** Drawing each token on its own would leave some short sequences without any prediction and give
-the step a number of predictions that wanders. We draw the number first: a sequence of $n$ maskable tokens
-gets
+**Which.** Drawing each token on its own would leave some short sequences without any prediction, and give each step
+another number of predictions. We draw the number first: a sequence of $n$ maskable tokens gets
 
 $$k = \max(1, \lfloor p n \rfloor + [u < p n - \lfloor p n \rfloor]), \qquad u \sim \mathcal{U}[0, 1)$$
 
-predictions. That is the *stochastic rounding* of $p n$, up or down, with expectation exactly $p n$,
-so the share of selected tokens is $p$ whatever the length is (as long as $p n \geq 1$; below that the
-"at least one" wins). The $k$ positions are those of the $k$ smallest among $n$ random scores: a uniform
-draw without replacement, for the whole batch with one sort.
+predictions. That is the *stochastic rounding* of $p n$, up or down, with expectation exactly $p n$, so the masking rate
+is $p$ whatever the length (as long as $p n \geq 1$; below that the "at least one" wins). The $k$ positions are those of
+the $k$ smallest among $n$ random scores: a uniform draw without replacement, for the whole batch with one sort.
 
-**Whole units.** A token in the middle of a word is easily told from the rest of it, so that one may rather mask whole
-words, or spans of several. A unit is then selected as a whole or not at all, and still each with probability $p$,
-whatever its size: lay the units of a sequence out on a circle of length $n$, in random order, and select those that
-begin in an arc of length $p n$ which begins anywhere. Each begins at a place that is uniform on the circle, so it
-is in the arc with probability $p n / n$. The next unit begins where one ends; so if none is longer than $p n$, at least
-one begins in the arc, and otherwise the first one after the beginning of the arc is taken.
+**Whole units.** A token inside a word is easily told from the rest of it, so one may rather mask whole words, or spans
+of several. A unit is then selected as a whole or not at all, and still each with probability $p$, whatever its size:
+lay the units of a sequence out on a circle of length $n$, in random order, and select those that begin in an arc of
+length $p n$ with a random beginning. Each unit begins at a uniform place on the circle, so it is in the arc with
+probability $p n / n$. The next unit begins where one ends; so if none is longer than $p n$, at least one begins in the
+arc, and otherwise the first one after the beginning of the arc is taken.
 
-**What.** One uniform number a position falls into one of three disjoint intervals, so the split is
-exactly 80/10/10 in expectation, and the three cannot overlap.
+**What.** One uniform number per position falls into one of three disjoint intervals, so the split is exactly 80/10/10
+in expectation, and the three cannot overlap.
 
-Special tokens (`[PAD]`, `[MASK]`, and all of `no_mask_tokens`) are never selected, and never drawn as a random
-token.
+Special tokens (`[PAD]`, `[MASK]`, and all of `no_mask_tokens`) are never selected, and never drawn as a random token.
 """
-
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -65,15 +60,15 @@ class MLM:
     * `mask_token` is the id of `[MASK]`
     * `no_mask_tokens` are the ids of further tokens that are never selected or drawn (`[CLS]`, …)
     * `n_tokens` is the size of the vocabulary, special tokens included
-    * `masking_prob` is the share of maskable tokens to predict; it may be changed between two calls
-    * `randomize_prob` and `no_change_prob` are shares of the selected tokens; the rest becomes `[MASK]`
-    * `units` tells which tokens of a batch begin a unit, of which all tokens are selected or none; without it, each
-      token is a unit. `labml_mlm.units` has some
-    * `generator` is where all random numbers come from, on its own device; without it, torch's
-      global one for the device of `x`
+    * `masking_prob` is the masking rate: the fraction of maskable tokens to predict; it may change between two calls
+    * `randomize_prob` and `no_change_prob` are fractions of the selected tokens; the rest becomes `[MASK]`
+    * `units` tells which tokens of a batch begin a unit, which is selected as a whole or not at all; by default each
+      token is a unit. `labml_mlm.masking.whole_words` has whole words and spans
+    * `generator` is where all random numbers come from, on its own device; by default, torch's global one for the
+      device of `x`
 
-    Raises `UserError` (a `ValueError`) if a probability is outside [0, 1], if `randomize_prob + no_change_prob > 1`,
-    if a token id is not in `range(n_tokens)`, or if `[MASK]` and `[PAD]` are the same.
+    Raises `UserError` (a `ValueError`) if a probability is outside [0, 1], if `randomize_prob + no_change_prob > 1`, if
+    a token id is not in `range(n_tokens)`, or if `[MASK]` and `[PAD]` are the same.
     """
 
     def __init__(self, *,
@@ -83,18 +78,18 @@ class MLM:
         for name, prob in (('masking_prob', masking_prob), ('randomize_prob', randomize_prob),
                            ('no_change_prob', no_change_prob)):
             if not 0 <= prob <= 1:
-                raise UserError(f'{name}={prob}: it is a probability, from 0 to 1')
-        # The slack is for sums like 0.1 + 0.7 + 0.2, which floating point numbers miss
+                raise UserError(f'{name}={prob}: a probability must be from 0 to 1')
+        # The tolerance is for sums like 0.1 + 0.7 + 0.2, which floating point numbers miss
         if randomize_prob + no_change_prob > 1 + 1e-9:
             raise UserError(f'randomize_prob={randomize_prob} and no_change_prob={no_change_prob} '
-                            f'are shares of the selected tokens: their sum is at most 1')
+                            f'are fractions of the selected tokens: their sum must be at most 1')
         special_tokens = sorted({padding_token, mask_token, *no_mask_tokens})
         outside = [token for token in special_tokens if not 0 <= token < n_tokens]
         if outside:
             raise UserError(f'special tokens {outside} are not in the vocabulary of n_tokens={n_tokens}')
 
         if mask_token == padding_token:
-            raise UserError(f'mask_token and padding_token are both {mask_token}: they have to differ')
+            raise UserError(f'mask_token and padding_token are both {mask_token}: they must differ')
 
         self.padding_token = padding_token
         self.mask_token = mask_token
@@ -110,17 +105,17 @@ class MLM:
         # `[n_tokens]`: may a token be selected?
         self.is_maskable = torch.ones(n_tokens, dtype=torch.bool)
         self.is_maskable[special_tokens] = False
-        # What random tokens are drawn from. (With special tokens only, none is ever selected.)
+        # What random tokens are drawn from. (If all tokens are special, none is ever selected.)
         self.random_tokens = self.is_maskable.nonzero()[:, 0] if self.is_maskable.any() else torch.tensor([mask_token])
 
     def __call__(self, x: Tensor, columns: Columns | None = None) -> tuple[Tensor, Tensor]:
         """
         * `x` is the batch of token ids, of shape `[seq_len, batch_size]`; it is not modified
-        * `columns` tells which ones of a larger batch these are: they are masked as they would be in the whole of it,
-          and the generator is then where it would be
+        * `columns` tells which columns of a larger batch these are: they are masked as they would be in the whole
+          batch, and the generator ends in the same state
 
-        Returns the masked batch and the labels, both of the shape of `x`. `labels` is the
-        original token where it is to be predicted and `padding_token` elsewhere.
+        Returns the masked batch and the labels, both of the shape of `x`. `labels` is the original token where it is to
+        be predicted, and `padding_token` elsewhere.
         """
         self.is_maskable = self.is_maskable.to(x.device)
         self.random_tokens = self.random_tokens.to(x.device)
@@ -133,10 +128,10 @@ class MLM:
         labels = torch.where(selected, x, self.padding_token)
         return masked, labels
 
-    def n_places(self, seq_len: int, masking_prob: float | None = None) -> int | None:
+    def max_selected(self, seq_len: int, masking_prob: float | None = None) -> int | None:
         """
-        How many tokens of a sequence of `seq_len` are selected at the most, whatever the sequence is; `None` if that
-        depends on its units. `masking_prob` may be another one than that in force.
+        An upper bound on the selected tokens of a sequence of `seq_len`, whatever the sequence; `None` if that depends
+        on its units. `masking_prob` may be another rate than the present one.
         """
         if self.units is not None:
             return None
@@ -144,7 +139,7 @@ class MLM:
         return min(seq_len, max(1 if p > 0 else 0, math.ceil(p * seq_len)))
 
     def _select(self, maskable: Tensor) -> Tensor:
-        """Which tokens to predict, from those that may be; both `[seq_len, batch_size]`."""
+        """Which of the maskable tokens to predict; both `[seq_len, batch_size]`."""
         # Maskable tokens of each sequence, and how many of them to select, `[batch_size]`
         n = maskable.sum(dim=0)
         pn = self.masking_prob * n
@@ -161,7 +156,7 @@ class MLM:
         """The same by units, where `starts` tells which tokens begin one; all `[seq_len, batch_size]`."""
         if self.masking_prob == 0:
             return torch.zeros_like(maskable)
-        # The number of the unit of each token, and how many tokens of each unit may be selected
+        # The number of the unit of each token, and the number of maskable tokens of each unit
         unit = starts.cumsum(dim=0) - 1
         sizes = torch.zeros_like(unit).scatter_add(0, unit, maskable.long())
         n = sizes.sum(dim=0)
@@ -177,20 +172,20 @@ class MLM:
         return is_selected.gather(0, unit) & maskable
 
     def _replacements(self, x: Tensor) -> Tensor:
-        """What every token would become, were it selected; `[seq_len, batch_size]`."""
+        """What each token would become if it were selected; `[seq_len, batch_size]`."""
         u = self._rand(x.shape, x.device)
         randomize = u < self.randomize_prob
         no_change = ~randomize & (u < self.randomize_prob + self.no_change_prob)
 
-        drawn = self._drawn(functools.partial(torch.randint, len(self.random_tokens)), x.shape, x.device)
+        drawn = self._draw(functools.partial(torch.randint, len(self.random_tokens)), x.shape, x.device)
         return torch.where(randomize, self.random_tokens[drawn], torch.where(no_change, x, self.mask_token))
 
     def _rand(self, shape: torch.Size, device: torch.device) -> Tensor:
         """Uniform numbers from [0, 1)."""
-        return self._drawn(torch.rand, shape, device)
+        return self._draw(torch.rand, shape, device)
 
-    def _drawn(self, draw: Callable[..., Tensor], shape: torch.Size, device: torch.device) -> Tensor:
-        """Random numbers of a shape, whose last dimension is that of the columns; those of all, if others have some."""
+    def _draw(self, draw: Callable[..., Tensor], shape: torch.Size, device: torch.device) -> Tensor:
+        """Random numbers of a shape, whose last dimension is the columns. Draws those of all ranks, keeps its own."""
         # A generator draws on its own device only
         draw_device = device if self.generator is None else self.generator.device
         if self._columns is None:
@@ -198,4 +193,3 @@ class MLM:
         first, total = self._columns
         drawn = draw((*shape[:-1], total), generator=self.generator, device=draw_device)
         return drawn[..., first:first + shape[-1]].to(device)
-

@@ -1,50 +1,47 @@
 r"""
-# What is masked together
+# Whole word and span masking
 
-`MLM` selects units of a text as a whole or not at all. Here is how a text is cut into such units.
+`MLM` selects units of a text as a whole or not at all. Here a text is split into such units.
 
-**Whole words** (of BERT's authors, since May 2019, in their repository). A token inside of a word is often told by the
-rest of it alone; a whole word is not.
+**Whole words** (by BERT's authors, since May 2019, in their repository). A token inside a word is often told by the
+rest of the word alone; a whole word is not.
 
 **Spans** ([Joshi et al. 2020](https://arxiv.org/abs/1907.10529), section 3.1) of $\ell$ whole words, where $\ell$ is
-drawn from a geometric distribution, cut off at 10:
+drawn from a geometric distribution, truncated at 10:
 
 $$P(\ell) = \frac{q (1 - q)^{\ell - 1}}{1 - (1 - q)^{10}}, \qquad q = 0.2, \qquad \ell = 1 \dots 10$$
 
-with the mean 3.8. They draw spans until 15% of a sequence are masked. Here a sequence is tiled with spans, each of
-which is selected with the same probability: the spans that are selected have the same lengths, and the share of masked
-tokens is exact.
+with mean 3.8. They draw spans until 15% of a sequence are masked. Here a sequence is tiled with spans, each of which is
+selected with the same probability: the selected spans have the same lengths, and the masking rate is exact.
 """
-
 import math
 
 import torch
 from torch import Tensor
 
 from labml_mlm.masking.mlm import Rand, Units
-from labml_mlm.tokenization.word_boundaries import Words
+from labml_mlm.tokenization.word_boundaries import WordBoundaries
 
 _Q = 0.2
 _LONGEST = 10
 
 
-def whole_words(words: Words) -> Units:
-    """Words, by the boundaries of a vocabulary; what belongs to none, as spaces and signs, is a unit token by token."""
+def whole_words(words: WordBoundaries) -> Units:
+    """Words, by the boundaries of a vocabulary. Outside words, as in spaces and punctuation, each token is a unit."""
     return lambda x, rand: words.starts(x)
 
 
-def spans(words: Words) -> Units:
-    """Spans of whole words. Spaces and signs that are tokens of their own count as words."""
+def spans(words: WordBoundaries) -> Units:
+    """Spans of whole words. Spaces and punctuation that are tokens of their own count as words."""
     def starts(x: Tensor, rand: Rand) -> Tensor:
-        of_words = words.starts(x)
-        # Lengths of spans, in words, more than there are words
+        word_starts = words.starts(x)
+        # Lengths of spans, in words; more of them than there are words
         u = rand(x.shape, x.device)
         lengths = 1 + (torch.log1p(-u * (1 - (1 - _Q) ** _LONGEST)) / math.log(1 - _Q)).floor().clamp(max=_LONGEST - 1)
-        # Which words of a sequence begin a span: the first, and those before which a span ends; `[seq_len + 1, …]`
+        # Which words of a sequence begin a span: the first, and each after the end of one; `[seq_len + 1, batch_size]`
         ends = lengths.long().cumsum(dim=0).clamp(max=len(x))
         begins = torch.zeros(len(x) + 1, x.shape[1], dtype=torch.bool, device=x.device)
         begins[0] = True
         begins.scatter_(0, ends, True)
-        return of_words & begins.gather(0, of_words.cumsum(dim=0) - 1)
+        return word_starts & begins.gather(0, word_starts.cumsum(dim=0) - 1)
     return starts
-

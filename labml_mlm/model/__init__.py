@@ -1,1 +1,14 @@
-"""TODO."""
+"""
+# The model
+
+Token ids come in; hidden states, logits and the masked loss go out.
+
+Start with `transformer`, then `encoder` and `attention`. Another architecture is another file beside `transformer`.
+"""
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    'attention': ['SDPA'],
+    'encoder': ['MLMEncoder'],
+    'transformer': ['MLMOutput', 'MLMTransformerConfigs', 'TransformerMLM'],
+})

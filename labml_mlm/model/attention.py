@@ -2,26 +2,23 @@ r"""
 # Attention
 
 labml_nn's `MultiHeadAttention` computes $\operatorname{softmax}(Q K^\top / \sqrt{d_k}) V$ as written, and so stores
-`seq_len²` scores a head. `SDPA` leaves it to torch's `scaled_dot_product_attention`, which goes through the
-keys block by block, keeping only a running maximum and a running sum
-([Dao et al. 2022](https://arxiv.org/abs/2205.14135), section 3.1): same result, memory linear in `seq_len`.
-Its parameters have the names of labml_nn's, so a state dict moves between the two.
+`seq_len²` scores per head. `SDPA` uses torch's `scaled_dot_product_attention`, which visits the keys block by block and
+keeps only a running maximum and a running sum ([Dao et al. 2022](https://arxiv.org/abs/2205.14135), section 3.1): the
+same result, in memory linear in `seq_len`. Its parameters have the names of labml_nn's, so a state dict fits both.
 
 **Rotary position embeddings** ([Su et al. 2021](https://arxiv.org/abs/2104.09864), section 3.2). Instead of adding a
-position to each token's embedding, turn the queries and the keys: with position $m$, the pair of features $i$ and
-$i + d_k / 2$ turns by the angle $m \theta_i$, $\theta_i = 10000^{-2 i / d_k}$. A dot product
-of two turned vectors depends on the difference of their angles alone,
+position to each token's embedding, rotate the queries and the keys: at position $m$, the pair of features $i$ and
+$i + d_k / 2$ is rotated by the angle $m \theta_i$, $\theta_i = 10000^{-2 i / d_k}$. A dot product of two rotated
+vectors depends on the difference of their positions alone,
 
 $$\langle R_m q, R_n k \rangle = \langle R_{m - n} q, k \rangle$$
 
 so attention sees how far apart two tokens are, wherever they stand; nothing is learned, and any length works.
 
-A pair of features that stand side by side is a complex number, and to turn it is to multiply it by $e^{i m \theta}$:
-one pass over memory without gaps. So queries and keys are computed with the features of a head in the order
-$0, d_k / 2, 1, d_k / 2 + 1, \dots$, by taking the rows of their weights in that order; no dot product of the two
-notices.
+A pair of adjacent features is a complex number, and to rotate it is to multiply it by $e^{i m \theta}$: one pass over
+contiguous memory. So queries and keys are computed with the features of a head in the order
+$0, d_k / 2, 1, d_k / 2 + 1, \dots$, by permuting the rows of their weights; dot products are invariant to that.
 """
-
 from typing import Any
 
 import torch
@@ -39,8 +36,8 @@ class SDPA(MultiHeadAttention):
     """
     ## Multi-head attention by torch's `scaled_dot_product_attention`
 
-    * `heads` is the number of heads; `d_model` has to be a multiple of it
-    * `is_rotary` turns queries and keys by their positions; `d_model / heads` has to be even then
+    * `heads` is the number of heads, a divisor of `d_model`
+    * `is_rotary` rotates queries and keys by their positions; `d_model / heads` must be even then
 
     Called like labml_nn's `MultiHeadAttention`. Raises `UserError` if the sizes do not fit.
     """
@@ -49,23 +46,23 @@ class SDPA(MultiHeadAttention):
                  is_rotary: bool = False):
         super().__init__(heads, d_model, dropout_prob, bias)
         if is_rotary and self.d_k % 2:
-            raise UserError(f'rotary positions turn pairs of features: d_model / n_heads = {d_model} / {heads} = '
-                            f'{self.d_k} has to be even')
+            raise UserError(f'rotary positions rotate pairs of features: d_model / n_heads = {d_model} / {heads} = '
+                            f'{self.d_k} must be even')
         self.is_rotary = is_rotary
         # Cosines and sines, `[seq_len, 1, heads, d_k / 2, 2]`; grows with the longest sequence seen
-        self.register_buffer('turns', torch.empty(0, 1, heads, self.d_k // 2, 2), persistent=False)
+        self.register_buffer('rope_cache', torch.empty(0, 1, heads, self.d_k // 2, 2), persistent=False)
 
     def forward(self, *, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None,
-                places: Tensor | None = None) -> Tensor:
+                positions: Tensor | None = None) -> Tensor:
         """
         * `query`, `key` and `value` have shape `[seq_len, batch_size, d_model]`
-        * `places` are those of the queries in their sequences, `[seq_len_q, batch_size]`, unless they are all in order
-        * `mask[i, j, b]` says whether, in sequence `b`, position `i` may see position `j`; its shape is
+        * `positions` are those of the queries in their sequences, `[seq_len_q, batch_size]`; all, in order, by default
+        * `mask[i, j, b]` says whether, in sequence `b`, position `i` may attend to position `j`; its shape is
           `[seq_len_q, seq_len_k, batch_size]`, where the first and the last dimension may be 1
 
         Returns `[seq_len_q, batch_size, d_model]`.
         """
-        q, k, v = self._project(query, key, value, places)
+        q, k, v = self._project(query, key, value, positions)
         # torch's attention wants `[batch_size, heads, seq_len, d_k]`,
         # and the mask as `[batch_size, 1, seq_len_q, seq_len_k]`
         q, k, v = (t.permute(1, 2, 0, 3) for t in (q, k, v))
@@ -76,62 +73,62 @@ class SDPA(MultiHeadAttention):
         # Back to `[seq_len, batch_size, d_model]`
         return self.output(x.permute(2, 0, 1, 3).flatten(2))
 
-    def make_room(self, seq_len: int):
-        """Computes the turns of so many positions. A model that is compiled does it before, as it changes a buffer."""
-        self.turns = _turns(seq_len, self.heads, self.d_k).to(self.turns.device)
+    def extend_rope_cache(self, seq_len: int):
+        """Computes the rotations of so many positions. A compiled model needs that before: it changes a buffer."""
+        self.rope_cache = _rotations(seq_len, self.heads, self.d_k).to(self.rope_cache.device)
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor,
-                 places: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each `[seq_len, batch_size, heads, d_k]`; the first two turned by position."""
+                 positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each `[seq_len, batch_size, heads, d_k]`; the first two rotated by position."""
         q, k, v = (layer.linear for layer in (self.query, self.key, self.value))
-        weights, biases = [self._paired(q.weight), self._paired(k.weight)], [self._paired(q.bias), self._paired(k.bias)]
+        weights, biases = ([self._pair_rows(x) for x in pair] for pair in ((q.weight, k.weight), (q.bias, k.bias)))
         if query is key is value and q.bias is not None:
             # Self-attention: one large matrix product is faster than three small ones
             weight, bias = torch.cat([*weights, v.weight]), torch.cat([*biases, v.bias])
             # `[seq_len, batch_size, 3, heads, d_k]`
             qkv = functional.linear(query, weight, bias).unflatten(-1, (3, self.heads, self.d_k))
             qk, v = qkv.split((2, 1), dim=2)
-            return *self._turned(qk).unbind(2), v.squeeze(2)
+            return *self._rotate(qk).unbind(2), v.squeeze(2)
         # `[seq_len, batch_size, 1, heads, d_k]` each
         q, k = (functional.linear(x, weight, bias).unflatten(-1, (1, self.heads, self.d_k))
                 for x, weight, bias in zip((query, key), weights, biases, strict=True))
-        # The keys first, as they are at all places
-        k, q = self._turned(k), self._turned(q, places)
+        # Keys first: they are at all positions, and extend the cache
+        k, q = self._rotate(k), self._rotate(q, positions)
         return q.squeeze(2), k.squeeze(2), self.value(value)
 
-    def _paired(self, x: Tensor | None) -> Tensor | None:
-        """Rows of a weight or a bias, `[d_model, …]`, in the order in which features that turn together are pairs."""
+    def _pair_rows(self, x: Tensor | None) -> Tensor | None:
+        """Rows of a weight or bias, `[d_model, …]`, in the order where features that rotate together are adjacent."""
         if x is None or not self.is_rotary:
             return x
         return x.unflatten(0, (self.heads, 2, -1)).transpose(1, 2).flatten(0, 2)
 
-    def _turned(self, x: Tensor, places: Tensor | None = None) -> Tensor:
-        """`[seq_len, batch_size, n, heads, d_k]` turned by position, if it is to be."""
+    def _rotate(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """`[seq_len, batch_size, n, heads, d_k]`, rotated by position if attention is rotary."""
         if not self.is_rotary:
             return x
-        if len(self.turns) < len(x):
-            self.make_room(len(x))
-        # `[seq_len, 1, 1, heads, d_k / 2, 2]`, or with places `[seq_len, batch_size, 1, heads, d_k / 2, 2]`
-        turns = (self.turns[:len(x)] if places is None else self.turns[places, 0])[:, :, None]
-        return _Turn.apply(x, turns)
+        if len(self.rope_cache) < len(x):
+            self.extend_rope_cache(len(x))
+        # `[seq_len, 1, 1, heads, d_k / 2, 2]`, or with positions `[seq_len, batch_size, 1, heads, d_k / 2, 2]`
+        rotations = (self.rope_cache[:len(x)] if positions is None else self.rope_cache[positions, 0])[:, :, None]
+        return _Rotate.apply(x, rotations)
 
 
-class _Turn(torch.autograd.Function):
+class _Rotate(torch.autograd.Function):
     """
-    Turns pairs of features, `[…, d_k]`, by cosines and sines, `[…, d_k / 2, 2]`. What is turned forward is turned back
-    in the backward pass, so that it keeps nothing but the angles.
+    Rotates pairs of features, `[…, d_k]`, by cosines and sines, `[…, d_k / 2, 2]`. The backward pass rotates back, so
+    that nothing but the angles is kept for it.
     """
 
     @staticmethod
-    def forward(x: Tensor, turns: Tensor, is_back: bool = False) -> Tensor:
+    def forward(x: Tensor, rotations: Tensor, is_inverse: bool = False) -> Tensor:
         pairs = x.unflatten(-1, (-1, 2))
         if x.dtype == torch.float32 and not torch.compiler.is_compiling():
-            factors = torch.view_as_complex(turns)
-            factors = factors.conj() if is_back else factors
+            factors = torch.view_as_complex(rotations)
+            factors = factors.conj() if is_inverse else factors
             return torch.view_as_real(torch.view_as_complex(pairs) * factors).flatten(-2)
-        # The compiler makes one loop of it; and there are no complex numbers of 16 bits
-        (a, b), (cos, sin) = pairs.unbind(-1), turns.to(x.dtype).unbind(-1)
-        sin = -sin if is_back else sin
+        # The compiler fuses this into one loop; and there are no 16-bit complex numbers
+        (a, b), (cos, sin) = pairs.unbind(-1), rotations.to(x.dtype).unbind(-1)
+        sin = -sin if is_inverse else sin
         return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2)
 
     @staticmethod
@@ -140,11 +137,11 @@ class _Turn(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        [turns] = ctx.saved_tensors
-        return _Turn.forward(gradient.contiguous(), turns, is_back=True), None, None
+        [rotations] = ctx.saved_tensors
+        return _Rotate.forward(gradient.contiguous(), rotations, is_inverse=True), None, None
 
 
-def _turns(seq_len: int, heads: int, d_k: int) -> Tensor:
+def _rotations(seq_len: int, heads: int, d_k: int) -> Tensor:
     r"""$\cos m \theta_i$ and $\sin m \theta_i$, `[seq_len, 1, heads, d_k / 2, 2]`, the same for all heads."""
     theta = 10_000 ** (-2 * torch.arange(d_k // 2).double() / d_k)
     angles = torch.arange(seq_len).double()[:, None, None, None] * theta
@@ -159,4 +156,3 @@ def _sdpa(c: TransformerConfigs):
 @option(TransformerConfigs.encoder_attn, 'sdpa_rotary')
 def _sdpa_rotary(c: TransformerConfigs):
     return SDPA(c.n_heads, c.d_model, c.dropout, is_rotary=True)
-

@@ -1,24 +1,22 @@
 r"""
 # The model
 
-A transformer encoder sees the whole masked sequence, left and right context alike, and predicts the tokens that
-were masked. The loss of a batch is
+A transformer encoder sees the whole masked sequence, left and right context alike, and predicts the tokens that were
+masked. The loss of a batch is
 
 $$\mathcal{L} = \frac{1}{\max(1, |M|)} \sum_{(i, b) \in M} -\log p(y_{i,b} \mid \tilde{x}_b)$$
 
-over the set $M$ of masked places: a sum divided by a count, never a mean of means, and 0 where nothing is masked.
+over the set $M$ of masked positions: a sum divided by a count, never a mean of means, and 0 where nothing is masked.
 
-Only the masked places need a prediction, so only those are projected to the vocabulary: with 15% of
-the tokens masked, that is a seventh of the work and of the memory of the largest matrix product
-of a model with a large vocabulary. `MLMEncoder` does the same for the last layer.
+Only masked positions need a prediction, so only those are projected to the vocabulary: with 15% of the tokens masked,
+that is a seventh of the work and of the memory of the largest matrix product of a model with a large vocabulary.
+`MLMEncoder` does the same for the last layer.
 
-**Initialisation.** labml_nn makes a stack of layers by copying one, weights included. Layers that are
-equal at the start receive similar gradients, and the model sits on the unigram plateau for long. `initialise` draws
-every layer on its own.
+**Initialization.** labml_nn makes a stack of layers by copying one, weights included. Layers that start equal receive
+similar gradients, and the loss stays on the unigram plateau for long. `init_weights` draws every layer on its own.
 """
-
 import math
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from labml.configs import option
@@ -34,30 +32,30 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import labml_mlm.model.attention  # noqa: F401  its options
-from labml_mlm.common.errors import SHARE, Range, UserError, at_least
-from labml_mlm.common.labml_compat import OwnDefaults
-from labml_mlm.model.encoder import MLMEncoder, at
+from labml_mlm.common.declarations import FRACTION, DeclaredConfigs, Item, Range, at_least
+from labml_mlm.common.errors import UserError
+from labml_mlm.model.encoder import MLMEncoder, gather_positions
 
 
 class MLMOutput(NamedTuple):
-    """What a batch gives; tensors without dimensions."""
+    """The result for a batch: tensors without dimensions."""
     # `loss_sum / max(1, n_masked)`, to call `backward` on
     loss: Tensor
     # Sum over the masked tokens, in nats
     loss_sum: Tensor
     # Number of masked tokens
     n_masked: Tensor
-    # Number of those where the most probable token is the right one
+    # Number of those whose most probable token is the right one
     n_correct: Tensor
 
 
 class TransformerMLM(nn.Module):
     """
-    ## Embed, encode, predict what was masked
+    ## Embed, encode, predict the masked tokens
 
-    * `src_embed` takes token ids `[seq_len, batch_size]` to `[seq_len, batch_size, d_model]`
+    * `src_embed` maps token ids `[seq_len, batch_size]` to embeddings `[seq_len, batch_size, d_model]`
     * `encoder` is labml_nn's, with any attention
-    * `generator` projects `d_model` features to the logits of the vocabulary
+    * `generator` projects hidden states to the logits of the vocabulary
     * `padding_token` stands in `labels` where nothing is to be predicted
     """
 
@@ -68,20 +66,19 @@ class TransformerMLM(nn.Module):
         self.generator = generator
         self.padding_token = padding_token
 
-    def forward(self, x: Tensor, labels: Tensor, *, key_padding: Tensor | None = None,
-                document: Tensor | None = None, n_places: int | None = None) -> MLMOutput:
+    def forward(self, x: Tensor, labels: Tensor, *, padding_mask: Tensor | None = None,
+                document_ids: Tensor | None = None, n_positions: int | None = None) -> MLMOutput:
         """
         * `x` is the masked batch and `labels` what to predict, as `MLM` returns them, `[seq_len, batch_size]`
-        * `key_padding` is true where `x` is padding, which then is never attended to; same shape
-        * `document` has whole numbers; only tokens of a sequence with the same one attend to each other; same shape
-        * `n_places` is how many places of a sequence may be masked at the most, if that is known: the shapes of all
-          tensors are known then, too
+        * `padding_mask` is true where `x` is padding, which is never attended to; same shape
+        * `document_ids` are integers; tokens of a sequence attend to each other only if theirs are equal; same shape
+        * `n_positions` bounds the masked positions of a sequence, if a bound is known: it makes all shapes static
         """
-        # `[n_places, batch_size]` each
-        places, labels = self._places(labels, n_places)
-        # `[n_places, batch_size, d_model]`, `[n_places * batch_size, n_tokens]`
-        features = self.encode(x, key_padding, document, places)
-        logits, labels = self.generator(features).flatten(0, 1), labels.flatten()
+        # `[n_positions, batch_size]` each
+        positions, labels = self._masked_positions(labels, n_positions)
+        # `[n_positions, batch_size, d_model]`, `[n_positions * batch_size, n_tokens]`
+        hidden = self.encode(x, padding_mask, document_ids, positions)
+        logits, labels = self.generator(hidden).flatten(0, 1), labels.flatten()
 
         is_masked = labels != self.padding_token
         loss_sum = functional.cross_entropy(logits.float(), labels, ignore_index=self.padding_token, reduction='sum')
@@ -89,59 +86,60 @@ class TransformerMLM(nn.Module):
         n_correct = ((logits.argmax(dim=-1) == labels) & is_masked).sum()
         return MLMOutput(loss_sum / n_masked.clamp(min=1), loss_sum, n_masked, n_correct)
 
-    def _places(self, labels: Tensor, n_places: int | None) -> tuple[Tensor, Tensor]:
+    def _masked_positions(self, labels: Tensor, n_positions: int | None) -> tuple[Tensor, Tensor]:
         """
-        Where something is to be predicted in each sequence, and what; `[n_places, batch_size]` each. Sequences with
-        fewer such places have some others, too, whose label is `padding_token`. `labels` is `[seq_len, batch_size]`.
+        The masked positions of each sequence and their labels, `[n_positions, batch_size]` each. Sequences with fewer
+        have other positions as well, whose label is `padding_token`. `labels` is `[seq_len, batch_size]`.
         """
         is_masked = labels != self.padding_token
-        if n_places is None:
+        if n_positions is None:
             # A rank may have no sequence of a batch
-            n_places = int(is_masked.sum(dim=0).max()) if is_masked.shape[1] else 0
-        # Attention takes at least one query
-        places = is_masked.argsort(dim=0, descending=True, stable=True)[:max(1, n_places)]
-        return places, labels.gather(0, places)
+            n_positions = int(is_masked.sum(dim=0).max()) if is_masked.shape[1] else 0
+        # Attention needs at least one query
+        positions = is_masked.argsort(dim=0, descending=True, stable=True)[:max(1, n_positions)]
+        return positions, labels.gather(0, positions)
 
-    def predict(self, x: Tensor, *, key_padding: Tensor | None = None, document: Tensor | None = None) -> Tensor:
-        """Logits of every place, `[seq_len, batch_size, n_tokens]`; the arguments are those of `forward`."""
-        return self.generator(self.encode(x, key_padding, document))
+    def predict(self, x: Tensor, *, padding_mask: Tensor | None = None, document_ids: Tensor | None = None) -> Tensor:
+        """Logits at every position, `[seq_len, batch_size, n_tokens]`; the arguments are those of `forward`."""
+        return self.generator(self.encode(x, padding_mask, document_ids))
 
-    def encode(self, x: Tensor, key_padding: Tensor | None = None, document: Tensor | None = None,
-               places: Tensor | None = None) -> Tensor:
+    def encode(self, x: Tensor, padding_mask: Tensor | None = None, document_ids: Tensor | None = None,
+               positions: Tensor | None = None) -> Tensor:
         """
-        Features of every place, `[seq_len, batch_size, d_model]`, or of some `places` of each sequence, `[n_places,
-        batch_size]`; the other arguments are those of `forward`.
+        Hidden states at every position, `[seq_len, batch_size, d_model]`, or at some `positions` of each sequence,
+        `[n_positions, batch_size]`. The other arguments are those of `forward`.
         """
         mask = None
-        if document is not None:
-            # labml_nn's mask is `[seq_len_q, seq_len_k, batch_size]`
-            mask = document[:, None] == document[None]
-        if key_padding is not None:
-            # A token that could see nothing but padding sees that: a softmax over no key is not defined. 1 broadcasts
-            is_seen = ~key_padding[None] if mask is None else mask & ~key_padding[None]
-            mask = is_seen | ~is_seen.any(dim=1, keepdim=True)
+        if document_ids is not None:
+            # labml_nn's attention mask is `[seq_len_q, seq_len_k, batch_size]`
+            mask = document_ids[:, None] == document_ids[None]
+        if padding_mask is not None:
+            # A token that may attend to padding only does so: a softmax over no key is undefined. 1 broadcasts
+            is_visible = ~padding_mask[None] if mask is None else mask & ~padding_mask[None]
+            mask = is_visible | ~is_visible.any(dim=1, keepdim=True)
         embedded = self.src_embed(x)
-        if places is None:
+        if positions is None:
             return self.encoder(embedded, mask)
         if isinstance(self.encoder, MLMEncoder):
-            return self.encoder(embedded, mask, places)
-        return at(places, self.encoder(embedded, mask))
+            return self.encoder(embedded, mask, positions)
+        return gather_positions(self.encoder(embedded, mask), positions)
 
     @property
     def max_seq_len(self) -> float:
-        """The longest sequence that its positions allow; infinite for rotary ones."""
+        """The longest sequence that its position embeddings allow; infinite for rotary ones."""
         lengths = [len(m.positional_encodings) for m in self.modules() if hasattr(m, 'positional_encodings')]
         lengths += [m.P for m in self.modules() if isinstance(m, RelativeMultiHeadAttention)]
         return min(lengths, default=math.inf)
 
 
-def initialise(model: nn.Module, generator: torch.Generator):
+def init_weights(model: nn.Module, generator: torch.Generator):
     """
-    Draws the weights of every linear layer and embedding anew, each on its own, in the order of `model.modules()`.
+    Draws the weights of every linear layer and embedding, each on its own, in the order of `model.modules()`.
 
-    * Linear: uniform in ±`fan_in`^-½, which keeps the scale of gradients from layer to layer; biases are 0.
-    * Embedding: normal, so that features have unit variance in the beginning. labml_nn's embeddings with positions
-      multiply by `d_model`^½: there the standard deviation is `d_model`^-½, and 1 otherwise.
+    * Linear: uniform in ±`fan_in`^-½, torch's default; biases are 0. One such map shrinks the standard deviation of its
+      input to 0.577; the residual stream keeps the scale from layer to layer.
+    * Embedding: normal, so that embedded tokens have unit variance. labml_nn's embeddings with positions multiply by
+      `d_model`^½: there the standard deviation is `d_model`^-½, and 1 otherwise.
     """
     multiplied = [m.linear for m in model.modules()
                   if isinstance(m, EmbeddingsWithPositionalEncoding | EmbeddingsWithLearnedPositionalEncoding)]
@@ -156,49 +154,58 @@ def initialise(model: nn.Module, generator: torch.Generator):
             nn.init.normal_(module.weight, std=std, generator=generator)
 
 
-class MLMFeedForwardConfigs(OwnDefaults, FeedForwardConfigs):
+class MLMFeedForwardConfigs(DeclaredConfigs, FeedForwardConfigs):
     """
     ## Configurable feed-forward layer
 
     labml_nn's, with GELU by default.
     """
-    # Between the two linear layers
-    activation: nn.Module = 'GELU'
+    ffn: Annotated[nn.Module, Item('Feed-forward layer')]
+    d_model: Annotated[int, Item(refused='it is `transformer.d_model`', follows='transformer.d_model')]
+    d_ff: Annotated[int, Item('Hidden size of the feed-forward layer', at_least(1), follows='2 × transformer.d_model')]
+    dropout: Annotated[float, Item('Dropout probability within the layer', FRACTION, follows='transformer.dropout')]
+    activation: Annotated[nn.Module, Item('Activation between the two linear layers')] = 'GELU'
+    is_gated: Annotated[bool, Item('Multiply the activation by a second linear layer (GLU)')]
+    bias1: Annotated[bool, Item('Bias of the first linear layer')]
+    bias2: Annotated[bool, Item('Bias of the second linear layer')]
+    bias_gate: Annotated[bool, Item('Bias of the gate')]
+    glu_variant: Annotated[str, Item('Gated variant, which sets activation, gate and biases')]
 
-    _ranges = {'d_ff': at_least(1), 'dropout': SHARE}
+
+_TOKENIZER = Item(refused='it follows from the tokenizer')
+_NO_DECODER = Item(refused='a masked language model has no decoder')
 
 
-class MLMTransformerConfigs(OwnDefaults, TransformerConfigs):
+class MLMTransformerConfigs(DeclaredConfigs, TransformerConfigs):
     """
     ## Configurable transformer for MLM
 
     All of labml_nn's `TransformerConfigs`, and the wrapper `transformer_mlm` that computes the masked loss.
     """
-    # Share of features dropped; recent MLM recipes do without
-    dropout: float = 0.0
-    # Attention, by name
-    encoder_attn: nn.Module = 'sdpa_rotary'
-    # Feed-forward layers; `mlm` has d_ff = 2 d_model, `default` is labml_nn's (2048)
-    ffn: MLMFeedForwardConfigs = 'mlm'
-    # All layers; `mlm` computes the last one for masked places only, `default` is labml_nn's
-    encoder: Encoder = 'mlm'
-    # Token embeddings, with positions where attention does not bring its own
-    src_embed: nn.Module = 'by_attention'
-    # Id of `[PAD]`
-    padding_token: int = 0
-    # Seed of the initial weights
-    seed: int = 1
-    # The model
-    transformer_mlm: TransformerMLM = 'default'
-
-    _ranges = {'n_heads': at_least(1), 'd_model': at_least(2), 'n_layers': at_least(1), 'dropout': SHARE,
-               'seed': Range(0, 2 ** 32 - 1)}
-    _follows = {'ffn.d_model': 'transformer.d_model', 'ffn.d_ff': '2 × transformer.d_model',
-                'ffn.dropout': 'transformer.dropout'}
-    _refused = dict.fromkeys(['n_src_vocab', 'n_tgt_vocab', 'padding_token'], 'it follows from the tokenizer')
-    _refused |= dict.fromkeys(['ffn.d_model'], 'it is `transformer.d_model`')
-    _refused |= dict.fromkeys(['decoder', 'decoder_attn', 'decoder_layer', 'decoder_mem_attn', 'encoder_decoder',
-                               'tgt_embed'], 'a masked language model has no decoder')
+    n_layers: Annotated[int, Item('Number of layers', at_least(1))]
+    n_heads: Annotated[int, Item('Number of attention heads', at_least(1))]
+    d_model: Annotated[int, Item('Size of embeddings and hidden states', at_least(2), follows='d_model')]
+    dropout: Annotated[float, Item('Dropout probability; recent MLM recipes use none', FRACTION)] = 0.0
+    encoder_attn: Annotated[nn.Module, Item('Attention')] = 'sdpa_rotary'
+    ffn: Annotated[MLMFeedForwardConfigs, Item('Feed-forward layers; `mlm` has d_ff = 2 d_model, `default` is '
+                                               "labml_nn's (2048)")] = 'mlm'
+    encoder_layer: Annotated[nn.Module, Item('A layer')]
+    encoder: Annotated[Encoder, Item('All layers; `mlm` computes the last one at masked positions only, `default` is '
+                                     "labml_nn's")] = 'mlm'
+    src_embed: Annotated[nn.Module, Item('Token embeddings; `by_attention` adds positions where attention has none of '
+                                         'its own')] = 'by_attention'
+    generator: Annotated[nn.Module, Item('Projection to the vocabulary')]
+    transformer_mlm: Annotated[TransformerMLM, Item('The model')] = 'default'
+    seed: Annotated[int, Item('Seed of the initial weights', Range(0, 2 ** 32 - 1), follows='seed')] = 1
+    padding_token: Annotated[int, _TOKENIZER] = 0
+    n_src_vocab: Annotated[int, _TOKENIZER]
+    n_tgt_vocab: Annotated[int, _TOKENIZER]
+    decoder: Annotated[Any, _NO_DECODER]
+    decoder_attn: Annotated[Any, _NO_DECODER]
+    decoder_layer: Annotated[Any, _NO_DECODER]
+    decoder_mem_attn: Annotated[Any, _NO_DECODER]
+    encoder_decoder: Annotated[Any, _NO_DECODER]
+    tgt_embed: Annotated[Any, _NO_DECODER]
 
 
 @option(MLMTransformerConfigs.ffn, 'mlm')
@@ -234,6 +241,6 @@ def _transformer_mlm(c: MLMTransformerConfigs):
     for layer in model.encoder.layers:
         # labml_nn's `relative` keeps 0.1 whatever `dropout` says
         layer.self_attn.dropout.p = c.dropout
-    initialise(model, torch.Generator().manual_seed(c.seed))
+    init_weights(model, torch.Generator().manual_seed(c.seed))
     return model
 

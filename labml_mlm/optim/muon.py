@@ -1,41 +1,40 @@
 r"""
 # Muon
 
-A gradient of a matrix is mostly made of few directions, and a step along it learns little of all others. Muon ([Jordan
-et al. 2024](https://kellerjordan.github.io/posts/muon/)) moves a matrix by what is nearest to its momentum among
-matrices with orthonormal rows or columns: for $M = U S V^\top$ that is $U V^\top$, every direction at the same speed.
-No singular value is computed for that: the iteration of Newton and Schulz,
+The gradient of a matrix mostly consists of a few directions, and a step along it learns little of all others. Muon
+([Jordan et al. 2024](https://kellerjordan.github.io/posts/muon/)) moves a matrix by the matrix with orthonormal rows or
+columns that is nearest to its momentum: for $M = U S V^\top$ that is $U V^\top$, every direction at the same speed. No
+singular value is computed for that: the Newton–Schulz iteration
 
 $$X \leftarrow a X + (b A + c A^2) X, \qquad A = X X^\top, \qquad X_0 = M / \lVert M \rVert_F$$
 
-takes all of them near to 1 in five rounds. They need not be 1: with the coefficients below small ones grow fast, and
-end up between 0.7 and 1.2.
+brings all of them near 1 in five iterations. They need not be 1: with the coefficients below small ones grow fast, and
+all end up between 0.7 and 1.2.
 
-Embeddings, the layer that predicts, gains and biases are no maps between features, and are AdamW's. What Muon moves is
-scaled by $0.2 \sqrt{\max(n, m)}$ for a matrix of $n \times m$, to be as large as AdamW's steps ([Liu et al.
-2025](https://arxiv.org/abs/2502.16982), section 2.2): one learning rate does for both.
+Embeddings, the projection to the vocabulary, gains and biases are not maps between hidden states, and are left to
+AdamW. Muon's updates are scaled by $0.2 \sqrt{\max(n, m)}$ for a matrix of $n \times m$, to be as large as AdamW's
+([Liu et al. 2025](https://arxiv.org/abs/2502.16982), section 2.2): one learning rate serves both.
 """
-
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from labml_mlm.distributed.parallel import sliced_like, whole
+from labml_mlm.distributed.parallel import full_tensor, shard_like
 
 # Of the iteration, as Jordan et al. found them
 _COEFFICIENTS = 3.4445, -4.7750, 2.0315
-_ROUNDS = 5
+_ITERATIONS = 5
 
 
 class Muon(torch.optim.Optimizer):
     """
     ## Muon, for all matrices of one shape at once
 
-    It does what torch's (2.9 and later) does with `adjust_lr_fn='match_rms_adamw'`. That one takes a matrix at a time,
-    and computes with 16 bits, which is what GPUs are fast at. On the CPU these are 32 here; the two take a third of
-    the time there.
+    Equal to torch's (2.9 and later) with `adjust_lr_fn='match_rms_adamw'`. That one takes a matrix at a time, and
+    computes in 16 bits, which GPUs are fast at. On the CPU this one computes in 32; both together take a third of the
+    time there.
     """
 
     def __init__(self, matrices: Iterable[Tensor], *, lr: float, weight_decay: float, momentum: float):
@@ -43,20 +42,20 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None):
-        """Moves all matrices that have a gradient."""
+        """Updates all matrices that have a gradient."""
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[Tensor]] = {}
             for matrix in group['params']:
                 if matrix.grad is not None:
                     by_shape.setdefault(matrix.shape, []).append(matrix)
             for (n, m), matrices in by_shape.items():
-                directions = orthogonal(self._momenta(matrices, group['momentum']))
-                directions = [sliced_like(matrix, of_all) for matrix, of_all in zip(matrices, directions, strict=True)]
+                updates = orthogonalize(self._momenta(matrices, group['momentum']))
+                updates = [shard_like(matrix, update) for matrix, update in zip(matrices, updates, strict=True)]
                 torch._foreach_mul_(matrices, 1 - group['lr'] * group['weight_decay'])
-                torch._foreach_add_(matrices, directions, alpha=-group['lr'] * 0.2 * max(n, m) ** 0.5)
+                torch._foreach_add_(matrices, updates, alpha=-group['lr'] * 0.2 * max(n, m) ** 0.5)
 
     def _momenta(self, matrices: list[Tensor], momentum: float) -> Tensor:
-        """Nesterov's momenta of matrices of a shape, `[n_matrices, n, m]`; whole ones, even if ranks have slices."""
+        """Nesterov momenta of matrices of one shape, `[n_matrices, n, m]`; whole ones, even if ranks have shards."""
         gradients = [matrix.grad for matrix in matrices]
         states = [self.state[matrix] for matrix in matrices]
         for state, gradient in zip(states, gradients, strict=True):
@@ -64,12 +63,12 @@ class Muon(torch.optim.Optimizer):
                 state['momentum_buffer'] = torch.zeros_like(gradient)
         buffers = [state['momentum_buffer'] for state in states]
         torch._foreach_lerp_(buffers, gradients, 1 - momentum)
-        return torch.stack([whole(of_one) for of_one in torch._foreach_lerp(gradients, buffers, momentum)])
+        return torch.stack([full_tensor(one) for one in torch._foreach_lerp(gradients, buffers, momentum)])
 
 
-def orthogonal(x: Tensor) -> Tensor:
+def orthogonalize(x: Tensor) -> Tensor:
     """
-    What is near to the nearest matrices with orthonormal rows, or columns where there are fewer, of all `x`,
+    Approximates the nearest matrices with orthonormal rows, or columns where there are fewer, of all `x`,
     `[n_matrices, n, m]`.
     """
     a, b, c = _COEFFICIENTS
@@ -77,7 +76,7 @@ def orthogonal(x: Tensor) -> Tensor:
     x = x.bfloat16() if x.is_cuda else x
     x = x.mT if is_tall else x
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
-    for _ in range(_ROUNDS):
+    for _ in range(_ITERATIONS):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if is_tall else x).to(dtype)
@@ -88,24 +87,24 @@ class MuonAdamW(torch.optim.Optimizer):
     ## Muon for some matrices, AdamW for everything else
 
     * `matrices` are for Muon, with `lr`, `weight_decay` and `momentum`
-    * `adamw` is the optimizer of the others
+    * `adamw` is the optimizer of all other parameters
 
-    Its parameter groups are those of the two, the matrices first.
+    Its parameter groups are those of both, the matrices first.
     """
 
     def __init__(self, matrices: Iterable[Tensor], adamw: torch.optim.AdamW, *, lr: float, weight_decay: float,
                  momentum: float):
         self.parts = [Muon(matrices, lr=lr, weight_decay=weight_decay, momentum=momentum), adamw]
         super().__init__([group for part in self.parts for group in part.param_groups], {})
-        self._share()
+        self._share_state()
 
-    def _share(self):
-        """Has the two work on the groups and the state that are here."""
-        at = 0
+    def _share_state(self):
+        """Both optimizers work on the groups and the state of this one."""
+        begin = 0
         for part in self.parts:
             part.state = self.state
-            part.param_groups = self.param_groups[at:at + len(part.param_groups)]
-            at += len(part.param_groups)
+            part.param_groups = self.param_groups[begin:begin + len(part.param_groups)]
+            begin += len(part.param_groups)
 
     def step(self, closure: None = None):
         """A step of both."""
@@ -113,7 +112,6 @@ class MuonAdamW(torch.optim.Optimizer):
             part.step()
 
     def load_state_dict(self, state_dict: dict[str, Any]):
-        """What `state_dict` gave."""
+        """Restores what `state_dict` returned."""
         super().load_state_dict(state_dict)
-        self._share()
-
+        self._share_state()

@@ -1,11 +1,10 @@
 """
 # Optimizers
 
-All of labml_nn's, by the names that they have there, torch's fused AdamW, and Muon.
+All of labml_nn's, under the names that they have there; torch's fused AdamW; and Muon.
 """
-
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from labml.configs import option
@@ -13,45 +12,50 @@ from labml_nn.optimizers import GenericAdaptiveOptimizer
 from labml_nn.optimizers.configs import OptimizerConfigs
 from torch import Tensor
 
-from labml_mlm.common.errors import ABOVE_ZERO, SHARE, Range, at_least
-from labml_mlm.common.labml_compat import OwnDefaults
+from labml_mlm.common.declarations import ABOVE_ZERO, FRACTION, INEXACT, DeclaredConfigs, Item, Range, at_least
 from labml_mlm.optim.muon import MuonAdamW
 
+_SOPHIA = ("labml_nn's configs cannot build it: `rho` has no value, and it needs a Hessian estimate that no step of "
+           'theirs makes')
 
-class MLMOptimizerConfigs(OwnDefaults, OptimizerConfigs):
+
+class MLMOptimizerConfigs(DeclaredConfigs, OptimizerConfigs):
     """
     ## Configurable optimizer
 
     labml_nn's `OptimizerConfigs`, where `AdamW` is `AdamWarmup`; torch's AdamW is `FusedAdamW`.
     """
-    # Optimizer, by name
-    optimizer: torch.optim.Optimizer = 'FusedAdamW'
-    # Those of the parameters that are matrices within the encoder, for `Muon`
-    matrices: list = []
-    # Of the matrices, for `Muon`
-    muon_momentum: float = 0.9
-    # Peak learning rate; of `Noam`, the factor of its formula
-    learning_rate: float = 2e-3
-
-    _ranges = {'learning_rate': ABOVE_ZERO, 'eps': ABOVE_ZERO, 'weight_decay': at_least(0), 'momentum': SHARE,
-               'muon_momentum': Range(0, 0.999999), 'betas': Range(0, 0.999999), 'warmup': at_least(1),
-               'total_steps': at_least(1), 'd_model': at_least(1)}
-    _refused = {
-        'optimizer=Sophia': "labml_nn's configs cannot build it: `rho` has no value, and it needs a Hessian estimate "
-                            'that no step of theirs makes',
-        'rho': 'it is an argument of `Sophia`, which cannot be built from its configs',
-        'parameters': 'the optimizer trains the parameters of the model',
-        'matrices': 'they are those of the encoder',
-        'weight_decay_obj': 'give `optimizer.weight_decay`',
-    }
+    optimizer: Annotated[torch.optim.Optimizer, Item('Optimizer', refused_options={'Sophia': _SOPHIA})] = 'FusedAdamW'
+    learning_rate: Annotated[float, Item('Peak learning rate; for `Noam`, the factor of its formula', ABOVE_ZERO,
+                                         may_change=INEXACT)] = 2e-3
+    weight_decay: Annotated[float, Item('Weight decay of matrices', at_least(0), may_change=INEXACT)]
+    betas: Annotated[tuple[float, float], Item('Decay rates of the moments of Adam', Range(0, 0.999999))]
+    eps: Annotated[float, Item('Epsilon of Adam', ABOVE_ZERO)]
+    muon_momentum: Annotated[float, Item('Momentum of `Muon`', Range(0, 0.999999))] = 0.9
+    momentum: Annotated[float, Item('Momentum of `SGD`', FRACTION)]
+    amsgrad: Annotated[bool, Item('Use AMSGrad')]
+    weight_decouple: Annotated[bool, Item("Decoupled weight decay, for labml_nn's optimizers")]
+    weight_decay_absolute: Annotated[bool, Item("Weight decay does not scale with the learning rate, for labml_nn's "
+                                                'optimizers')]
+    optimized_adam_update: Annotated[bool, Item("Faster update with another epsilon, for labml_nn's `Adam`")]
+    warmup: Annotated[int, Item("Warm-up of labml_nn's optimizers", at_least(1), unit='steps')]
+    total_steps: Annotated[int, Item('Length of `AdamWarmupCosineDecay`', at_least(1), unit='steps')]
+    degenerate_to_sgd: Annotated[bool, Item('Fall back to SGD, for `AdaBelief` and `RAdam`')]
+    rectify: Annotated[bool, Item('Rectified update of `AdaBelief`')]
+    d_model: Annotated[int, Item('Model size in the formula of `Noam`', at_least(1), follows='transformer.d_model')]
+    parameters: Annotated[Any, Item(refused='the optimizer trains the parameters of the model')]
+    # Those of the parameters that are matrices of the encoder, for `Muon`
+    matrices: Annotated[list, Item(refused='they are those of the encoder')] = []
+    rho: Annotated[float, Item(refused='it is an argument of `Sophia`, which cannot be built from its configs')]
+    weight_decay_obj: Annotated[Any, Item(refused='give `optimizer.weight_decay`')]
 
 
 class MuonConfigs(MLMOptimizerConfigs):
     """
-    ## The same with Muon by default, and a rate for it
+    ## The same with Muon by default, and a learning rate for it
     """
-    optimizer: torch.optim.Optimizer = 'Muon'
-    learning_rate: float = 1e-2
+    optimizer = 'Muon'
+    learning_rate = 1e-2
 
 
 @option(MLMOptimizerConfigs.optimizer, 'FusedAdamW')
@@ -59,7 +63,7 @@ def _fused_adamw(c: MLMOptimizerConfigs):
     """
     AdamW ([Loshchilov and Hutter 2019](https://arxiv.org/abs/1711.05101), algorithm 2) in one kernel.
 
-    `weight_decay` is for matrices only; its pull to 0 is no sensible prior for the gain of a norm.
+    `weight_decay` is for matrices only; pulling the gain of a norm to 0 is no sensible prior.
     """
     return _adamw(c.parameters, lr=c.learning_rate, weight_decay=c.weight_decay, betas=c.betas, eps=c.eps,
                   amsgrad=c.amsgrad)
@@ -82,12 +86,12 @@ def _adamw(parameters: Iterable[Tensor], *, weight_decay: float, **arguments: An
 
 
 def has_own_schedule(optimizer: torch.optim.Optimizer) -> bool:
-    """labml_nn's optimizers compute their rate themselves; torch's take what they are given."""
+    """Does it compute its learning rate itself, as labml_nn's do?"""
     return isinstance(optimizer, GenericAdaptiveOptimizer)
 
 
-def learning_rate(optimizer: torch.optim.Optimizer) -> float:
-    """The rate in force in the last `optimizer.step()`, of the first parameter group."""
+def current_lr(optimizer: torch.optim.Optimizer) -> float:
+    """The learning rate of the last `optimizer.step()`, of the first parameter group."""
     group = optimizer.param_groups[0]
     if not has_own_schedule(optimizer):
         return group['lr']
@@ -95,15 +99,15 @@ def learning_rate(optimizer: torch.optim.Optimizer) -> float:
     return optimizer.get_lr(state, group) if state else group['lr']
 
 
-def resume_optimizer(optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler,
-                     saved: dict[str, Any], saved_schedule: dict[str, Any]):
+def load_optimizer_state(optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler,
+                         saved: dict[str, Any], saved_schedule: dict[str, Any]):
     """
-    Puts back what an optimizer keeps for each parameter, and how many steps its schedule has seen.
+    Restores the state of each parameter, and the number of steps that the scheduler has seen.
 
-    A rate that is a function of the step is computed from the configs as they are now, and so are all other
-    hyper-parameters; a schedule of another kind has the rate as its state, and gets it back.
+    A learning rate that is a function of the step is computed from the configs as they are now, and so are all other
+    hyper-parameters; a scheduler of another kind has the rate as its state, and gets it back.
 
-    Raises `ValueError` if the parameters are not the same.
+    Raises `ValueError` if the parameters differ.
     """
     if not isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR):
         optimizer.load_state_dict(saved)
@@ -115,4 +119,3 @@ def resume_optimizer(optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr
     scheduler._last_lr = [base * schedule(scheduler.last_epoch) for base, schedule in rates]
     for group, rate in zip(optimizer.param_groups, scheduler._last_lr, strict=True):
         group['lr'] = rate
-

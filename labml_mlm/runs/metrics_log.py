@@ -1,10 +1,9 @@
 """
-# The metrics of a run in its folder: `log.jsonl`, in the format of labml's `file` writer
+# The metrics of a run: `log.jsonl` in its folder, in the format of labml's `file` writer
 
 labml's writer keeps values for up to a minute, its thread stops with the training loop, and a full disk ends it.
-`FileWriter` is the same without that, and can tell when all that was tracked so far is on the disk.
+`MetricsWriter` writes the same lines without these faults, and tells when all values so far are on the disk.
 """
-
 import atexit
 import contextlib
 import json
@@ -20,28 +19,27 @@ from labml.internal.tracker.writers import file
 from labml.logger import Text
 
 
-class FileWriter(file.Writer):
+class MetricsWriter(file.Writer):
     """
     The metrics of all steps as JSON lines, in the format of labml's own `file` writer.
 
-    Lines that cannot be written are kept, and tried again with the next ones; `lost` tells the error
-    if some are still waiting.
+    Lines that cannot be written are kept, and tried again with the next ones.
     """
 
     def __init__(self, path: Path):
         super().__init__(path)
         self.thread = _FileThread(path)
-        # Seconds that `finish` waits for the disk at the most
+        # Seconds that `finish` waits for the disk; `None` for as long as it takes
         self.patience: float | None = None
-        # Seconds between two flushes; as labml has it, a minute after a while, unless set
+        # Seconds between two flushes; `None` for labml's, which grow to a minute
         self.interval: float | None = None
         self._is_warned = False
-        # What is tracked after labml's experiment has ended
+        # For what is tracked after labml's experiment has ended
         atexit.register(self.finish)
 
     @property
-    def lost(self) -> Exception | None:
-        """Why some values are not in the file."""
+    def error(self) -> Exception | None:
+        """Why some values are not in the file yet."""
         return self.thread.error if self.thread.waiting else None
 
     def write(self, *, global_step: int, indicators: dict):
@@ -50,12 +48,14 @@ class FileWriter(file.Writer):
         if self.interval is not None and time.time() - self.last_committed > self.interval:
             self.last_committed = time.time()
             self.flush()
-        if self.lost and not self._is_warned:
+        if self.error and not self._is_warned:
             self._is_warned = True
-            logger.log(f'Cannot write {self.file_path}: {self.lost}. The run goes on, and tries again', Text.warning)
+            logger.log(f'Cannot write {self.file_path}: {self.error}. The run goes on, and tries again', Text.warning)
 
-    def mark(self) -> Future:
-        """Its result is the size of the file, in bytes, with all values so far on the disk; or why they are not."""
+    def sync(self) -> Future:
+        """
+        A future: the size of the file in bytes, once all values so far are on the disk, or the error that prevents it.
+        """
         if self.indicators:
             self.flush()
         size = Future()
@@ -75,7 +75,7 @@ class FileWriter(file.Writer):
             self.thread.start()
 
     def finish(self):
-        """Returns when all values so far are in the file, or could not be written."""
+        """Returns when all values so far are in the file, or cannot be written."""
         if self.indicators or self.thread.waiting:
             self.flush()
         if self.is_thread_started:
@@ -88,7 +88,7 @@ class FileWriter(file.Writer):
 class _FileThread(file.FileWriterThread):
     def __init__(self, path: Path):
         super().__init__(path)
-        # `FileWriter.finish` waits for what is to be written
+        # `MetricsWriter.finish` waits for it
         self.daemon = True
         self.waiting: list[str] = []
         self.error: Exception | None = None
@@ -132,14 +132,14 @@ class _FileThread(file.FileWriterThread):
                     written += f.write(data[written:])
             except OSError:
                 with contextlib.suppress(OSError):
-                    f.truncate(size)  # no half line
+                    f.truncate(size)  # no partial line
                 raise
 
 
-def cut(path: Path, n_bytes: int) -> int:
+def truncate(path: Path, n_bytes: int) -> int:
     """
-    Takes a file of metrics back to its first `n_bytes`, or to its last whole line if it has fewer. Returns how many
-    bytes are missing.
+    Cuts a metrics log back to its first `n_bytes`, or to its last whole line if it has fewer. Returns how many bytes
+    are missing.
     """
     try:
         with open(path, 'r+b') as f:
@@ -152,7 +152,7 @@ def cut(path: Path, n_bytes: int) -> int:
 
 
 class Summary(NamedTuple):
-    """What a file of metrics comes to; `None` where it has nothing to say."""
+    """The figures of a metrics log; `None` where it has none."""
     # labml's global step of the last values
     step: int | None
     # Lowest validation loss, and the accuracy at that step
@@ -160,12 +160,12 @@ class Summary(NamedTuple):
     accuracy: float | None
 
 
-def summary(path: Path) -> Summary:
-    """The file of a run in short, also while it is written. Lines that are not whole are left out."""
+def summarize(path: Path) -> Summary:
+    """The figures of a log, also while it is written. Partial lines are left out."""
     last, best = None, (None, None)
     for line in _whole_lines(path):
         last = line
-        # Much faster than to parse them all
+        # Much faster than parsing all lines
         if '"loss.valid"' in line:
             track = _track(line)
             accuracies = {step: values[0] for step, values in track.get('accuracy.valid', [])}
@@ -176,8 +176,8 @@ def summary(path: Path) -> Summary:
     return Summary(max(steps, default=None), *best)
 
 
-def curves(path: Path, names: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
-    """Steps and values of some indicators, also while the file is written."""
+def read_curves(path: Path, names: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
+    """Steps and values of some indicators, also while the log is written."""
     found: dict[str, list[tuple[int, float]]] = {name: [] for name in names}
     for line in _whole_lines(path):
         track = _track(line)
@@ -198,4 +198,3 @@ def _whole_lines(path: Path) -> Iterator[str]:
         for line in f:
             if line.endswith('}\n'):
                 yield line
-

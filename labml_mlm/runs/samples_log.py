@@ -1,9 +1,8 @@
 """
-# How the prompts were filled in: `samples.jsonl` in the folder of a run
+# The samples of a run: `samples.jsonl` in its folder
 
-A line for each validation, with the same prompts and the same masks each time, so that one can read how a model learns.
+A line for each validation, always with the same prompts and the same masks, to read how a model learns.
 """
-
 import contextlib
 import json
 import math
@@ -15,28 +14,28 @@ from labml_mlm.common.files import write_atomically
 
 
 class Sample(NamedTuple):
-    """A prompt, and what a model fills in."""
-    # Its tokens as they were, `[seq_len]`
+    """A prompt, and the model's predictions."""
+    # The original tokens, `[seq_len]`
     tokens: list[str]
-    # Which of them were masked, `[n_masked]`
-    places: list[int]
-    # What the model predicts there
+    # The masked positions, `[n_masked]`
+    positions: list[int]
+    # The predictions there
     filled: list[str]
-    # Whether that is right; two tokens may look the same
+    # Are they right? Two tokens may look the same
     is_right: list[bool]
 
 
-class Validation(NamedTuple):
+class ValidationSamples(NamedTuple):
     """The samples of a validation."""
     # labml's global step: training tokens
     step: int
-    # Of the whole validation text, if it is known
+    # Of the whole validation set, if known
     loss: float | None
     accuracy: float | None
     samples: list[Sample]
 
 
-class SampleFile:
+class SamplesLog:
     """
     ## Samples of a run in a file
 
@@ -47,8 +46,8 @@ class SampleFile:
     def __init__(self, path: Path):
         self.path = path
 
-    def read(self) -> list[Validation]:
-        """All of it, by steps ascending; lines that were damaged are left out."""
+    def read(self) -> list[ValidationSamples]:
+        """All validations, by ascending step. Damaged lines are left out."""
         validations = []
         with contextlib.suppress(FileNotFoundError), open(self.path, encoding='utf-8', errors='replace') as f:
             for line in f:
@@ -56,37 +55,40 @@ class SampleFile:
                     validations.append(_from_json(json.loads(line)))
         return validations
 
-    def add(self, validation: Validation):
-        """One more, in place of what there is of its step and of later ones. Raises `OSError` if it cannot be kept."""
+    def add(self, validation: ValidationSamples):
+        """Adds a validation, in place of those at its step and later. Raises `OSError` if it cannot be written."""
         self._write([*self._until(validation.step - 1), validation])
 
-    def cut(self, step: int):
-        """Leaves out what came after a step, as the run goes on from there, and what a kill has left of a file."""
+    def truncate(self, step: int):
+        """Removes what came after `step`, for a run that resumes there, and leftovers of a kill."""
         for path in self.path.parent.glob(f'.{self.path.name}.*'):
             path.unlink()
         kept = self._until(step)
         if len(kept) < len(self.read()):
             self._write(kept)
 
-    def _until(self, step: int) -> list[Validation]:
+    def _until(self, step: int) -> list[ValidationSamples]:
         return [validation for validation in self.read() if validation.step <= step]
 
-    def _write(self, validations: Sequence[Validation]):
+    def _write(self, validations: Sequence[ValidationSamples]):
         lines = [json.dumps(as_dict(validation), ensure_ascii=False) + '\n' for validation in validations]
         write_atomically(self.path, ''.join(lines).encode(errors='replace'))
 
 
-def as_dict(validation: Validation) -> dict[str, Any]:
-    """For JSON, which has no numbers that are none."""
+def as_dict(validation: ValidationSamples) -> dict[str, Any]:
+    """For JSON, which has no NaN."""
     loss = validation.loss if validation.loss is None or math.isfinite(validation.loss) else None
-    return {**validation._asdict(), 'loss': loss, 'samples': [sample._asdict() for sample in validation.samples]}
+    return {**validation._asdict(), 'loss': loss,
+            'samples': [{'places' if name == 'positions' else name: value for name, value in sample._asdict().items()}
+                        for sample in validation.samples]}
 
 
-def visible(token: str) -> str:
+def printable(token: str) -> str:
     """A token in one line, with one column a character."""
     return ''.join('↵' if c == '\n' else c if c.isprintable() else '·' for c in token)
 
 
-def _from_json(line: dict[str, Any]) -> Validation:
-    return Validation(line['step'], line['loss'], line['accuracy'], [Sample(**sample) for sample in line['samples']])
-
+def _from_json(line: dict[str, Any]) -> ValidationSamples:
+    samples = [Sample(sample['tokens'], sample['places'], sample['filled'], sample['is_right'])
+               for sample in line['samples']]
+    return ValidationSamples(line['step'], line['loss'], line['accuracy'], samples)

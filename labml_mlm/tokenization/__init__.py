@@ -1,1 +1,16 @@
-"""TODO."""
+"""
+# Tokenization
+
+Text comes in; token ids go out, from the token cache if they are known.
+
+Start with `base`, what every tokenizer has; `character` and `subword` are the two kinds, and `token_cache` stores
+tokens.
+"""
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    'base': ['SPECIAL_TOKENS', 'SpecialTokens', 'Tokenizer'],
+    'character': ['CharacterTokenizer'],
+    'subword': ['SubwordTokenizer'],
+    'token_cache': ['TokenCache'],
+})

@@ -1,26 +1,25 @@
 """
-# Documents cut into segments
+# Documents in chunks
 
-A long document is encoded in segments, side by side on all cores. Their tokens have to be those of the whole; so a cut
-is at the end of a line, before the line end and all white space around it. There a tokenizer that splits a text at
-white space, before or after it, begins a new token in any case.
+A long document is encoded in chunks, in parallel on all cores. Their tokens must be those of the whole. So a chunk ends
+at the end of a line, before the line end and all white space around it: a tokenizer that splits a text at white space,
+before or after it, begins a new token there in any case.
 """
-
 import re
 from collections.abc import Iterable, Iterator
 
 from labml_mlm.data.documents import Piece
 
 # Characters
-SEGMENT = 1 << 14
+CHUNK = 1 << 14
 _LONGEST = 1 << 23
 _NO_SPACE = re.compile(r'\S')
 
 
-def segments(pieces: Iterable[Piece], size: int = SEGMENT) -> Iterator[Piece]:
+def split_chunks(pieces: Iterable[Piece], size: int = CHUNK) -> Iterator[Piece]:
     """
-    Documents that come in pieces, in segments of `size` characters at the most, or one line. A line of millions of
-    characters is cut at a space or, if it has none, anywhere.
+    Documents that come in pieces, in chunks of up to `size` characters or one line. A line of millions of characters is
+    cut at a space or, if it has none, anywhere.
     """
     rest = ''
     for piece, is_last in pieces:
@@ -42,8 +41,8 @@ def segments(pieces: Iterable[Piece], size: int = SEGMENT) -> Iterator[Piece]:
 
 
 def _before_line_end(text: str, begin: int, end: int) -> int | None:
-    """The last place between `begin` and `end` where a line ends, or the first after `end`; `None` without any."""
-    # White space alone is no segment
+    """The last place between `begin` and `end` where a line ends, or the first after `end`; `None` if there is none."""
+    # White space alone is not a chunk
     first = _NO_SPACE.search(text, begin)
     if first is None:
         return None
@@ -53,4 +52,3 @@ def _before_line_end(text: str, begin: int, end: int) -> int | None:
     while at > 0 and text[at - 1].isspace():
         at -= 1
     return None if at < 0 else at
-

@@ -1,10 +1,9 @@
 """
-# What the tokens of somebody else's tokenizer are
+# The vocabulary of a `tokenizer.json`
 
-A `tokenizer.json` has names for its tokens, each kind in its own way: `Ġthe` and `▁the` are both a `the` with the space
-before it, `##ing` goes on a word, and `<s>` may be what BERT calls `[CLS]`. Here it is found out what they mean.
+Each kind of tokenizer names its tokens in its own way: `Ġthe` and `▁the` are both a `the` with the space before it,
+`##ing` continues a word, and `<s>` may be what BERT calls `[CLS]`. The functions below find out what tokens stand for.
 """
-
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -12,15 +11,15 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.tokenization.base import Special
+from labml_mlm.tokenization.base import SpecialTokens
 
-# Names of special tokens, without brackets, by what they are for
+# Names of special tokens, without brackets, by role
 _ROLES = {'pad': ['pad'], 'unk': ['unk', 'unknown'], 'cls': ['cls', 's', 'bos', 'begin_of_text'],
           'sep': ['sep', '/s', 'eos', 'end_of_text', 'endoftext'], 'mask': ['mask']}
 
 
-def special_of(tokenizer: Tokenizer) -> Special:
-    """Finds special tokens by their names, and adds what has to be there. Raises `UserError` without `[MASK]`."""
+def find_special_tokens(tokenizer: Tokenizer) -> SpecialTokens:
+    """Finds special tokens by name, and adds `[PAD]` and `[SEP]` if missing. Raises `UserError` without `[MASK]`."""
     names = {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items()}
     found = {}
     for role, known in _ROLES.items():
@@ -29,25 +28,25 @@ def special_of(tokenizer: Tokenizer) -> Special:
             [tokenizer.token_to_id(f'[{known[0].upper()}]')]
         found[role] = next((i for i in [*ids, *of_vocabulary] if i is not None), None)
     if found['mask'] is None:
-        raise UserError('has no [MASK], which a masked language model cannot do without: its special tokens are '
+        raise UserError('has no [MASK], which a masked language model needs: its special tokens are '
                         + (', '.join(names) or 'none'))
     ids = set(tokenizer.get_vocab(with_added_tokens=True).values())
     for role in 'pad', 'sep':
         if found[role] is None:
             if len(ids) <= max(ids):
                 # tokenizers would give it the id of another token
-                raise UserError(f'has no [{role.upper()}], and none can be added, as its ids have gaps')
+                raise UserError(f'has no [{role.upper()}], and none can be added, because its ids have gaps')
             tokenizer.add_special_tokens([f'[{role.upper()}]'])
             found[role] = tokenizer.token_to_id(f'[{role.upper()}]')
             ids.add(found[role])
     others = [i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special]
-    # An id that no token has is never to be drawn
+    # Ids without a token must never be drawn
     gaps = set(range(max(ids))) - ids
-    return Special(**found, others=tuple(sorted({*others, *gaps} - set(found.values()))))
+    return SpecialTokens(**found, others=tuple(sorted({*others, *gaps} - set(found.values()))))
 
 
-def parts_of(tokenizer: Tokenizer) -> list[str | bytes]:
-    """What each token stands for in a text, with the space before it if it has one; bytes if it is made of those."""
+def token_texts(tokenizer: Tokenizer) -> list[str | bytes]:
+    """The text of each token, with the space before it if the token includes it; bytes for byte-level tokens."""
     about = json.loads(tokenizer.to_str())
     kinds, model = set(_kinds(about)), about['model']
     added = tokenizer.get_added_tokens_decoder()
@@ -55,7 +54,7 @@ def parts_of(tokenizer: Tokenizer) -> list[str | bytes]:
     prefix, suffix = model.get('continuing_subword_prefix'), model.get('end_of_word_suffix')
     is_split_at_spaces = bool(kinds & {'Whitespace', 'WhitespaceSplit', 'BertPreTokenizer'})
 
-    def part(i: int) -> str | bytes:
+    def text_of(i: int) -> str | bytes:
         token = tokenizer.id_to_token(i)
         if token is None or i in added:
             return token or ''
@@ -71,11 +70,11 @@ def parts_of(tokenizer: Tokenizer) -> list[str | bytes]:
             return token.removeprefix(prefix)
         return f' {token}' if is_split_at_spaces else token
 
-    return [part(i) for i in range(max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1)]
+    return [text_of(i) for i in range(max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1)]
 
 
 def _kinds(about: Any) -> Iterator[str]:
-    """All types in a part of a `tokenizer.json`."""
+    """All component types in a part of a `tokenizer.json`."""
     if isinstance(about, dict):
         if isinstance(about.get('type'), str):
             yield about['type']
@@ -88,11 +87,10 @@ def _kinds(about: Any) -> Iterator[str]:
 
 
 def _byte_alphabet() -> dict[int, str]:
-    """GPT-2's: bytes that are printable stand for themselves, the others for the code points from 256 on."""
+    """GPT-2's: printable bytes stand for themselves, the others for the code points from 256 on."""
     printable = [*range(ord('!'), ord('~') + 1), *range(ord('¡'), ord('¬') + 1), *range(ord('®'), ord('ÿ') + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
 
 _BYTES = _byte_alphabet()
-

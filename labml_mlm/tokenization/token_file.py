@@ -1,19 +1,17 @@
 """
 # Tokens on the disk
 
-A text becomes tokens once; after that a run maps the file into memory and reads what its batches need. The file is
+A text is tokenized once; after that a run maps the file into memory and reads what its batches need. The file is
 
-    magic, version, length of the header | SHA-256 of the header | header, JSON | tokens | where documents end
+    magic, version, length of the header | SHA-256 of the header | header, JSON | tokens | ends of documents
 
 with the tokens in the smallest of `uint8`, `uint16` and `uint32` that holds the vocabulary, training documents first.
-The header has sums of blocks all over the tokens. What is checked at each opening is all of the header, the size, and
-those blocks; so a file that was cut short, or is of something else, is found out in milliseconds, and a bit that has
-turned since between two blocks is not.
+The header has checksums of blocks all over the tokens. Each time the file is opened, the header, the size and those
+blocks are verified; so a truncated file, or one of another text, is found out in milliseconds. A flipped bit between
+two blocks is not.
 
-It is written beside and renamed when it is whole. Of two processes that want the same file one writes it and the other
-waits.
+It is written under another name, and renamed when complete.
 """
-
 import array
 import hashlib
 import json
@@ -34,21 +32,22 @@ _VERSION = 1
 _HEAD = struct.Struct('<8sII32s')
 # Bytes before the tokens
 _TOKENS_AT = 1 << 14
-# Blocks of the tokens that the header has sums of, and the bytes of one
+# Blocks of tokens with a checksum, and the bytes of one
 _N_BLOCKS = 64
 _BLOCK = 4096
 
 
-class Damaged(Exception):
-    """Why a file is not one of tokens, or not whole."""
+class DamagedTokens(Exception):
+    """Why a file is not a token file, or not complete."""
 
 
 class TokenFile:
     """
     ## The tokens of a text, in a file
 
-    `train` and `valid` are token ids, `[n]` each, and `train_ends` and `valid_ends` where their documents end. `about`
-    is what the writer has said of them. Raises `Damaged` if it is not whole, and `OSError` if it cannot be read.
+    `train` and `valid` are token ids, `[n]` each, and `train_ends` and `valid_ends` the ends of their documents.
+    `about` is what the writer was given. Raises `DamagedTokens` if it is not complete, and `OSError` if it cannot be
+    read.
     """
 
     def __init__(self, path: Path):
@@ -59,15 +58,15 @@ class TokenFile:
                 self.about = header['about']
                 size = os.fstat(f.fileno()).st_size
                 if size != header['size']:
-                    raise Damaged(f'{path} has {size:,} bytes and not {header["size"]:,}')
-                for at, length, sum_ in header['blocks']:
+                    raise DamagedTokens(f'{path} has {size:,} bytes instead of {header["size"]:,}')
+                for at, length, checksum in header['blocks']:
                     f.seek(at)
-                    if zlib.crc32(f.read(length)) != sum_:
-                        raise Damaged(f'{path} was altered at byte {at:,}')
+                    if zlib.crc32(f.read(length)) != checksum:
+                        raise DamagedTokens(f'{path} was altered at byte {at:,}')
         except (ValueError, KeyError, TypeError, struct.error) as e:
-            raise Damaged(f'{path} is no file of tokens: {e}') from None
+            raise DamagedTokens(f'{path} is not a token file: {e}') from None
         n, cut, n_train = header['n_tokens'], header['n_train_tokens'], header['n_train_documents']
-        # `c`: torch warns of what cannot be written; what is written stays in memory
+        # `c`: torch warns of read-only arrays; writes stay in memory
         tokens = np.memmap(path, header['dtype'], 'c', _TOKENS_AT, (n,)) if n else np.zeros(0, header['dtype'])
         n_documents = header['n_documents']
         ends = np.memmap(path, np.int64, 'c', header['ends_at'], (n_documents,)) if n_documents else np.zeros(0, int)
@@ -75,11 +74,11 @@ class TokenFile:
         self.train_ends, self.valid_ends = ends[:n_train], ends[n_train:] - cut
 
 
-class Writer:
+class TokenFileWriter:
     """
-    ## Writes a file of tokens
+    ## Writes a token file
 
-    * `folder` is where it is written, with files that have no name until it is whole
+    * `folder` is where it is written, in files without a name until it is complete
     * `n_tokens` is the size of the vocabulary
     """
 
@@ -93,19 +92,19 @@ class Writer:
         return sum(part.n for part in self._parts) * self.dtype.itemsize
 
     def add(self, tokens: np.ndarray, *, is_last: bool, is_valid: bool):
-        """The next tokens of a document, and whether they are its last."""
+        """Adds the next tokens of a document, and whether they are its last."""
         self._parts[is_valid].add(tokens.astype(self.dtype, copy=False), is_last=is_last)
 
-    def finish(self, path: Path, *, about: Any, valid_share: float | None):
+    def finish(self, path: Path, *, about: Any, valid_fraction: float | None):
         """
-        Puts the file together at `path`. If no document is for validation the last `valid_share` of all tokens is cut
-        off for that, unless it is `None`.
+        Puts the file together at `path`. If no document is for validation, the last `valid_fraction` of all tokens is,
+        unless it is `None`.
         """
         train, valid = self._parts
         n, cut, n_train = train.n + valid.n, train.n, len(train.ends)
         ends = np.concatenate([np.array(train.ends, np.int64), np.array(valid.ends, np.int64) + train.n])
-        if not valid.ends and valid_share is not None:
-            cut = int(n * (1 - valid_share))
+        if not valid.ends and valid_fraction is not None:
+            cut = int(n * (1 - valid_fraction))
             n_train = int((ends < cut).sum()) + 1
             ends = np.concatenate([ends[ends < cut], [cut], ends[ends > cut]])
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.', suffix='.new', delete=False) as f:
@@ -114,13 +113,13 @@ class Writer:
                 for part in self._parts:
                     part.file.seek(0)
                     shutil.copyfileobj(part.file, f, 1 << 22)
-                # Numbers are mapped where they are aligned
+                # Integers must be aligned to be mapped
                 ends_at = -(-f.tell() // 8) * 8
                 f.seek(ends_at)
                 f.write(ends.tobytes())
                 header = {'dtype': self.dtype.str, 'n_tokens': n, 'n_train_tokens': cut, 'about': about,
                           'n_documents': len(ends), 'n_train_documents': n_train, 'ends_at': ends_at, 'size': f.tell()}
-                header['blocks'] = _sums(f, n * self.dtype.itemsize)
+                header['blocks'] = _checksums(f, n * self.dtype.itemsize)
                 data = json.dumps(header).encode()
                 assert _HEAD.size + len(data) <= _TOKENS_AT
                 f.seek(0)
@@ -135,7 +134,7 @@ class Writer:
 
 
 class _Part:
-    """Tokens on the way, in a file without a name."""
+    """Tokens so far, in a file without a name."""
 
     def __init__(self, folder: Path):
         self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  it lives as long as this
@@ -150,22 +149,21 @@ class _Part:
 
 
 def _header(f: BinaryIO) -> dict:
-    """Raises `Damaged`, or whatever a header that is none comes to."""
-    magic, version, length, sum_ = _HEAD.unpack(f.read(_HEAD.size))
+    """Raises `DamagedTokens`, or whatever parsing an invalid header raises."""
+    magic, version, length, checksum = _HEAD.unpack(f.read(_HEAD.size))
     if magic != _MAGIC or version != _VERSION:
-        raise Damaged(f'{f.name} is no file of tokens, or of another version')
+        raise DamagedTokens(f'{f.name} is not a token file, or of another version')
     data = f.read(length)
-    if hashlib.sha256(data).digest() != sum_:
-        raise Damaged(f'the header of {f.name} was altered')
+    if hashlib.sha256(data).digest() != checksum:
+        raise DamagedTokens(f'the header of {f.name} was altered')
     return json.loads(data)
 
 
-def _sums(f: BinaryIO, n_bytes: int) -> list[tuple[int, int, int]]:
-    """Places, lengths and sums of blocks of the tokens, the first and the last ones included."""
-    sums = []
+def _checksums(f: BinaryIO, n_bytes: int) -> list[tuple[int, int, int]]:
+    """Places, lengths and checksums of blocks of tokens, the first and the last ones included."""
+    checksums = []
     for begin in np.unique(np.linspace(0, max(0, n_bytes - _BLOCK), _N_BLOCKS).astype(np.int64)).tolist():
         f.seek(_TOKENS_AT + begin)
         data = f.read(min(_BLOCK, n_bytes - begin))
-        sums.append((_TOKENS_AT + begin, len(data), zlib.crc32(data)))
-    return sums
-
+        checksums.append((_TOKENS_AT + begin, len(data), zlib.crc32(data)))
+    return checksums

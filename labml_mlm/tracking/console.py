@@ -1,13 +1,12 @@
 """
 # labml's screen output where there is no terminal
 
-On a terminal labml rewrites one live line. In a pipe or a file that would be carriage returns, runs of blanks
-and colour codes, so there `PlainDestination` writes whole lines only, and `PlainWriter` a line of metrics now and then.
+On a terminal labml rewrites one live line. In a pipe or a file that would be carriage returns, runs of blanks and
+colour codes, so there `PlainDestination` writes whole lines only, and `PlainWriter` a line of metrics now and then.
 
-Training is worth more than what it prints: once it has begun, a full disk below the output or a terminal that is gone
-lose lines and nothing else, and a reader that is gone (`| head`) ends it in good order.
+Training is worth more than what it prints. Once it has begun, a full disk below the output or a closed terminal lose
+lines and nothing else, and a reader that is gone (`| head`) ends it cleanly.
 """
-
 import contextlib
 import errno
 import os
@@ -23,44 +22,44 @@ from labml.internal.tracker import tracker_singleton
 from labml.internal.tracker.writers import Writer
 from labml.internal.util import is_ipynb
 
-from labml_mlm.common.exit import drop_output
+from labml_mlm.common.exit import discard_output
 
-# Set while it trains: what to do when nobody reads the output any more
-on_gone: Callable[[], None] | None = None
+# Set while it trains: called when nobody reads the output any more
+on_closed: Callable[[], None] | None = None
 
 
 @contextlib.contextmanager
-def _lossy() -> Iterator[None]:
-    """What is printed within may get lost while it trains."""
+def _tolerate_errors() -> Iterator[None]:
+    """Output inside may be lost while it trains."""
     try:
         yield
     except BrokenPipeError:
-        if on_gone is None:
+        if on_closed is None:
             raise
-        drop_output()
-        on_gone()
+        discard_output()
+        on_closed()
     except OSError as e:
-        if on_gone is None:
+        if on_closed is None:
             raise
         if e.errno == errno.EIO:
             # The terminal is gone for good; a full disk may have space again
-            drop_output()
+            discard_output()
 
 
-class LossyDestination(Destination):
-    """Another destination, whose failures end no training."""
+class TolerantDestination(Destination):
+    """Another destination, whose errors do not end training."""
 
     def __init__(self, inner: Destination):
         self.inner = inner
 
     def log(self, *arguments: Any, **options: Any):
         """What `inner` does."""
-        with _lossy():
+        with _tolerate_errors():
             self.inner.log(*arguments, **options)
 
 
 class PlainDestination(Destination):
-    """Whole lines, without carriage returns and colours; what would be rewritten later is left out."""
+    """Whole lines, without carriage returns and colours. What would be rewritten later is left out."""
 
     def log(self, parts, *, is_new_line: bool, is_reset: bool):
         """Prints `parts`, texts or (text, style) pairs, if they are a whole line."""
@@ -83,7 +82,7 @@ class ColourlessDestination(ConsoleDestination):
 
 class PlainWriter(Writer):
     """
-    A line of metrics every `interval` seconds and at each validation: means since the line before.
+    A line of metrics every `interval` seconds and at each validation: means since the previous line.
     """
 
     def __init__(self, interval: float = 30.):
@@ -102,7 +101,7 @@ class PlainWriter(Writer):
                 is_validated |= indicator.name.endswith('.valid')
         if is_validated or time.monotonic() - self._last_line >= self.interval:
             means = [f'{name}: {_number(total / n)}' for name, (total, n) in self._sums.items()]
-            with _lossy():
+            with _tolerate_errors():
                 print(f'{global_step:12,}', *means, sep='  ', flush=True)
             self._sums = {}
             self._last_line = time.monotonic()
@@ -120,7 +119,7 @@ def is_plain() -> bool:
 
 
 def has_colours() -> bool:
-    """Does the output go where colours are seen, and wanted?"""
+    """Does the output go where colours are visible, and wanted?"""
     return not is_plain() and not os.environ.get('NO_COLOR')
 
 
@@ -129,27 +128,27 @@ def set_up():
     if is_ipynb():
         return
     if hasattr(sys.stdout, 'reconfigure'):
-        # A text in a terminal of another encoding is no reason to stop
+        # A terminal with another encoding must not end the run
         sys.stdout.reconfigure(errors='replace')
     destination = ConsoleDestination(True) if has_colours() else ColourlessDestination(True)
-    logger_singleton()._Logger__destinations = [LossyDestination(PlainDestination() if is_plain() else destination)]
+    logger_singleton()._Logger__destinations = [TolerantDestination(PlainDestination() if is_plain() else destination)]
 
 
 def silence():
-    """What labml prints goes nowhere."""
+    """labml prints nothing from here on."""
     logger_singleton()._Logger__destinations = []
 
 
 def finish():
-    """Training is over."""
-    global on_gone
-    with _lossy():
+    """Training is over: errors of the output count again."""
+    global on_closed
+    with _tolerate_errors():
         sys.stdout.flush()
-    on_gone = None
+    on_closed = None
 
 
 def add_writer():
-    """Lets labml's tracker write metrics to the screen; on a terminal labml has done so itself."""
+    """Makes labml's tracker write metrics to the screen; on a terminal labml does so itself."""
     if is_plain():
         tracker_singleton().add_writer(PlainWriter())
 
@@ -158,4 +157,3 @@ def _number(value: float) -> str:
     if abs(value) >= 1000:
         return f'{value:,.0f}'
     return f'{value:.2e}' if 0 < abs(value) < 0.001 else f'{value:.4f}'
-

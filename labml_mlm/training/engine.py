@@ -1,18 +1,18 @@
 """
 # Forward and backward, as fast as the machine allows
 
-What a training step does with a masked batch, behind one call: in which precision, compiled or not, and in how many
-parts, on how many ranks. None of that changes what is computed:
+What a training step does with a masked batch, behind one call: in which precision, compiled or not, in how many
+micro-batches, on how many ranks. None of that changes what is computed:
 
-* **Parts.** A batch too large for memory is cut into `accumulate` parts whose gradients are added up. Each part's loss
-  is divided by the number of masked tokens of the *whole* batch, so the sum of gradients is that of the whole: a mean
-  of means would weigh a token by how many were masked beside it. Ranks are parts of a batch in the same way.
-* **Compiled.** torch's compiler fuses what is between two matrix products. It wants shapes that never change, so it has
-  those of a full batch with room for as many masked places as there can be; any other batch goes the ordinary way.
-* **Precision.** With `bf16` matrix products have operands of 16 bits, and weights, sums, norms and the loss stay fp32
+* **Gradient accumulation.** A batch too large for memory is split into `gradient_accumulation_steps` micro-batches
+  whose gradients are summed. The loss of each is divided by the number of masked tokens of the *whole* batch, so the
+  sum of gradients is that of the whole batch: a mean of means would weigh a token by how many were masked beside it.
+  The shards of several ranks are handled in the same way.
+* **Compilation.** torch's compiler fuses what is between two matrix products. It wants static shapes, so it gets those
+  of a full batch with room for as many masked positions as there can be; any other batch is computed eagerly.
+* **Precision.** With `bf16`, matrix products have 16-bit operands, and weights, sums, norms and the loss stay fp32
   (autocast; [Micikevicius et al. 2018](https://arxiv.org/abs/1710.03740)).
 """
-
 import logging
 import os
 import shutil
@@ -23,18 +23,18 @@ import torch
 from torch import Tensor
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.distributed.parallel import Alone
-from labml_mlm.distributed.process_group import ALONE, Ranks
+from labml_mlm.distributed.parallel import SingleProcess
+from labml_mlm.distributed.process_group import SINGLE_PROCESS, Ranks
 from labml_mlm.model.attention import SDPA
 from labml_mlm.model.transformer import MLMOutput, TransformerMLM
 
-# What torch's compiler builds with on a CPU
+# What torch's compiler needs on a CPU
 _COMPILERS = 'g++', 'c++', 'clang++'
-# Operations a second: what these models reach there without being compiled
+# Operations per second that these models reach there eagerly
 _CPU_SPEED = 5e10
 _GPU_SPEED = 5e13
-# Seconds of training that a compilation is worth
-_PAYS_AFTER = 300.
+# Seconds of training that are worth a compilation
+_WORTH_COMPILING = 300.
 
 
 class Engine:
@@ -42,117 +42,119 @@ class Engine:
     ## Runs a model on masked batches
 
     * `precision` is that of matrix products
-    * `is_compiled` has torch's compiler make the model faster, for batches of the `shape` given, `[seq_len,
-      batch_size]`
-    * `accumulate` is the number of parts of a training batch; it has to divide what each rank has of it
-    * `n_places` says how many places of a sequence of some length are masked at the most, as `MLM.n_places`; without
-      it, and where it gives `None`, they are counted, and nothing is compiled
+    * `is_compiled` compiles the model, for batches of the given `shape`, `[seq_len, batch_size]`
+    * `gradient_accumulation_steps` is the number of micro-batches per step; it must divide each rank's batch
+    * `n_positions` bounds the masked positions of a sequence by its length, as `MLM.max_selected`; without it, and
+      where it returns `None`, they are counted, and nothing is compiled
     * `ranks` share each batch, and the model as `parallel` says
 
-    Raises `UserError` if `accumulate` does not divide the batch size, if there is nothing to compile with, and if what
-    is to be compiled has slices on several ranks.
+    Raises `UserError` if `gradient_accumulation_steps` does not divide the batch size, if there is no compiler, and if
+    a sharded model is to be compiled.
     """
 
-    def __init__(self, model: TransformerMLM, *, precision: torch.dtype, is_compiled: bool, accumulate: int,
-                 shape: tuple[int, int], n_places: Callable[[int], int | None] | None, ranks: Ranks = ALONE,
-                 parallel: Alone | None = None):
+    def __init__(self, model: TransformerMLM, *, precision: torch.dtype, is_compiled: bool,
+                 gradient_accumulation_steps: int, shape: tuple[int, int],
+                 n_positions: Callable[[int], int | None] | None, ranks: Ranks = SINGLE_PROCESS,
+                 parallel: SingleProcess | None = None):
         seq_len, batch_size = shape
-        if batch_size % (ranks.size * accumulate):
-            of_rank = f' on each of {ranks.size} ranks' if ranks.size > 1 else ''
-            raise UserError(f'batch_size={batch_size} cannot be cut into accumulate={accumulate} equal parts{of_rank}')
+        if batch_size % (ranks.size * gradient_accumulation_steps):
+            per_rank = f' on each of {ranks.size} ranks' if ranks.size > 1 else ''
+            raise UserError(f'batch_size={batch_size} cannot be split into gradient_accumulation_steps='
+                            f'{gradient_accumulation_steps} equal micro-batches{per_rank}')
         self.model = model
         self.precision = precision
-        self.accumulate = accumulate
+        self.gradient_accumulation_steps = gradient_accumulation_steps
         self.ranks = ranks
-        self.parallel = parallel or Alone()
-        self._shape = seq_len, batch_size // ranks.size // accumulate
-        self._n_places = n_places
-        # What is called in training, once it has begun, and the same compiled
-        self._training: Any = None
+        self.parallel = parallel or SingleProcess()
+        self._shape = seq_len, batch_size // ranks.size // gradient_accumulation_steps
+        self._n_positions = n_positions
+        # The model as it is called in training, from the first step on, and the same compiled
+        self._wrapped: Any = None
         self._compiled: Any = None
-        if is_compiled and not _can_compile(next(model.parameters()).device):
+        if is_compiled and not _has_compiler(next(model.parameters()).device):
             raise UserError(f'compile=true: there is no compiler here, none of {", ".join(_COMPILERS)}. '
-                            'compile=false does without')
+                            'Use compile=false')
         if is_compiled and self.parallel.is_sharded:
-            raise UserError('compile=true does not go with parallel=fsdp: compile=false does, and so does parallel=ddp')
+            raise UserError('compile=true is incompatible with parallel=fsdp: use compile=false or parallel=ddp')
         self._is_compiled = False
-        # Shapes are not known beforehand if it is not known how much is masked
-        if is_compiled and n_places is not None and n_places(seq_len) is not None:
+        # Shapes are static only if there is a bound
+        if is_compiled and n_positions is not None and n_positions(seq_len) is not None:
             for module in model.modules():
                 if isinstance(module, SDPA):
-                    module.make_room(max(seq_len, len(module.turns)))
+                    module.extend_rope_cache(max(seq_len, len(module.rope_cache)))
             self._is_compiled = True
 
-    def forward(self, x: Tensor, labels: Tensor, *context: Tensor | None) -> MLMOutput:
+    def forward(self, x: Tensor, labels: Tensor, padding_mask: Tensor | None = None,
+                document_ids: Tensor | None = None) -> MLMOutput:
         """
-        The output for a masked batch, as `MLM` gives it; `context` is padding and documents, as in `Batch`.
+        The output for a masked batch, as `MLM` returns it, `[seq_len, batch_size]` each; `padding_mask` and
+        `document_ids` are those of `Batch`.
         """
-        key_padding, document = context
-        # A validation may mask more. In training the share may be another one by now; then it is compiled anew
-        n_places = self._n_places(len(x)) if self._n_places and self.model.training else None
-        model = self.model if self._training is None or not self.model.training else self._training
+        # Validation may mask more. If the training rate changes beyond the bound, the model is compiled again
+        n_positions = self._n_positions(len(x)) if self._n_positions and self.model.training else None
+        model = self.model if self._wrapped is None or not self.model.training else self._wrapped
         with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
-            if self._compiled is None or not self.model.training or x.shape != self._shape or key_padding is not None:
-                return model(x, labels, key_padding=key_padding, document=document, n_places=n_places)
-            return self._compiled(x, labels, n_places=n_places)
+            if self._compiled is None or not self.model.training or x.shape != self._shape or padding_mask is not None:
+                return model(x, labels, padding_mask=padding_mask, document_ids=document_ids, n_positions=n_positions)
+            return self._compiled(x, labels, n_positions=n_positions)
 
     def forward_backward(self, x: Tensor, labels: Tensor, *context: Tensor | None) -> MLMOutput:
         """
-        The same for this rank's columns of a batch, with gradients of the loss of the whole batch added to those of the
-        parameters. The output is that of the whole batch, at all ranks.
+        The same for this rank's columns of a batch; the gradients of the loss of the whole batch are added to those of
+        the parameters. The output is that of the whole batch, at all ranks.
         """
-        self._begin()
-        # The others' counts arrive during the forward pass
-        counts = self.ranks.sum((labels != self.model.padding_token).sum())
+        self._wrap()
+        # The counts of the other ranks arrive during the forward pass
+        counts = self.ranks.all_reduce_sum((labels != self.model.padding_token).sum())
         outputs = []
-        with self.ranks.own_random_numbers(x.device):
-            for begin, end, is_last in self._parts(x.shape[1]):
-                part = (t if t is None else t[:, begin:end] for t in (x, labels, *context))
-                with self.parallel.part(self._training, is_last=is_last):
-                    output = self.forward(*part)
+        with self.ranks.per_rank_rng(x.device):
+            for begin, end, is_last in self._micro_batches(x.shape[1]):
+                micro_batch = (t if t is None else t[:, begin:end] for t in (x, labels, *context))
+                with self.parallel.micro_batch(self._wrapped, is_last=is_last):
+                    output = self.forward(*micro_batch)
                     [n_masked] = counts()
-                    # The ranks' mean of this is the sum that is wanted
+                    # The mean over ranks, which `parallel` takes, is the sum that is wanted
                     (output.loss_sum * self.ranks.size / n_masked.clamp(min=1)).backward()
                 outputs.append([output.loss_sum.detach(), output.n_correct])
-        loss_sum, n_correct = self.ranks.sum(*(sum(column) for column in zip(*outputs, strict=True)))()
+        loss_sum, n_correct = self.ranks.all_reduce_sum(*(sum(column) for column in zip(*outputs, strict=True)))()
         n_masked = n_masked.clamp(min=1)
         return MLMOutput(loss_sum / n_masked, loss_sum, n_masked, n_correct)
 
-    def _begin(self):
-        """At the first step all ranks have what they train on."""
-        if self._training is None:
-            self._training = self.parallel.training(self.model)
+    def _wrap(self):
+        """At the first step: wraps the model for data parallelism, and compiles it."""
+        if self._wrapped is None:
+            self._wrapped = self.parallel.wrap(self.model)
             if self._is_compiled:
                 if self.ranks.size > 1:
-                    # It would say at each rank that it leaves out what DDP tells torch's profiler
+                    # Each rank would log that it ignores what DDP tells torch's profiler
                     logging.getLogger('torch._dynamo.variables.ctx_manager').setLevel(logging.ERROR)
-                self._compiled = torch.compile(self._training, fullgraph=self.ranks.size == 1, dynamic=False)
+                self._compiled = torch.compile(self._wrapped, fullgraph=self.ranks.size == 1, dynamic=False)
 
-    def _parts(self, n: int) -> Iterator[tuple[int, int, bool]]:
+    def _micro_batches(self, n: int) -> Iterator[tuple[int, int, bool]]:
         """
-        Where parts of `n` columns begin and end, and whether it is the last one. There are as many at all ranks where
-        they wait for each other in each; elsewhere one without columns is left out.
+        Begin and end of the micro-batches of `n` columns, and whether it is the last one. Sharded ranks wait for each
+        other in each of them, so all have as many; otherwise an empty one is left out.
         """
-        for i in range(self.accumulate):
-            begin, end, is_last = n * i // self.accumulate, n * (i + 1) // self.accumulate, i == self.accumulate - 1
+        total = self.gradient_accumulation_steps
+        for i in range(total):
+            begin, end, is_last = n * i // total, n * (i + 1) // total, i == total - 1
             if begin < end or is_last or self.parallel.is_sharded:
                 yield begin, end, is_last
 
 
-def pays_to_compile(model: TransformerMLM, *, n_tokens: int) -> bool:
+def should_compile(model: TransformerMLM, *, n_tokens: int) -> bool:
     """
-    Does compiling save more time than it takes, in a run of so many tokens? An estimate by the size of the model and
-    the kind of device, and not by the clock, so that a run that goes on is compiled as it was before.
+    Does compilation save more time than it takes, in a run of so many tokens? An estimate from the size of the model
+    and the kind of device, not from a clock, so that a resumed run is compiled as it was before.
     """
     device = next(model.parameters()).device
-    if not _can_compile(device):
+    if not _has_compiler(device):
         return False
-    # Forward and backward take 6 operations a weight and token; embeddings are look-ups
+    # Forward and backward take 6 operations per weight and token; embeddings are look-ups
     n_weights = sum(weight.numel() for weight in model.encoder.parameters())
     speed = _CPU_SPEED * torch.get_num_threads() if device.type == 'cpu' else _GPU_SPEED
-    return 6 * n_weights * n_tokens / speed > _PAYS_AFTER
+    return 6 * n_weights * n_tokens / speed > _WORTH_COMPILING
 
 
-def _can_compile(device: torch.device) -> bool:
+def _has_compiler(device: torch.device) -> bool:
     return device.type != 'cpu' or any(map(shutil.which, (os.environ.get('CXX', ''), *_COMPILERS)))
-

@@ -1,121 +1,195 @@
 """
-# labml_helpers' `Trainer`, from wherever the run is
+# The training loop
 
-`ResumableTrainer` begins in the middle of an epoch, and `InterruptibleTrainer` leaves no trace of a validation that was
-not brought to its end.
+`MLMConfigs.run` goes through epochs, and `run_step` through the rounds of one: training, then a validation. Here are
+the loops over batches within a round, which call `MLMConfigs.step`.
 """
-
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from labml_helpers.train_valid import BatchIndex, Trainer
-from torch import Tensor
+import torch
+from labml_helpers.metrics import StateModule
+from labml_helpers.train_valid import BatchIndex
 
+from labml_mlm.tracking.progress_view import ProgressView
 from labml_mlm.training.progress import Progress
 from labml_mlm.training.serialization import pack
 from labml_mlm.training.signals import Stopped
 from labml_mlm.training.state import has_state, rng_state, set_rng_state
 
+# `MLMConfigs.step`
+Step = Callable[[Any, BatchIndex], None]
 
-class ResumableTrainer(Trainer):
+
+class TrainingLoop:
     """
-    ## A trainer that begins at `progress`
+    ## Trains a round: an epoch, or one of its `inner_iterations` parts
 
-    * `progress` says which epoch it is, and how much of it is over
-    * `after_step` is called after each step
+    * `loader` gives the batches of an epoch
+    * `step` is called with each of them and its index, and `after_step` after it
+    * `progress` says where to start: which epoch it is, and how much of it is done
+    * `state_modules` are labml_helpers', to be told of the begin and the end of each epoch
+    * `view` shows how far it is
 
-    A `TrainLoader` goes to the place at once, and so does a loader with a state of its own, as torch's stateful ones.
-    Any other loader is begun with the random numbers that the epoch was begun with, and the batches that it has had are
-    left out.
+    A `TrainLoader` starts anywhere at once, and so does a loader with a state of its own, such as torch's stateful
+    ones. Any other loader starts with the random numbers that the epoch started with, and its first batches are
+    skipped.
 
     Its state is that of its `state_modules`, and those random numbers.
     """
 
-    def __init__(self, *, progress: Progress, after_step: Callable[[], None], step: Callable[[Any, BatchIndex], None],
-                 **arguments: Any):
-        def step_and_more(batch: Tensor, batch_index: BatchIndex):
-            step(batch, batch_index)
-            progress.end_step(self.data_loader)
-            after_step()
-
-        super().__init__(step=step_and_more, **arguments)
+    def __init__(self, *, loader: Any, step: Step, after_step: Callable[[], None], progress: Progress,
+                 inner_iterations: int, state_modules: list[StateModule], view: ProgressView, is_track_time: bool):
+        self.loader = loader
+        self.step = step
+        self.after_step = after_step
         self.progress = progress
+        self.inner_iterations = inner_iterations
+        self.view = view
+        self.is_track_time = is_track_time
+        self._modules = _StateModules(state_modules)
+        self._index = BatchIndex(len(loader), inner_iterations)
+        # The number of the epoch, the rest of its batches, and the random numbers that it started with
         self._epoch: int | None = None
+        self._batches: Iterator = iter(())
         self._epoch_rng: dict | None = None
         self._saved_modules: list | None = None
 
     def __call__(self):
-        """A round of training."""
+        """The next round."""
         if self._epoch != self.progress.epoch:
-            self._epoch = self.progress.epoch
-            self._begin()
-        super().__call__()
+            self._start_epoch()
+        self._modules.set_states()
+        with torch.enable_grad(), self.view.phase('Train', is_track_time=self.is_track_time):
+            self.view.update(self._index.epoch_progress)
+            while not self._index.iteration_completed:
+                self.step(next(self._batches), self._index)
+                self._index.step()
+                self.progress.end_step(self.loader)
+                self.view.update(self._index.epoch_progress)
+                self.after_step()
+        self._index.step_inner()
+        if self._index.completed:
+            self._modules.end_epoch()
 
-    def state_dict(self) -> dict[str, Any]:
-        """The state of each of `state_modules`, and the random numbers that the epoch was begun with."""
-        modules = [_plain(state) for state in self._Trainer__states]
-        return {'modules': modules, 'epoch_rng': self._epoch_rng if self.progress.batches else None}
-
-    def load_state_dict(self, state: dict[str, Any]):
-        """What `state_dict` gave."""
-        self._saved_modules, self._epoch_rng = state['modules'], state['epoch_rng']
-
-    def _begin(self):
-        """Makes labml's trainer believe that it is where `progress` says."""
-        loader, done = self.data_loader, self.progress.batches
-        total = len(loader)
-        if hasattr(loader, 'batches_after'):
-            batches = loader.batches(self.progress.epoch, self.progress.windows)
-            # Not `done`: the batch size may be another one now
-            done = total - loader.batches_after(self.progress.windows)
-        elif has_state(loader):
-            batches = iter(loader)
+    def _start_epoch(self):
+        """Starts an epoch, or resumes it."""
+        self._epoch, done = self.progress.epoch, self.progress.batches
+        if hasattr(self.loader, 'batches_after'):
+            self._batches = self.loader.batches(self.progress.epoch, self.progress.windows)
+            # Not `progress.batches`: the batch size may have changed on resume
+            done = len(self.loader) - self.loader.batches_after(self.progress.windows)
+        elif has_state(self.loader):
+            self._batches = iter(self.loader)
         else:
-            batches = self._batches_after(done)
-        self._Trainer__iterable = batches
-        self._batch_index.reset(total, self.inner_iterations)
-        self._batch_index.idx, self._batch_index.iteration = done, self.progress.round
-        for module, state in zip(self.state_modules, self._Trainer__states, strict=True):
-            module.set_state(state)
-            module.on_epoch_start()
-        for state, saved in zip(self._Trainer__states, self._saved_modules or [], strict=False):
-            if saved and done:
-                vars(state).update(saved)
+            self._batches = self._skip(done)
+        self._index.reset(len(self.loader), self.inner_iterations)
+        self._index.idx, self._index.iteration = done, self.progress.round
+        self._modules.start_epoch()
+        if done:
+            self._modules.restore(self._saved_modules or [])
         self._saved_modules = None
 
-    def _batches_after(self, done: int) -> Any:
+    def _skip(self, done: int) -> Iterator:
+        """The batches of an epoch without the first ones."""
         now = rng_state()
         if done and self._epoch_rng:
             set_rng_state(self._epoch_rng)
         else:
             self._epoch_rng = now
-        batches = iter(self.data_loader)
+        batches = iter(self.loader)
         for _ in itertools.islice(batches, done):
             pass
         if done:
             set_rng_state(now)
         return batches
 
+    def state_dict(self) -> dict[str, Any]:
+        """The state of each of `state_modules`, and the random numbers that the epoch started with."""
+        epoch_rng = self._epoch_rng if self.progress.batches else None
+        return {'modules': self._modules.plain_states(), 'epoch_rng': epoch_rng}
+
+    def load_state_dict(self, state: dict[str, Any]):
+        """Restores what `state_dict` returned."""
+        self._saved_modules, self._epoch_rng = state['modules'], state['epoch_rng']
+
+
+class ValidationLoop:
+    """
+    ## Runs a validation
+
+    * `start` is called at its beginning, and `before_step` before each step; the others are those of `TrainingLoop`
+    """
+
+    def __init__(self, *, loader: Any, step: Step, start: Callable[[], None], before_step: Callable[[], None],
+                 state_modules: list[StateModule], view: ProgressView, is_track_time: bool):
+        self.loader = loader
+        self.step = step
+        self.start = start
+        self.before_step = before_step
+        self.view = view
+        self.is_track_time = is_track_time
+        self._modules = _StateModules(state_modules)
+        self._index = BatchIndex(len(loader), 1)
+
+    def __call__(self):
+        """A validation. If it is stopped, the random numbers are put back, so that it can be repeated."""
+        before = rng_state()
+        try:
+            self._run()
+        except Stopped:
+            set_rng_state(before)
+            raise
+
+    def _run(self):
+        self.start()
+        self._index.reset(len(self.loader), 1)
+        self._modules.start_epoch()
+        with torch.no_grad(), self.view.phase('Valid', is_track_time=self.is_track_time):
+            self.view.update(0)
+            for batch in self.loader:
+                self.before_step()
+                self.step(batch, self._index)
+                self._index.step()
+                self.view.update(self._index.epoch_progress)
+        self._modules.end_epoch()
+
+
+class _StateModules:
+    """labml_helpers' state modules, and their states in one of the two loops."""
+
+    def __init__(self, modules: list[StateModule]):
+        self.modules = modules
+        self.states = [module.create_state() for module in modules]
+
+    def set_states(self):
+        for module, state in zip(self.modules, self.states, strict=True):
+            module.set_state(state)
+
+    def start_epoch(self):
+        self.set_states()
+        for module in self.modules:
+            module.on_epoch_start()
+
+    def end_epoch(self):
+        for module in self.modules:
+            module.on_epoch_end()
+
+    def plain_states(self) -> list[dict[str, Any] | None]:
+        """The attributes of each state, if a checkpoint can hold them."""
+        return [_plain(state) for state in self.states]
+
+    def restore(self, saved: list[dict[str, Any] | None]):
+        """Puts back `plain_states`."""
+        for state, attributes in zip(self.states, saved, strict=False):
+            if attributes:
+                vars(state).update(attributes)
+
 
 def _plain(state: Any) -> dict[str, Any] | None:
-    """What the state of a module consists of, if a checkpoint can hold that."""
     try:
         pack(vars(state), {})
         return dict(vars(state))
     except TypeError:
         return None
-
-
-class InterruptibleTrainer(Trainer):
-    """A trainer that, if it is stopped, leaves the random numbers as they were, so that it can be begun anew."""
-
-    def __call__(self):
-        """A round."""
-        before = rng_state()
-        try:
-            super().__call__()
-        except Stopped:
-            set_rng_state(before)
-            raise
-

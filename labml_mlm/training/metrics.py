@@ -1,5 +1,4 @@
-"""Metrics on their way to the tracker: of a validation, of a step, and of how fast steps are."""
-
+"""Metrics of a validation, of a training step, and of speed."""
 import collections
 import time
 from typing import NamedTuple
@@ -16,8 +15,8 @@ from labml_mlm.model.transformer import MLMOutput
 
 class ValidMetrics(StateModule):
     """
-    Sums over a validation, for labml_helpers' `Trainer`. At the end it tracks `loss.valid`, in nats a masked token,
-    and `accuracy.valid`, and keeps them in `loss` and `accuracy`.
+    Sums over a validation, a state module of labml_helpers. At the end it tracks `loss.valid`, in nats per masked
+    token, and `accuracy.valid`, and keeps them in `loss` and `accuracy`.
     """
 
     def __init__(self):
@@ -31,7 +30,7 @@ class ValidMetrics(StateModule):
         self.accuracy: float | None = None
 
     def add(self, output: MLMOutput):
-        """One batch more."""
+        """Adds a batch."""
         self._outputs.append(output)
 
     def on_epoch_start(self):
@@ -40,8 +39,8 @@ class ValidMetrics(StateModule):
 
     def on_epoch_end(self):
         """A validation ends."""
-        # Whole numbers are exact in these up to 2 ** 53
-        loss_sum, n_masked, n_correct = (float(total) for total in ranks().sum(*(
+        # Doubles hold integers exactly up to 2 ** 53
+        loss_sum, n_masked, n_correct = (float(total) for total in ranks().all_reduce_sum(*(
             torch.tensor(sum(map(float, column)), dtype=torch.double)
             for column in ([output[i] for output in self._outputs] for i in (1, 2, 3))))())
         self.loss = loss_sum / max(1., n_masked)
@@ -51,7 +50,7 @@ class ValidMetrics(StateModule):
 
     @property
     def values(self) -> dict[str, float] | None:
-        """Of the last validation, by name."""
+        """Those of the last validation, by name."""
         return None if self.loss is None else {'loss': self.loss, 'accuracy': self.accuracy}
 
     def create_state(self) -> None:
@@ -61,11 +60,11 @@ class ValidMetrics(StateModule):
         """Nothing to set."""
 
 
-class _Late(NamedTuple):
+class _InFlight(NamedTuple):
     """Values of a step that are being copied from a GPU."""
     step: int
     names: list[str]
-    # `[n_names]`, valid once the event is over
+    # `[n_names]`, valid after the event
     values: Tensor
     arrival: torch.cuda.Event
 
@@ -74,41 +73,41 @@ class StepMetrics:
     """
     ## Metrics of a training step, without waiting for the GPU
 
-    A step on a GPU has only been asked for when Python is through with it, and to look at its loss would be to wait
-    for it, with nothing to do for the GPU meanwhile. So values are copied while training goes on, and tracked when they
-    have arrived, each with the number of its own step: `max_late` steps later at the most, as Python then waits, which
-    keeps it from running ahead. Values on the CPU are tracked at once.
+    When Python is done with a step on a GPU, the step has only been queued. To read its loss would be to wait for it,
+    and leave the GPU idle meanwhile. So values are copied while training goes on, and tracked when they have arrived,
+    each with the number of its own step: at most `max_late` steps late, as Python then waits, which keeps it from
+    running ahead. Values on the CPU are tracked at once.
     """
 
     def __init__(self, max_late: int = 2):
         self.max_late = max_late
-        self._late: collections.deque[_Late] = collections.deque()
+        self._in_flight: collections.deque[_InFlight] = collections.deque()
 
     def add(self, values: dict[str, Tensor]):
-        """Values of this step, tensors without dimensions, by name; all on one device."""
+        """Adds values of this step, 0-dimensional tensors, by name; all on one device."""
         if not any(value.is_cuda for value in values.values()):
             for name, value in values.items():
                 tracker.add(name, value)
             return
-        # By the names that they have here, as they may be tracked elsewhere
+        # Full names, as they may be tracked outside of the present namespace
         spaces = [space.name for space in tracker_singleton().namespaces]
         names = ['.'.join([name[:-1], *spaces]) if name.endswith('.') else name for name in values]
         copied = torch.stack([value.detach().float() for value in values.values()])
-        self._late.append(_Late(tracker.get_global_step(), names, *_copy(copied)))
+        self._in_flight.append(_InFlight(tracker.get_global_step(), names, *_copy(copied)))
 
     def save(self):
-        """Saves what was added to the tracker in this step, and then what has arrived of the steps before."""
+        """Saves what was added to the tracker in this step, and then what has arrived of earlier steps."""
         tracker.save()
-        while self._late and (len(self._late) > self.max_late or self._late[0].arrival.query()):
+        while self._in_flight and (len(self._in_flight) > self.max_late or self._in_flight[0].arrival.query()):
             self._track()
 
     def finish(self):
         """Returns when all values are tracked."""
-        while self._late:
+        while self._in_flight:
             self._track()
 
     def _track(self):
-        late = self._late.popleft()
+        late = self._in_flight.popleft()
         late.arrival.synchronize()
         now = tracker.get_global_step()
         tracker.save(late.step, dict(zip(late.names, late.values.tolist(), strict=True)))
@@ -116,8 +115,8 @@ class StepMetrics:
 
 
 def _copy(values: Tensor) -> tuple[Tensor, torch.cuda.Event]:
-    """A copy on the CPU that is made when the GPU comes to it, and when that is."""
-    # Memory that the GPU can write to by itself
+    """A copy on the CPU, which is complete after the event."""
+    # Pinned memory, to be asynchronous
     copied = torch.empty(values.shape, pin_memory=True).copy_(values, non_blocking=True)
     arrival = torch.cuda.Event()
     arrival.record()
@@ -125,7 +124,7 @@ def _copy(values: Tensor) -> tuple[Tensor, torch.cuda.Event]:
 
 
 class Throughput:
-    """Tokens per second of training, loading included, without what comes between two rounds of training."""
+    """Tokens per second of training, data loading included, without the time between two rounds."""
 
     def __init__(self):
         self.n_tokens = 0
@@ -145,15 +144,14 @@ class Throughput:
         return n_tokens / seconds
 
     def state_dict(self) -> dict[str, int | float]:
-        """What the mean is made of."""
+        """What the mean is computed from."""
         return {'n_tokens': self.n_tokens, 'seconds': self.seconds}
 
     def load_state_dict(self, state: dict[str, int | float]):
-        """What `state_dict` gave."""
+        """Restores what `state_dict` returned."""
         self.n_tokens, self.seconds = state['n_tokens'], state['seconds']
 
     @property
     def mean(self) -> float:
-        """Tokens per second of all steps."""
+        """Tokens per second over all steps."""
         return self.n_tokens / self.seconds if self.seconds else 0.
-

@@ -1,4 +1,4 @@
-"""TODO."""
+"""How far a run is."""
 import time
 from typing import Any
 
@@ -6,14 +6,14 @@ from labml import tracker
 
 
 class Progress:
-    """How far a run is. An epoch has `inner_iterations` rounds, each with a validation at its end."""
+    """How far a run is. An epoch has `inner_iterations` rounds of training, each followed by a validation."""
 
     def __init__(self):
-        # Epochs that are over
+        # Epochs done
         self.epoch = 0
-        # Rounds that are over in this epoch
+        # Rounds done in this epoch
         self.round = 0
-        # Training batches of this epoch so far
+        # Training batches in this epoch so far
         self.batches = 0
         # Windows in them, of a `TrainLoader`
         self.windows = 0
@@ -30,15 +30,15 @@ class Progress:
         return {name: value for name, value in vars(self).items() if not name.startswith('_')}
 
     def load_state_dict(self, state: dict[str, int | float]):
-        """What `state_dict` gave."""
+        """Restores what `state_dict` returned."""
         vars(self).update(state)
 
     def start(self):
-        """Training begins, or goes on."""
+        """Training begins, or is resumed."""
         self._now = time.monotonic()
 
     def end_step(self, loader: Any):
-        """A training step, with a batch of the loader, is over."""
+        """A training step, with a batch of the loader, is done."""
         self.batches += 1
         if hasattr(loader, 'batches_after'):
             # The last batch may have fewer
@@ -48,27 +48,27 @@ class Progress:
         self._tick()
 
     def end_round(self, inner_iterations: int):
-        """A round is over; the last one is the end of the epoch."""
+        """A round is done; the last one is the end of the epoch."""
         self.round += 1
         if self.round >= inner_iterations:
             self.end_epoch()
         self._tick()
 
     def end_epoch(self):
-        """An epoch is over."""
+        """An epoch is done."""
         self.epoch += 1
         self.round = self.batches = self.windows = 0
 
     def steps_left(self, loader: Any, *, epochs: int) -> int:
-        """Optimizer steps until `epochs` of a training loader are over."""
+        """Optimizer steps until `epochs` of a training loader are done."""
         of_epoch = len(loader) - self.batches
         if hasattr(loader, 'batches_after'):
-            # The batch size may be another one now
+            # The batch size may have changed on resume
             of_epoch = loader.batches_after(self.windows)
         return of_epoch + (epochs - self.epoch - 1) * len(loader)
 
-    def share(self, loader: Any, *, epochs: int) -> float:
-        """How much of the training, of so many `epochs` of a loader, is over; from 0 to 1."""
+    def fraction_done(self, loader: Any, *, epochs: int) -> float:
+        """The fraction of training, of so many `epochs` of a loader, that is done; from 0 to 1."""
         of_epoch = self.batches / max(1, len(loader))
         if hasattr(loader, 'batches_after'):
             of_epoch = self.windows / loader.n_windows
@@ -77,4 +77,3 @@ class Progress:
     def _tick(self):
         before, self._now = self._now, time.monotonic()
         self.seconds += self._now - before
-

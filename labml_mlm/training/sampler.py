@@ -1,5 +1,4 @@
-"""Prompts on the screen: what was masked, what the model fills in, and whether that is right."""
-
+"""Prompts on the screen: what was masked, what the model predicts, and whether that is right."""
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from labml_mlm.masking.mlm import MLM
 from labml_mlm.model.transformer import TransformerMLM
-from labml_mlm.runs.samples_log import Sample, visible
+from labml_mlm.runs.samples_log import Sample, printable
 from labml_mlm.tracking.console import has_colours
 
 _BLANK = '_'
@@ -17,11 +16,11 @@ _BLANK = '_'
 
 class Sampler:
     """
-    ## Masks prompts and has the model fill them in
+    ## Masks prompts and lets the model fill them in
 
-    * `prompts` are token ids, `[seq_len]` each; the same ones are masked each time
+    * `prompts` are token ids, `[seq_len]` each; the same positions are masked each time
     * `tokens` is the vocabulary
-    * `mlm` masks them, all of it with `[MASK]`
+    * `mlm` masks them, always with `[MASK]`
     """
 
     def __init__(self, prompts: Sequence[Tensor], *, tokens: Sequence[str], mlm: MLM):
@@ -39,10 +38,10 @@ class Sampler:
         for prompt, (masked, labels) in zip(self.prompts, self.masked, strict=True):
             # A model may have more tokens than the tokenizer
             predicted = model.predict(masked.to(device))[:, 0, :len(self.tokens)].argmax(dim=-1)
-            places = (labels[:, 0] != self.padding_token).nonzero()[:, 0].tolist()
-            samples.append(Sample([self.tokens[token] for token in prompt.tolist()], places,
-                                  [self.tokens[predicted[place]] for place in places],
-                                  [int(predicted[place]) == int(prompt[place]) for place in places]))
+            positions = (labels[:, 0] != self.padding_token).nonzero()[:, 0].tolist()
+            samples.append(Sample([self.tokens[token] for token in prompt.tolist()], positions,
+                                  [self.tokens[predicted[position]] for position in positions],
+                                  [int(predicted[position]) == int(prompt[position]) for position in positions]))
         return samples
 
 
@@ -55,20 +54,20 @@ def log_samples(samples: Sequence[Sample]):
 
 def log_sample(sample: Sample):
     """
-    Two lines, or three where there are no colours: the prompt with its masked places, the prompt filled in, and
-    which of those tokens are right.
+    Prints two lines, or three where there are no colours: the masked prompt, the prompt filled in, and which of the
+    predictions are right.
     """
-    filled = {place: (token, is_right) for place, token, is_right
-              in zip(sample.places, sample.filled, sample.is_right, strict=True)}
+    filled = {position: (token, is_right) for position, token, is_right
+              in zip(sample.positions, sample.filled, sample.is_right, strict=True)}
     question, answer, marks = [], [], []
-    for place, token in enumerate(sample.tokens):
-        if place not in filled:
-            word = visible(token)
+    for position, token in enumerate(sample.tokens):
+        if position not in filled:
+            word = printable(token)
             question.append((word, Text.subtle))
             answer.append((word, Text.subtle))
             marks.append(' ' * len(word))
         else:
-            word, is_right = visible(filled[place][0]), filled[place][1]
+            word, is_right = printable(filled[position][0]), filled[position][1]
             question.append((_BLANK * len(word), Text.highlight))
             answer.append((word, Text.success if is_right else Text.danger))
             marks.append(('+' if is_right else 'x') * len(word))
@@ -76,4 +75,3 @@ def log_sample(sample: Sample):
     logger.log([('filled  ', Text.meta), *answer])
     if not has_colours():
         logger.log('        ' + ''.join(marks).rstrip())
-

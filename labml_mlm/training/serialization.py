@@ -1,29 +1,32 @@
-"""TODO."""
+"""
+# Nested values as JSON and tensors
+
+A checkpoint holds tensors in one table per file, and everything else as JSON. `pack` splits a nested value into the
+two, and `unpack` puts it together again.
+"""
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from labml_mlm.distributed.parallel import whole
+from labml_mlm.distributed.parallel import full_tensor
 
 
-class _Nothing(dict):
-    """Tensors of a rank that does not save them."""
-
-
-def pack(value: Any, tensors: dict[str, Tensor], name: str = '') -> Any:
+def pack(value: Any, tensors: dict[str, Tensor] | None, name: str = '') -> Any:
     """
-    `value` for JSON, with copies of its tensors, on the CPU and contiguous, in `tensors`.
+    `value` for JSON, with copies of its tensors, on the CPU and contiguous, in `tensors`. With `tensors=None` sharded
+    tensors are gathered together with the other ranks, and nothing is kept.
 
-    Raises `TypeError` if there is anything in it but tensors, dicts, lists, tuples, numbers, texts, truth values and
-    `None`.
+    Raises `TypeError` if it contains anything but tensors, dicts, lists, tuples, numbers, strings, booleans and `None`.
     """
     if isinstance(value, Tensor):
+        value = full_tensor(value.detach())
+        if tensors is None:
+            return None
         while name in tensors:  # 'a.b', and 'b' in 'a'
             name += "'"
-        value = whole(value.detach())
-        if not isinstance(tensors, _Nothing):
-            tensors[name] = torch.empty(value.shape, dtype=value.dtype).copy_(value)
+        tensors[name] = torch.empty(value.shape, dtype=value.dtype).copy_(value)
         return {'$tensor': name}
     prefix = f'{name}.' if name else ''
     if isinstance(value, dict):
@@ -39,18 +42,17 @@ def pack(value: Any, tensors: dict[str, Tensor], name: str = '') -> Any:
     raise TypeError(f'a checkpoint cannot hold {name or "a value"}, which is a {type(value).__name__}')
 
 
-def unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """What `pack` was given; the tensors are copies."""
+def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The value that was given to `pack`; its tensors are copies."""
     if isinstance(value, list):
         return [unpack(inner, tensors) for inner in value]
     if not isinstance(value, dict):
         return value
     if '$tensor' in value:
-        # Not the memory of the file: it is not aligned as torch's own
+        # Not the memory of the file, which is not aligned as torch's own
         return tensors[value['$tensor']].clone()
     if '$items' in value:
         return {unpack(key, tensors): unpack(inner, tensors) for key, inner in value['$items']}
     if '$tuple' in value:
         return tuple(unpack(value['$tuple'], tensors))
     return {key: unpack(inner, tensors) for key, inner in value.items()}
-

@@ -41,14 +41,14 @@ def test_values_by_step(tmp_path):
     write(tmp_path / 'log.jsonl', [('a', 2, 1.), ('a', 1, 3.), ('b', 1, 5.)])
     with open(tmp_path / 'log.jsonl', 'a') as f:
         f.write('{"track": \n{"track": {"a": [[3, [7')
-    assert log_file.curves(tmp_path / 'log.jsonl', ['a', 'c']) == {'a': [(1, 3.), (2, 1.)], 'c': []}
-    assert log_file.curves(tmp_path / 'nothing', ['a']) == {'a': []}
+    assert log_file.read_curves(tmp_path / 'log.jsonl', ['a', 'c']) == {'a': [(1, 3.), (2, 1.)], 'c': []}
+    assert log_file.read_curves(tmp_path / 'nothing', ['a']) == {'a': []}
 
 
 @pytest.mark.parametrize('n', [1, 3, 10, 11])
 def test_means(n):
     curve = [(step, float(step ** 2)) for step in range(1, 11)]
-    found = curves.means(curve, n=n)
+    found = curves.bin_means(curve, n=n)
     assert len(found) <= n
     assert found[-1][0] == 10
     begin = 0
@@ -56,7 +56,7 @@ def test_means(n):
         part = curve[begin:step]
         assert value == pytest.approx(sum(value for _, value in part) / len(part))
         begin = step
-    assert curves.means([], n=n) == []
+    assert curves.bin_means([], n=n) == []
 
 
 @pytest.mark.parametrize('name, begin', [('curves.png', b'\x89PNG'), ('a.svg', b'<?xml'), ('b.pdf', b'%PDF')])

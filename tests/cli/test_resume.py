@@ -16,8 +16,8 @@ from labml_mlm import MLMConfigs
 from labml_mlm.cli.resume import Resumption
 from labml_mlm.common.errors import UserError
 from labml_mlm.configs.overrides import parse_overrides
-from labml_mlm.configs.snapshot import record_of
-from labml_mlm.runs import checkpoint
+from labml_mlm.configs.snapshot import take_snapshot
+from labml_mlm.runs.checkpoint_folder import CheckpointFolder
 
 # 31 steps an epoch
 LONG = ['epochs=100000', 'n_prompts=0', 'checkpoint_interval=10']
@@ -44,7 +44,7 @@ def stopped(project):
 
 
 def last_step(folder):
-    return list(checkpoint.folders(folder / 'checkpoints'))[-1]
+    return list(CheckpointFolder(folder / 'checkpoints').steps())[-1]
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -113,7 +113,7 @@ train(Own(), name='test')
     assert whole.stdout.splitlines()[-3].startswith('Training is over after 15,840 tokens in ')
     folder = project.path / 'logs/test/feed'
     assert project.run(*arguments, 'epochs=1', 'lr_schedule=constant', env={'RUN_UUID': 'feed'}).returncode == 0
-    assert list(checkpoint.folders(folder / 'checkpoints')) == [495 * 16]
+    assert list(CheckpointFolder(folder / 'checkpoints').steps()) == [495 * 16]
     result = project.run('--resume', 'feed', 'epochs=2')
     assert result.returncode == 0, result.stderr
     parts, whole = (values_of(folder.parent / name / 'log.jsonl') for name in ('feed', 'whole'))
@@ -192,9 +192,9 @@ def test_ways_to_name_a_run(project, stopped):
     assert project.train(env={'RUN_UUID': 'cafe'}).returncode == 0
     project.script.write_text(script)
 
-    first = list(checkpoint.folders(folder / 'checkpoints').values())[0]
+    first = list(CheckpointFolder(folder / 'checkpoints').steps().values())[0]
     for n_epochs, name in enumerate(['last', 'fee', 'logs/test/feed', folder, first], start=5):
-        first = list(checkpoint.folders(folder / 'checkpoints').values())[0]
+        first = list(CheckpointFolder(folder / 'checkpoints').steps().values())[0]
         name = first if n_epochs == 9 else name
         result = project.run('--resume', str(name), f'epochs={n_epochs}')
         assert result.returncode == 0, result.stderr
@@ -289,7 +289,7 @@ def test_a_completed_run_can_be_made_longer(project):
 @pytest.mark.parametrize('name', ['model.safetensors', 'checkpoint.json'])
 def test_a_damaged_checkpoint_is_passed_over(project, stopped, name):
     folder = stopped('checkpoint_interval=5')
-    before, last = list(checkpoint.folders(folder / 'checkpoints').values())[-2:]
+    before, last = list(CheckpointFolder(folder / 'checkpoints').steps().values())[-2:]
     data = (last / name).read_bytes()
     (last / name).write_bytes(data[:-1])
     result = project.run('--resume', 'feed')
@@ -323,7 +323,7 @@ def test_back_to_an_earlier_checkpoint(project):
     assert project.train('epochs=3', env={'RUN_UUID': 'feed'}).returncode == 0
     [folder] = project.runs
     whole = values_of(folder / 'log.jsonl')
-    first, second = checkpoint.folders(folder / 'checkpoints').values()
+    first, second = CheckpointFolder(folder / 'checkpoints').steps().values()
     result = project.run('--resume', str(first))
     assert result.returncode == 0, result.stderr
     assert f'Later checkpoints are removed: {int(second.name):,}' in result.stdout.splitlines()
@@ -496,7 +496,7 @@ def test_record_of_items_of_ones_own(build):
         noted = Noted(record)
         return noted.values(conf, parse_overrides(conf, arguments)), noted.changes
 
-    record = json.loads(json.dumps(record_of(build(Own), experiment='own')))
+    record = json.loads(json.dumps(take_snapshot(build(Own), experiment='own')))
     assert record['defaults']['size'] == [1, 2]
     given, changes = values(Own(), record, 'size=1,2')
     assert 'size' not in given and changes == []

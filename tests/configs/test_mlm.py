@@ -14,7 +14,7 @@ from torch.nn import functional
 from labml_mlm import MLMConfigs
 from labml_mlm.common.errors import UserError
 from labml_mlm.configs.overrides import parse_overrides
-from labml_mlm.configs.schema import items_of
+from labml_mlm.configs.schema import config_items
 from labml_mlm.optim import schedules as schedule
 
 
@@ -95,7 +95,7 @@ def test_the_same_seed_gives_the_same_losses(build, tracked):
 
 
 def test_learning_rate_of_torchs_optimizer_follows_the_schedule(build, tracked):
-    conf = build(lr_warmup_steps=4, lr_min_share=0.1, epochs=1)
+    conf = build(lr_warmup_steps=4, min_lr_ratio=0.1, epochs=1)
     n_steps = len(conf.train_loader)
     train_steps(conf, n_steps)
     rates = [rate / 2e-3 for rate in tracked['lr']]
@@ -116,14 +116,14 @@ def test_constant_schedule(build, tracked):
 
 
 @pytest.mark.parametrize('name, expected', [
-    ('warmup_linear', lambda step: schedule.warmup_linear(step, warmup_steps=4, total_steps=62, min_share=0.1)),
-    ('wsd', lambda step: schedule.warmup_stable_decay(step, warmup_steps=4, total_steps=62, min_share=0.1,
-                                                      decay_share=0.25)),
+    ('warmup_linear', lambda step: schedule.warmup_linear(step, warmup_steps=4, total_steps=62, min_ratio=0.1)),
+    ('wsd', lambda step: schedule.warmup_stable_decay(step, warmup_steps=4, total_steps=62, min_ratio=0.1,
+                                                      decay_fraction=0.25)),
     ('inverse_sqrt', lambda step: schedule.inverse_sqrt(step, warmup_steps=4)),
     ('noam', lambda step: schedule.noam(step, warmup_steps=4, d_model=16)),
 ])
 def test_schedules_by_name(build, tracked, name, expected):
-    conf = build(lr_schedule=name, lr_warmup_steps=4, lr_min_share=0.1, lr_decay_share=0.25, epochs=2)
+    conf = build(lr_schedule=name, lr_warmup_steps=4, min_lr_ratio=0.1, lr_decay_fraction=0.25, epochs=2)
     assert len(conf.train_loader) == 31
     assert conf.lr_schedule(20) == pytest.approx(expected(20))
     train_steps(conf, 31)
@@ -163,7 +163,7 @@ def test_short_sequences_first(build, tracked):
 
 
 def test_short_sequences_in_batches_as_large(build, tracked):
-    conf = build(seq_len_schedule='4:0.5,16', epochs=1, is_tokens_constant=False)
+    conf = build(seq_len_schedule='4:0.5,16', epochs=1, is_token_budget_constant=False)
     assert [tuple(batch.shape) for batch in conf.train_loader] == [(4, 8)] * 16 + [(16, 8)] * 14 + [(16, 7)]
 
 
@@ -202,7 +202,7 @@ def test_help_of_another_option(project):
 
 
 def test_help_shows_the_defaults_of_the_option():
-    plain, muon = (items_of(class_()) for class_ in (MLMConfigs, MuonByDefault))
+    plain, muon = (config_items(class_()) for class_ in (MLMConfigs, MuonByDefault))
     for items, expected in ((plain, ['mlm', 'FusedAdamW', 2e-3]), (muon, ['muon', 'Muon', 1e-2])):
         names = ['optimizer', 'optimizer.optimizer', 'optimizer.learning_rate']
         assert [items[item].default for item in names] == expected
@@ -248,7 +248,7 @@ def test_words_of_a_tokenizer_that_knows_none(build, masking):
     ('masking_schedule=linaer', 'Did you mean `linear`?'),
     ('masking=words', 'Did you mean `word`?'),
     ('masking_prob_start=30', 'from 0 to 1'),
-    ('lr_decay_share=2', 'from 0 to 1'),
+    ('lr_decay_fraction=2', 'from 0 to 1'),
     ('lr_schedule=wds', 'Did you mean `wsd`?'),
     ('optimizer.matrices=1', 'those of the encoder'),
     ('optimizer.muon_momentum=1', 'muon_momentum'),
@@ -262,8 +262,8 @@ def test_what_is_wrong_with_a_schedule_is_said_by_the_command(project, given, me
 
 def test_help_shows_what_there_is_to_choose(project):
     out = project.run('--help').stdout
-    for item in ('masking', 'masking_schedule', 'masking_prob_start', 'seq_len_schedule', 'is_tokens_constant',
-                 'lr_decay_share', 'optimizer.muon_momentum'):
+    for item in ('masking', 'masking_schedule', 'masking_prob_start', 'seq_len_schedule', 'is_token_budget_constant',
+                 'lr_decay_fraction', 'optimizer.muon_momentum'):
         assert re.search(rf'^ *{re.escape(item)}\b', out, re.MULTILINE), item
     out = ' '.join(out.split())
     for option_ in ('token, word, span', 'constant, linear, cosine', 'wsd', 'inverse_sqrt', 'noam', 'Muon'):

@@ -6,7 +6,7 @@ from labml.configs import BaseConfigs, option
 from labml_mlm import MLMConfigs
 from labml_mlm.common.errors import UserError, did_you_mean
 from labml_mlm.configs.overrides import help_text, parse_overrides
-from labml_mlm.configs.schema import items_of
+from labml_mlm.configs.schema import config_items
 
 
 class InnerConfigs(BaseConfigs):
@@ -83,7 +83,7 @@ def test_the_last_wins():
 
 
 def test_comments_and_defaults_are_listed():
-    items = items_of(Configs())
+    items = config_items(Configs())
     assert items['inner.width'].comment == 'Width in features'
     assert items['inner.width'].default == 3
     assert items['choice'].options == ['first', 'second']
@@ -151,7 +151,7 @@ def test_help_lists_every_item_that_can_be_given():
     text = help_text(conf)
     listed = {line.split()[0] for line in text.splitlines() if line.startswith('  ') and line[2] != ' '}
     # What it lists can be given, and what can be given is listed
-    assert listed == {name for name, item in items_of(conf).items() if can_be_given(item)}
+    assert listed == {name for name, item in config_items(conf).items() if can_be_given(item)}
     for name in ['seq_len', 'masking_prob', 'n_tokens', 'no_mask_tokens', 'mlm', 'prompt', 'text', 'tokenizer',
                  'grad_norm_clip', 'transformer.ffn.d_ff', 'optimizer.optimizer', 'device.use_cuda', 'epochs']:
         assert name in listed, name
@@ -163,9 +163,9 @@ def test_help_lists_every_item_that_can_be_given():
 
 def test_every_own_item_has_a_comment():
     nested = ('device.', 'transformer.', 'optimizer.')
-    names = [name for name, item in items_of(MLMConfigs()).items() if item.is_given and not name.startswith(nested)]
+    names = [name for name, item in config_items(MLMConfigs()).items() if item.is_given and not name.startswith(nested)]
     assert {'epochs', 'seq_len', 'masking_prob', 'mlm'} <= set(names)
-    assert [name for name in names if not items_of(MLMConfigs())[name].comment] == ['is_track_time']
+    assert [name for name in names if not config_items(MLMConfigs())[name].comment] == ['is_track_time']
 
 
 @pytest.mark.parametrize('name, known, expected', [
@@ -207,4 +207,4 @@ def _large(c: Own) -> Thing:
     assert values == {'repeats': 3, 'sizes': [1, 2], 'thing': 'large', 'seq_len': 3}
     with pytest.raises(UserError, match='it has to be an integer'):
         parse_overrides(Own(), ['repeats=x'])
-    assert items_of(Own())['repeats'].comment == 'How often'
+    assert config_items(Own())['repeats'].comment == 'How often'

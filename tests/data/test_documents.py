@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from labml_mlm.common.errors import UserError
 from labml_mlm.data import documents
-from labml_mlm.data.documents import Files, Texts
-from labml_mlm.data.files import folder_files
+from labml_mlm.data.documents import TextFiles, TextIterable
+from labml_mlm.data.files import list_text_files
 
 
 def read(source):
@@ -43,26 +43,26 @@ def write(tmp_path):
 
 @pytest.mark.parametrize('suffix', ['.txt', '.md', '', '.txt.gz', '.md.zst'])
 def test_a_file_is_a_document(write, chunk, suffix):
-    assert read(Files([write(f'a{suffix}', 'Ünïcödé ↵ 𝔘\nand more\n')])) == ['Ünïcödé ↵ 𝔘\nand more\n']
+    assert read(TextFiles([write(f'a{suffix}', 'Ünïcödé ↵ 𝔘\nand more\n')])) == ['Ünïcödé ↵ 𝔘\nand more\n']
 
 
 def test_line_ends_and_a_byte_order_mark(write, chunk):
     path = write('a.txt', b'\xef\xbb\xbfone\r\ntwo\rthree\n\r\nfour\r')
-    assert read(Files([path])) == ['one\ntwo\nthree\n\nfour\n']
+    assert read(TextFiles([path])) == ['one\ntwo\nthree\n\nfour\n']
 
 
 @pytest.mark.parametrize('suffix', ['.jsonl', '.jsonl.gz', '.jsonl.zst'])
 def test_a_json_line_is_a_document(write, chunk, suffix):
     lines = [json.dumps({'body': text, 'text': 5}) for text in ('one', 'two\r\nlines', '\u00e4')]
     path = write(f'a{suffix}', '\n'.join(lines) + '\n\n')
-    assert read(Files([path], field='body')) == ['one', 'two\nlines', '\u00e4']
+    assert read(TextFiles([path], field='body')) == ['one', 'two\nlines', '\u00e4']
 
 
 def test_paragraphs(write, chunk):
     path = write('a.txt', '\n\none\nmore of it\n\n\n\ntwo\n\nthree')
-    assert read(Files([path], unit='paragraph')) == ['one\nmore of it\n', 'two\n', 'three\n']
+    assert read(TextFiles([path], unit='paragraph')) == ['one\nmore of it\n', 'two\n', 'three\n']
     path = write('a.jsonl', json.dumps({'text': 'one\n\ntwo'}) + '\n' + json.dumps({'text': 'three'}))
-    assert read(Files([path], unit='paragraph')) == ['one\n', 'two\n', 'three\n']
+    assert read(TextFiles([path], unit='paragraph')) == ['one\n', 'two\n', 'three\n']
 
 
 WRONG = {'empty.txt': b'', 'binary.txt': b'a\0b', 'latin.md': 'Ü'.encode('latin-1'), 'cut.txt.gz': None,
@@ -90,7 +90,7 @@ def wrong(write, tmp_path):
 def test_what_is_no_text_is_named(wrong, chunk, monkeypatch):
     monkeypatch.setattr(documents, '_MAX_NAMED', 99)
     with pytest.raises(UserError) as caught:
-        read(Files(wrong))
+        read(TextFiles(wrong))
     message = str(caught.value)
     for said in SAID:
         assert said in message
@@ -104,11 +104,11 @@ def test_what_is_no_text_is_named(wrong, chunk, monkeypatch):
 def test_a_message_names_some_and_counts_the_rest(write):
     paths = [write(f'{i}.txt', b'\xff') for i in range(12)]
     with pytest.raises(UserError, match=r'/0\.txt is not.*/4\.txt is not UTF-8 text: invalid byte 0xff and 7 more\.'):
-        read(Files(paths))
+        read(TextFiles(paths))
 
 
 def test_what_is_no_text_is_skipped_and_said(wrong, chunk, capsys):
-    source = Files(wrong, errors='skip')
+    source = TextFiles(wrong, errors='skip')
     for _ in range(2):
         assert read(source) == ['good text', 'good']
     assert capsys.readouterr().out.count('Left out: ') == 1
@@ -116,48 +116,48 @@ def test_what_is_no_text_is_skipped_and_said(wrong, chunk, capsys):
 
 def test_what_cannot_be_decoded_is_replaced(write, chunk):
     path = write('latin.txt', 'a Ü b'.encode('latin-1'))
-    assert read(Files([path], errors='replace')) == ['a \ufffd b']
+    assert read(TextFiles([path], errors='replace')) == ['a \ufffd b']
     path = write('a.jsonl', b'{"text": "a\xff"}')
-    assert read(Files([path], errors='replace')) == ['a\ufffd']
+    assert read(TextFiles([path], errors='replace')) == ['a\ufffd']
 
 
 @pytest.mark.parametrize('errors', ['strict', 'skip', 'replace'])
 def test_nothing_to_read(write, errors):
     with pytest.raises(UserError):
-        read(Files([write('a.txt', ''), write('b.jsonl', '\n')], errors=errors))
+        read(TextFiles([write('a.txt', ''), write('b.jsonl', '\n')], errors=errors))
     with pytest.raises(UserError, match='there is no text: no file to read'):
-        read(Files([], errors=errors))
+        read(TextFiles([], errors=errors))
 
 
 def test_a_folder(write, tmp_path):
     for name in ('b.txt', 'a.md', 'deep/er/c.jsonl.gz', 'deep/d.TXT.zst', 'no.py', 'e.gz', '[x]/f.txt'):
         write(name, '{"text": "x"}')
-    assert [path.relative_to(tmp_path).as_posix() for path in folder_files(tmp_path, '**/*')] == \
+    assert [path.relative_to(tmp_path).as_posix() for path in list_text_files(tmp_path, '**/*')] == \
         ['[x]/f.txt', 'a.md', 'b.txt', 'deep/d.TXT.zst', 'deep/er/c.jsonl.gz']
-    assert len(folder_files(str(tmp_path / '[x]'), '**/*.txt')) == 1
+    assert len(list_text_files(str(tmp_path / '[x]'), '**/*.txt')) == 1
     # What is asked for by name is taken
-    assert [path.name for path in folder_files(tmp_path, '*.py')] == ['no.py']
+    assert [path.name for path in list_text_files(tmp_path, '*.py')] == ['no.py']
     with pytest.raises(UserError, match='there is no text in .*: \\*.rst takes no file'):
-        folder_files(tmp_path, '*.rst')
+        list_text_files(tmp_path, '*.rst')
     with pytest.raises(UserError, match='no file ends in .txt, .md, .jsonl, or in one of those and .gz or .zst'):
-        folder_files(write('code/a.py', 'x').parent, '**/*')
+        list_text_files(write('code/a.py', 'x').parent, '**/*')
     with pytest.raises(UserError, match='is no folder'):
-        folder_files(tmp_path / 'none', '*')
+        list_text_files(tmp_path / 'none', '*')
 
 
 def test_identity_goes_by_name_size_and_time(write):
     path = write('a.txt', 'text')
-    before = Files([path]).identity
-    assert Files([path]).identity == before == json.loads(json.dumps(before))
-    assert Files([path], unit='paragraph').identity != before
+    before = TextFiles([path]).identity
+    assert TextFiles([path]).identity == before == json.loads(json.dumps(before))
+    assert TextFiles([path], unit='paragraph').identity != before
     write('a.txt', 'other')
-    assert Files([path]).identity != before
+    assert TextFiles([path]).identity != before
 
 
 def test_texts_from_python(chunk):
     for texts in (['one', '', 'th\u00fc'], ('one', '', 'th\u00fc'), iter(['one', '', 'th\u00fc']),
                   (text for text in ['one', '', 'th\u00fc'])):
-        source = Texts(texts)
+        source = TextIterable(texts)
         # As often as needed
         for _ in range(2):
             assert read(source) == ['one', '', 'th\u00fc']
@@ -166,9 +166,9 @@ def test_texts_from_python(chunk):
         next(outer)
         assert read(source) == ['one', '', 'th\u00fc']
         assert read([('', False), *outer])[-1] == 'th\u00fc'
-    assert read(Texts('one text')) == ['one text']
+    assert read(TextIterable('one text')) == ['one text']
     with pytest.raises(UserError, match='a document has to be a text, and one is a int'):
-        read(Texts([5]))
+        read(TextIterable([5]))
 
 
 @given(st.lists(st.binary(max_size=40), max_size=5))
@@ -180,7 +180,7 @@ def test_any_bytes_give_texts_or_one_clear_error(tmp_path_factory, contents):
         paths[-1].write_bytes(content)
     for errors in ('strict', 'skip', 'replace'):
         try:
-            found = read(Files(paths, errors=errors))
+            found = read(TextFiles(paths, errors=errors))
         except UserError as e:
             assert str(e)
         else:

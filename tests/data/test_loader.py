@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from labml_mlm.common.errors import UserError
 from labml_mlm.data.batch import Batch
 from labml_mlm.data.loader import TrainLoader, ValidLoader
-from labml_mlm.data.packing import Packs
+from labml_mlm.data.packing import PackedDocuments
 from labml_mlm.data.windows import Windows
 from labml_mlm.distributed.process_group import Ranks
-from labml_mlm.distributed.rendezvous import Place
+from labml_mlm.distributed.rendezvous import RankInfo
 
 
 def train_loader(n, seq_len, batch_size, seed=0):
@@ -65,10 +65,10 @@ def test_ranks_have_the_columns_of_each_batch(seq_len, batch_size, extra, size, 
     windows = Windows(torch.arange(seq_len * batch_size + extra), seq_len=seq_len)
     short = data.draw(st.sampled_from([n for n in range(1, seq_len + 1) if seq_len % n == 0]))
     arguments = {'batch_size': batch_size, 'seed': 2, 'seq_len_at': lambda epochs: short,
-                 'is_tokens_constant': data.draw(st.booleans())}
+                 'is_token_budget_constant': data.draw(st.booleans())}
     epoch, place = data.draw(st.integers(0, 3)), data.draw(st.integers(0, len(windows)))
     alone = list(TrainLoader(windows, **arguments).batches(epoch, place))
-    shared = [list(TrainLoader(windows, ranks=Ranks(Place(rank, size, rank, None)), **arguments).batches(epoch, place))
+    shared = [list(TrainLoader(windows, ranks=Ranks(RankInfo(rank, size, rank, None)), **arguments).batches(epoch, place))
               for rank in range(size)]
     assert {len(batches) for batches in shared} == {len(alone)}
     for batch, *parts in zip(alone, *shared, strict=True):
@@ -77,29 +77,29 @@ def test_ranks_have_the_columns_of_each_batch(seq_len, batch_size, extra, size, 
             first, total = part.columns
             assert total == batch.shape[1]
             assert torch.equal(batch[:, first:first + part.tokens.shape[1]], part.tokens)
-            assert part.n_tokens == part.n_places == batch.numel()
+            assert part.n_tokens == part.n_positions == batch.numel()
         # Nearly the same number each
         of_ranks = [part.tokens.shape[1] for part in parts]
-        assert max(of_ranks) - min(of_ranks) <= (seq_len // short if arguments['is_tokens_constant'] else 1)
+        assert max(of_ranks) - min(of_ranks) <= (seq_len // short if arguments['is_token_budget_constant'] else 1)
 
 
 def test_a_batch_of_any_loader_is_shared():
     tokens = torch.arange(12).view(3, 4)
     whole = Batch(tokens, tokens > 9)
-    assert whole.of_rank(Ranks()) is whole
-    parts = [whole.of_rank(Ranks(Place(rank, 3, rank, None))) for rank in range(3)]
+    assert whole.shard(Ranks()) is whole
+    parts = [whole.shard(Ranks(RankInfo(rank, 3, rank, None))) for rank in range(3)]
     assert [part.columns for part in parts] == [(0, 4), (1, 4), (2, 4)]
     assert torch.equal(torch.cat([part.tokens for part in parts], 1), tokens)
-    assert torch.equal(torch.cat([part.key_padding for part in parts], 1), whole.key_padding)
-    assert [part.n_tokens for part in parts] == [10] * 3 and [part.n_places for part in parts] == [12] * 3
+    assert torch.equal(torch.cat([part.padding_mask for part in parts], 1), whole.padding_mask)
+    assert [part.n_tokens for part in parts] == [10] * 3 and [part.n_positions for part in parts] == [12] * 3
     # It is not shared a second time
-    assert parts[1].of_rank(Ranks(Place(1, 3, 1, None))) is parts[1]
+    assert parts[1].shard(Ranks(RankInfo(1, 3, 1, None))) is parts[1]
 
 
 def test_a_batch_that_cannot_be_shared():
     windows = Windows(torch.arange(100), seq_len=2)
     with pytest.raises(UserError, match='batch_size=7 is that of all 3 ranks together.* a multiple of 3'):
-        TrainLoader(windows, batch_size=7, seed=0, ranks=Ranks(Place(0, 3, 0, None)))
+        TrainLoader(windows, batch_size=7, seed=0, ranks=Ranks(RankInfo(0, 3, 0, None)))
 
 
 @given(pieces=st.integers(1, 4), short=st.integers(1, 4), batch_size=st.integers(1, 4), extra=st.integers(0, 99),
@@ -113,7 +113,7 @@ def test_shorter_sequences_are_the_same_windows_cut(pieces, short, batch_size, e
         return short if epochs < change else seq_len
 
     whole, cut, first = (TrainLoader(windows, batch_size=batch_size, seed=2, **options) for options in
-                         ({}, {'seq_len_at': seq_len_at}, {'seq_len_at': seq_len_at, 'is_tokens_constant': False}))
+                         ({}, {'seq_len_at': seq_len_at}, {'seq_len_at': seq_len_at, 'is_token_budget_constant': False}))
     place = data.draw(st.integers(0, len(windows)))
     assert len(whole) == len(cut) == len(first)
     for epoch in range(2):
@@ -130,12 +130,12 @@ def test_shorter_sequences_are_the_same_windows_cut(pieces, short, batch_size, e
 
 
 def test_packed_documents_are_cut_with_all_that_is_told_of_them():
-    packs = Packs(torch.arange(1, 8), [3, 5, 7], seq_len=4, padding_token=0)
+    packs = PackedDocuments(torch.arange(1, 8), [3, 5, 7], seq_len=4, padding_token=0)
     loader = TrainLoader(packs, batch_size=2, seed=0, seq_len_at=lambda epochs: 2)
-    [[tokens, key_padding, document, *_]] = list(loader)
+    [[tokens, padding_mask, document, *_]] = list(loader)
     [[whole, _, whole_document, *_]] = list(TrainLoader(packs, batch_size=2, seed=0))
-    assert tokens.shape == key_padding.shape == document.shape == (2, 4)
-    assert torch.equal(key_padding, tokens == 0)
+    assert tokens.shape == padding_mask.shape == document.shape == (2, 4)
+    assert torch.equal(padding_mask, tokens == 0)
     for cut, of_whole in ((tokens, whole), (document, whole_document)):
         assert torch.equal(cut.T, of_whole.T.reshape(4, 2))
 

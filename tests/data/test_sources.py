@@ -96,7 +96,7 @@ def test_tiny_shakespeare_is_fetched_once(server, shakespeare, tmp_path):
     server.body = shakespeare.read_bytes()
     data_path = tmp_path / 'data'
     assert text.cached_tiny_shakespeare(data_path) is None
-    fetched = text.fetch_tiny_shakespeare(data_path, server.url, lambda share: None)
+    fetched = text.download_tiny_shakespeare(data_path, server.url, lambda share: None)
     assert fetched == shakespeare.read_text()
     assert text.cached_tiny_shakespeare(data_path) == fetched
     assert [path.name for path in data_path.iterdir()] == ['tiny_shakespeare.txt']
@@ -108,7 +108,7 @@ def test_tiny_shakespeare_is_fetched_once(server, shakespeare, tmp_path):
 def test_another_text_of_the_same_size_is_refused(server, tmp_path):
     server.body = b'x' * text.TINY_SHAKESPEARE_BYTES
     with pytest.raises(OSError, match='SHA-256'):
-        text.fetch_tiny_shakespeare(tmp_path, server.url, lambda share: None)
+        text.download_tiny_shakespeare(tmp_path, server.url, lambda share: None)
     assert not list(tmp_path.iterdir())
 
 

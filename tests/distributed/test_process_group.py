@@ -9,22 +9,22 @@ from hypothesis import strategies as st
 
 from labml_mlm.common.errors import UserError
 from labml_mlm.distributed import rendezvous
-from labml_mlm.distributed.failures import ending_together, is_lost
+from labml_mlm.distributed.failures import exit_on_rank_failure, is_rank_failure
 from labml_mlm.distributed.process_group import Ranks
-from labml_mlm.distributed.rendezvous import Place, meet, place_of
+from labml_mlm.distributed.rendezvous import RankInfo, join, rank_from_environment
 
 
 def test_an_environment_of_one_process():
-    assert place_of({}) is None
-    assert place_of({'WORLD_SIZE': '1', 'MASTER_ADDR': 'somewhere'}) is None
-    assert place_of({'RANK': '0', 'WORLD_SIZE': '1'}) == Place(0, 1, 0, None)
+    assert rank_from_environment({}) is None
+    assert rank_from_environment({'WORLD_SIZE': '1', 'MASTER_ADDR': 'somewhere'}) is None
+    assert rank_from_environment({'RANK': '0', 'WORLD_SIZE': '1'}) == RankInfo(0, 1, 0, None)
 
 
 def test_an_environment_of_torchrun():
     environment = {'RANK': '5', 'WORLD_SIZE': '8', 'LOCAL_RANK': '1', 'MASTER_ADDR': 'host', 'MASTER_PORT': '29500'}
-    assert place_of(environment) == Place(5, 8, 1, ('host', 29500))
+    assert rank_from_environment(environment) == RankInfo(5, 8, 1, ('host', 29500))
     del environment['LOCAL_RANK']
-    assert place_of(environment).local_rank == 5
+    assert rank_from_environment(environment).local_rank == 5
 
 
 @pytest.mark.parametrize('environment, message', [
@@ -40,12 +40,12 @@ def test_an_environment_of_torchrun():
 ])
 def test_an_environment_that_makes_no_sense(environment, message):
     with pytest.raises(UserError, match=message):
-        place_of(environment)
+        rank_from_environment(environment)
 
 
 @given(st.integers(0, 100), st.integers(1, 12))
 def test_shares_are_all_things_in_order(n, size):
-    shares = [list(range(n))[Ranks(Place(rank, size, rank, None)).share(n)] for rank in range(size)]
+    shares = [list(range(n))[Ranks(RankInfo(rank, size, rank, None)).shard(n)] for rank in range(size)]
     assert [thing for share in shares for thing in share] == list(range(n))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
@@ -54,24 +54,24 @@ def test_alone_there_is_nobody_to_ask():
     alone, numbers = Ranks(), (torch.tensor(2), torch.tensor(0.5))
     before = torch.get_rng_state()
     assert alone.sum(*numbers)() == numbers
-    assert [alone.latest(value) for value in (0, 15, 0)] == [0, 15, 0]
-    assert alone.of_main('x') == alone.main_first(lambda: 'x') == 'x'
-    with alone.own_random_numbers(torch.device('cpu')):
+    assert [alone.delayed_max(value) for value in (0, 15, 0)] == [0, 15, 0]
+    assert alone.broadcast('x') == alone.main_first(lambda: 'x') == 'x'
+    with alone.per_rank_rng(torch.device('cpu')):
         pass
     alone.check_same({'a': 1})
     alone.check()
-    alone.settle()
+    alone.finish_delayed_max()
     assert torch.equal(torch.get_rng_state(), before)
-    with pytest.raises(KeyError), alone.together(), ending_together(alone, lambda: ''):
+    with pytest.raises(KeyError), alone.synchronize_errors(), exit_on_rank_failure(alone, lambda: ''):
         raise KeyError('mine')
 
 
 def test_what_says_that_a_rank_is_gone():
-    assert is_lost(RuntimeError('[/gloo/transport/tcp/pair.cc:553] Connection closed by peer'))
-    assert is_lost(dist.DistNetworkError('failed to recv'))
-    assert is_lost(dist.DistBackendError('NCCL communicator was aborted'))
-    assert not is_lost(RuntimeError('shapes do not match'))
-    assert not is_lost(ValueError('gloo'))
+    assert is_rank_failure(RuntimeError('[/gloo/transport/tcp/pair.cc:553] Connection closed by peer'))
+    assert is_rank_failure(dist.DistNetworkError('failed to recv'))
+    assert is_rank_failure(dist.DistBackendError('NCCL communicator was aborted'))
+    assert not is_rank_failure(RuntimeError('shapes do not match'))
+    assert not is_rank_failure(ValueError('gloo'))
 
 
 def all_meet(store, size, monkeypatch, timeout=5.):
@@ -81,7 +81,7 @@ def all_meet(store, size, monkeypatch, timeout=5.):
 
     def of_rank(rank):
         try:
-            found[rank] = meet(store, Place(rank, size, rank, None))
+            found[rank] = join(store, RankInfo(rank, size, rank, None))
         except UserError as e:
             errors.append(str(e))
 
@@ -113,6 +113,6 @@ def test_ranks_that_do_not_come(monkeypatch):
     all_meet(store, 2, monkeypatch)
     monkeypatch.setattr(rendezvous, 'JOIN_TIMEOUT', 0.3)
     with pytest.raises(UserError, match='rank 1 of 2 has waited 0.3 s for all others'):
-        meet(store, Place(1, 2, 1, None))
+        join(store, RankInfo(1, 2, 1, None))
     with pytest.raises(UserError, match='of 12 ranks, 11 did not come within 0.3 s: 1, 2, 3, 4, 5, 6, 7, 8, 9…'):
-        meet(store, Place(0, 12, 0, None))
+        join(store, RankInfo(0, 12, 0, None))

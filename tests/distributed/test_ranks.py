@@ -48,12 +48,12 @@ def succeed(job):
 
 
 @pytest.mark.parametrize('ways, options', [
-    ([(1, ['accumulate=2']), (2, []), (2, ['parallel=fsdp', 'accumulate=2'])], []),
+    ([(1, ['gradient_accumulation_steps=2']), (2, []), (2, ['parallel=fsdp', 'gradient_accumulation_steps=2'])], []),
     long([(2, []), (2, ['parallel=fsdp'])], ['optimizer=muon', 'masking_schedule=linear', 'masking=span']),
-    long([(2, ['accumulate=2']), (4, ['parallel=fsdp'])],
+    long([(2, ['gradient_accumulation_steps=2']), (4, ['parallel=fsdp'])],
          ['packing=documents', 'text_unit=paragraph', 'seq_len_schedule=8:0.5,16', 'masking=word']),
     long([(4, [])], ['optimizer.optimizer=Adam', 'transformer.encoder_attn=mha', 'lr_schedule=constant',
-                     'seq_len_schedule=4:0.5,16', 'is_tokens_constant=false', 'grad_norm_clip=none']),
+                     'seq_len_schedule=4:0.5,16', 'is_token_budget_constant=false', 'grad_norm_clip=none']),
 ])
 def test_the_same_losses_whatever_the_number_of_ranks(project, ways, options):
     if 'text_unit=paragraph' in options:
@@ -73,7 +73,7 @@ def test_the_same_losses_whatever_the_number_of_ranks(project, ways, options):
 
 @pytest.mark.parametrize('parallel', ['ddp', long('fsdp')])
 def test_with_bf16(project, parallel):
-    run = [f'text_path={project.text}', *RUN, 'accumulate=2']
+    run = [f'text_path={project.text}', *RUN, 'gradient_accumulation_steps=2']
     for name, precision in (('alone', 'bf16'), ('exact', 'fp32')):
         assert project.run(*run, f'precision={precision}', env={'RUN_UUID': name}).returncode == 0
     succeed(project.ranks(2, *run, 'precision=bf16', f'parallel={parallel}', env={'RUN_UUID': 'two'}))
@@ -190,11 +190,10 @@ def test_saved_on_two_and_resumed_on_any_number(project):
             assert max(differences) <= (0 if (n, options) == (2, []) else EXACT), name
         assert other['loss.train'][-1][0] > first
 
-    # The format knows nothing of ranks
-    from labml_mlm.runs import checkpoint
-    last = [checkpoint.last_of(project.path / f'logs/test/{name}/checkpoints')[0] for name in ('of_ddp', 'of_fsdp')]
+    # Checkpoints do not depend on world size
+    last = [CheckpointFolder(project.path / f'logs/test/{name}/checkpoints').last()[0] for name in ('of_ddp', 'of_fsdp')]
     for part in ('model', 'optimizer'):
-        ddp, fsdp = (found.tensors(part) for found in last)
+        ddp, fsdp = (found.load_tensors(part) for found in last)
         assert {name: (t.shape, t.dtype) for name, t in ddp.items()} == {
             name: (t.shape, t.dtype) for name, t in fsdp.items()}
         assert max((ddp[name].float() - fsdp[name].float()).abs().max() for name in ddp) < 1e-4
@@ -266,7 +265,7 @@ train(Configs(), name='test')
 @pytest.mark.parametrize('parallel', ['ddp', long('fsdp')])
 def test_a_signal_in_the_middle_of_a_validation(project, parallel):
     project.script.write_text(IN_VALIDATION)
-    run = [f'text_path={project.text}', *RUN, f'parallel={parallel}', 'valid_share=0.5', 'transformer.dropout=0.1']
+    run = [f'text_path={project.text}', *RUN, f'parallel={parallel}', 'valid_fraction=0.5', 'transformer.dropout=0.1']
     succeed(project.ranks(2, *run, env={'RUN_UUID': 'whole'}))
     job = project.ranks(2, *run, env={'RUN_UUID': 'stopped', 'STOP_RANK': '1'})
     main, other = job.wait()
@@ -290,8 +289,9 @@ def fail(job, *, seconds: float = 60.) -> str:
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (['batch_size=7'], 'batch_size=7 is that of all 2 ranks together, and cannot be shared equally'),
-    (['batch_size=8', 'accumulate=3'], 'batch_size=8 cannot be cut into accumulate=3 equal parts on each of 2 ranks'),
+    (['batch_size=7'], 'batch_size=7 is that of all 2 ranks together: it must be a multiple of 2'),
+    (['batch_size=8', 'gradient_accumulation_steps=3'],
+     'batch_size=8 cannot be split into gradient_accumulation_steps=3 equal micro-batches on each of 2 ranks'),
     (['batch_sise=8'], '`batch_sise`: there is no such item. Did you mean `batch_size`?'),
     (['text_path=nothing.txt'], 'nothing.txt cannot be read: No such file or directory'),
     (['parallel=ddq'], 'parallel=ddq'),

@@ -17,8 +17,9 @@ from torch.nn import functional
 import labml_mlm
 from labml_mlm import FillMask, MLMConfigs
 from labml_mlm.common.errors import UserError
-from labml_mlm.inference.evaluate import Text, evaluate
+from labml_mlm.inference.evaluate import AllWindows, evaluate
 from labml_mlm.runs import checkpoint
+from labml_mlm.runs.checkpoint_folder import CheckpointFolder, remove
 
 # Enough to know the sentence by heart
 LEARN = ['transformer.n_layers=2', 'd_model=32', 'transformer.n_heads=4', 'seq_len=16', 'batch_size=16', 'epochs=16',
@@ -179,7 +180,7 @@ def test_load_leaves_everything_else_as_it_is(run, capsys):
 def test_load_needs_no_text(trained, run, tmp_path):
     import shutil
     copied = tmp_path / 'copied'
-    shutil.copytree(next(iter(checkpoint.folders(run / 'checkpoints').values())), copied)
+    shutil.copytree(next(iter(CheckpointFolder(run / 'checkpoints').steps().values())), copied)
     text = trained.text.read_bytes()
     trained.text.unlink()
     try:
@@ -189,8 +190,8 @@ def test_load_needs_no_text(trained, run, tmp_path):
 
 
 def test_which_checkpoint(run):
-    folders = checkpoint.folders(run / 'checkpoints')
-    best, last = checkpoint.best_of(run / 'checkpoints'), list(folders)[-1]
+    folders = CheckpointFolder(run / 'checkpoints').steps()
+    best, last = CheckpointFolder(run / 'checkpoints').best(), list(folders)[-1]
     assert labml_mlm.load(run).checkpoint.step == best.step
     assert labml_mlm.load(run).about.startswith(f'{best.path}, the best by validation loss: ')
     assert labml_mlm.load(run, which='last').checkpoint.step == last
@@ -207,7 +208,7 @@ def test_a_damaged_checkpoint_is_passed_over(run, tmp_path):
     import shutil
     copied = tmp_path / 'feed'
     shutil.copytree(run, copied)
-    *_, before, last = checkpoint.folders(copied / 'checkpoints').values()
+    *_, before, last = CheckpointFolder(copied / 'checkpoints').steps().values()
     (last / 'model.safetensors').write_bytes(b'')
     loaded = labml_mlm.load(copied, which='last')
     assert loaded.checkpoint.path == before
@@ -237,7 +238,7 @@ def test_evaluation_of_the_runs_own_text_is_its_validation(command, run):
 def test_evaluation_is_one_sum_over_all_windows(fill_mask):
     trained = fill_mask.pretrained
     tokens = torch.from_numpy(trained.tokenizer.encode('the quick brown fox jumps over the lazy dog\n' * 5))
-    batches = list(Text(tokens, seq_len=16, batch_size=3))
+    batches = list(AllWindows(tokens, seq_len=16, batch_size=3))
     assert [batch.shape for batch in batches] == [(16, 3)] * 4 + [(16, 1), (12, 1)]
     assert torch.cat([batch.T.flatten() for batch in batches]).tolist() == tokens.tolist()
     result = evaluate(trained, batches)
@@ -266,7 +267,7 @@ def test_evaluation_is_one_sum_over_all_windows(fill_mask):
 def test_pseudo_perplexity_masks_each_token_in_turn(fill_mask):
     trained = fill_mask.pretrained
     tokens = torch.from_numpy(trained.tokenizer.encode('the quick brown dog jumps over')).long()
-    batches = list(Text(tokens, seq_len=16, batch_size=2))
+    batches = list(AllWindows(tokens, seq_len=16, batch_size=2))
     total = 0.
     for batch in batches:
         for window in batch.T:
@@ -467,7 +468,7 @@ def test_loading_beside_a_run_that_removes_checkpoints(run, tmp_path, monkeypatc
     import shutil
     copied = tmp_path / 'feed'
     shutil.copytree(run, copied)
-    folders = checkpoint.folders(copied / 'checkpoints')
+    folders = CheckpointFolder(copied / 'checkpoints').steps()
     last = list(folders)[-1]
     hidden = (copied / 'checkpoints' / str(last)).rename(tmp_path / 'hidden')
     tensors = checkpoint.Checkpoint.tensors
@@ -477,7 +478,7 @@ def test_loading_beside_a_run_that_removes_checkpoints(run, tmp_path, monkeypatc
         if not gone:
             gone.append(self.step)
             hidden.rename(copied / 'checkpoints' / str(last))
-            checkpoint.remove(self.path)
+            remove(self.path)
         return tensors(self, name)
 
     monkeypatch.setattr(checkpoint.Checkpoint, 'tensors', remove_and_read)

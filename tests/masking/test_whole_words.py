@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from labml_mlm import MLM
 from labml_mlm.data.batch import Columns
 from labml_mlm.masking.whole_words import spans, whole_words
-from labml_mlm.tokenization.word_boundaries import Words
+from labml_mlm.tokenization.word_boundaries import WordBoundaries
 
 PAD, MASK = 0, 1
 # Ids 0 to 3 are special
 TEXTS = ['[PAD]', '[MASK]', '[SEP]', '[UNK]', *'abcde', ' ', ',', '中']
-WORDS = Words(TEXTS, special_tokens=range(4))
+WORDS = WordBoundaries(TEXTS, special_tokens=range(4))
 
 
 def ids(text):
@@ -126,9 +126,9 @@ def test_spans_are_of_whole_words():
 
 
 def test_how_many_places_is_not_known_beforehand():
-    assert make(whole_words(WORDS)).n_places(32) is None
-    assert make(None).n_places(32) == 5
-    assert make(None).n_places(32, 0.3) == 10
+    assert make(whole_words(WORDS)).n_positions(32) is None
+    assert make(None).n_positions(32) == 5
+    assert make(None).n_positions(32, 0.3) == 10
 
 
 @pytest.mark.parametrize('units', [whole_words(WORDS), spans(WORDS)])

@@ -5,7 +5,7 @@ from torch import nn
 
 from labml_mlm import MLMTransformerConfigs
 from labml_mlm.model.attention import SDPA
-from labml_mlm.model.encoder import MLMEncoder, at
+from labml_mlm.model.encoder import MLMEncoder, gather_positions
 
 SEQ_LEN, BATCH_SIZE, D_MODEL = 9, 4, 16
 
@@ -82,7 +82,7 @@ def test_what_is_not_labml_nns_is_computed_everywhere(is_other_layer):
     encoder = MLMEncoder(kind(d_model=D_MODEL, self_attn=SDPA(2, D_MODEL), feed_forward=feed_forward, dropout_prob=0.),
                          2)
     x, places = torch.randn(SEQ_LEN, BATCH_SIZE, D_MODEL), torch.tensor([[3, 0, 8, 5]])
-    torch.testing.assert_close(encoder(x, None, places), at(places, encoder(x, None)))
+    torch.testing.assert_close(encoder(x, None, places), gather_positions(places, encoder(x, None)))
 
 
 def test_the_last_layer_is_left_out_elsewhere():

@@ -70,18 +70,18 @@ def test_nothing_masked_gives_zero_loss_and_gradients(attention):
 def test_content_of_padding_changes_nothing(attention):
     model = make(encoder_attn=attention)
     masked, labels = batch()
-    key_padding = torch.zeros_like(masked, dtype=torch.bool)
-    key_padding[7:, 1] = key_padding[3:, 2] = True
-    labels[key_padding] = PAD
+    padding_mask = torch.zeros_like(masked, dtype=torch.bool)
+    padding_mask[7:, 1] = padding_mask[3:, 2] = True
+    labels[padding_mask] = PAD
     results = []
     for content in (PAD, 13):
-        x = masked.masked_fill(key_padding, content)
-        output = model(x, labels, key_padding=key_padding)
-        kept = model.predict(x, key_padding=key_padding)[~key_padding]
+        x = masked.masked_fill(padding_mask, content)
+        output = model(x, labels, padding_mask=padding_mask)
+        kept = model.predict(x, padding_mask=padding_mask)[~padding_mask]
         results.append([output.loss, kept])
     torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-6)
     # Without the mask it does
-    seen = model.predict(masked.masked_fill(key_padding, PAD))[~key_padding]
+    seen = model.predict(masked.masked_fill(padding_mask, PAD))[~padding_mask]
     assert not torch.allclose(seen, results[0][1], atol=1e-3)
 
 
@@ -92,22 +92,22 @@ def test_a_document_does_not_see_its_neighbours_in_a_pack(attention):
     # `[seq_len, batch_size]`: three documents in the first sequence, two and padding in the second, one in the others
     document = torch.ones_like(masked)
     document[4:, 0], document[9:, 0], document[5:, 1], document[8:, 1] = 2, 3, 2, 0
-    key_padding = document == 0
-    before = model.predict(masked, key_padding=key_padding, document=document)
+    padding_mask = document == 0
+    before = model.predict(masked, padding_mask=padding_mask, document_ids=document)
     for column, number in [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 0)]:
         changed = masked.clone()
         is_of_it = document[:, column] == number
         changed[is_of_it, column] = 5 + (changed[is_of_it, column] + 3) % 15
-        after = model.predict(changed, key_padding=key_padding, document=document)
-        is_other = torch.ones_like(key_padding)
+        after = model.predict(changed, padding_mask=padding_mask, document_ids=document)
+        is_other = torch.ones_like(padding_mask)
         is_other[is_of_it, column] = False
-        is_other &= ~key_padding
+        is_other &= ~padding_mask
         assert torch.equal(after[is_other], before[is_other])
         if number:
-            assert not torch.allclose(after[~is_other & ~key_padding], before[~is_other & ~key_padding], atol=1e-3)
+            assert not torch.allclose(after[~is_other & ~padding_mask], before[~is_other & ~padding_mask], atol=1e-3)
     # Without that, it does
     assert not torch.allclose(model.predict(masked)[:, 0], before[:, 0], atol=1e-3)
-    output = model(masked, labels, key_padding=key_padding, document=document)
+    output = model(masked, labels, padding_mask=padding_mask, document_ids=document)
     assert all(gradient.isfinite().all() for gradient in gradients(model, output.loss))
 
 
@@ -117,7 +117,7 @@ def test_a_document_in_a_pack_is_as_it_is_alone():
     masked, _ = batch()
     document = torch.ones_like(masked)
     document[5:] = 2
-    packed = model.predict(masked, document=document)
+    packed = model.predict(masked, document_ids=document)
     alone = torch.cat([model.predict(masked[:5]), model.predict(masked[5:])])
     torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-5)
 
@@ -126,12 +126,12 @@ def test_a_document_in_a_pack_is_as_it_is_alone():
 def test_a_fully_padded_sequence_is_finite(attention):
     model = make(encoder_attn=attention)
     masked, labels = batch()
-    key_padding = torch.zeros_like(masked, dtype=torch.bool)
-    key_padding[:, 1] = True
+    padding_mask = torch.zeros_like(masked, dtype=torch.bool)
+    padding_mask[:, 1] = True
     labels[:, 1] = PAD
-    output = model(masked, labels, key_padding=key_padding)
+    output = model(masked, labels, padding_mask=padding_mask)
     assert output.loss.isfinite()
-    assert model.predict(masked, key_padding=key_padding).isfinite().all()
+    assert model.predict(masked, padding_mask=padding_mask).isfinite().all()
     assert all(gradient.isfinite().all() for gradient in gradients(model, output.loss))
 
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from labml_mlm.optim.optimizer import MLMOptimizerConfigs, has_own_schedule, learning_rate
+from labml_mlm.optim.optimizer import MLMOptimizerConfigs, current_lr, has_own_schedule
 
 LABML_NN = ['Adam', 'AdamW', 'RAdam', 'AdaBelief', 'Noam', 'AdamWarmupCosineDecay']
 
@@ -134,16 +134,16 @@ def test_rate_in_force():
     noam = make([p], optimizer='Noam', learning_rate=1.0, warmup=10)
     for n in range(1, 21):
         step(noam, p)
-        assert learning_rate(noam) == pytest.approx(16 ** -0.5 * min(n ** -0.5, n * 10 ** -1.5))
+        assert current_lr(noam) == pytest.approx(16 ** -0.5 * min(n ** -0.5, n * 10 ** -1.5))
     warmup = make([p], optimizer='AdamW', learning_rate=0.5, warmup=4)
     rates = []
     for _ in range(6):
         step(warmup, p)
-        rates.append(learning_rate(warmup))
+        rates.append(current_lr(warmup))
     assert rates == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5, 0.5])
     adamw = make([p], learning_rate=0.25)
     step(adamw, p)
-    assert learning_rate(adamw) == 0.25
+    assert current_lr(adamw) == 0.25
 
 
 def test_rate_in_force_is_what_moves_the_weights():
@@ -152,5 +152,5 @@ def test_rate_in_force_is_what_moves_the_weights():
     noam = make([p], optimizer='Noam', learning_rate=1.0, warmup=10)
     before = p.detach().clone()
     step(noam, p)
-    assert (before - p).abs().max().item() == pytest.approx(learning_rate(noam), rel=1e-3)
-    assert not math.isclose(learning_rate(noam), 1.0)
+    assert (before - p).abs().max().item() == pytest.approx(current_lr(noam), rel=1e-3)
+    assert not math.isclose(current_lr(noam), 1.0)

@@ -14,7 +14,7 @@ from labml_mlm.optim.schedules import (
     warmup_stable_decay,
 )
 
-WITH_END = [warmup_cosine, warmup_linear, lambda step, **sizes: warmup_stable_decay(step, **sizes, decay_share=0.2)]
+WITH_END = [warmup_cosine, warmup_linear, lambda step, **sizes: warmup_stable_decay(step, **sizes, decay_fraction=0.2)]
 
 
 @pytest.mark.parametrize('schedule, step, expected', [
@@ -28,14 +28,14 @@ WITH_END = [warmup_cosine, warmup_linear, lambda step, **sizes: warmup_stable_de
         (0, 0.1), (9, 1.0), (10, 1.0), (87, 1.0), (88, 1.0), (99, 0.55), (109, 0.1 + 0.9 / 22), (110, 0.1)]),
 ])
 def test_learning_rates_with_an_end(schedule, step, expected):
-    value = schedule(step, warmup_steps=10, total_steps=110, min_share=0.1)
+    value = schedule(step, warmup_steps=10, total_steps=110, min_ratio=0.1)
     assert value == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize('schedule', WITH_END)
 @pytest.mark.parametrize('warmup_steps, total_steps', [(0, 10), (10, 10), (20, 10)])
 def test_degenerate_lengths_stay_in_range(schedule, warmup_steps, total_steps):
-    values = [schedule(s, warmup_steps=warmup_steps, total_steps=total_steps, min_share=0.) for s in range(30)]
+    values = [schedule(s, warmup_steps=warmup_steps, total_steps=total_steps, min_ratio=0.) for s in range(30)]
     assert all(0 <= value <= 1 for value in values)
     assert values[-1] == 0
     assert max(values) == 1

@@ -9,12 +9,13 @@ import torch
 from labml_mlm.common.errors import UserError
 from labml_mlm.runs import checkpoint
 from labml_mlm.runs.checkpoint import Damaged
+from labml_mlm.runs.checkpoint_folder import CheckpointFolder, remove
 
 
 def write(folder, step, loss=None, value=1.):
-    checkpoint.write(folder, step, tensors={'model': {'w': torch.full((3, 2), value), 'n': torch.tensor(7)},
+    CheckpointFolder(folder).write(step, tensors={'model': {'w': torch.full((3, 2), value), 'n': torch.tensor(7)},
                                             'optimizer': {'m': torch.tensor([value], dtype=torch.bfloat16)}},
-                     document={'note': [step, None, 0.1], 'valid': None if loss is None else {'loss': loss}})
+                     metadata={'note': [step, None, 0.1], 'valid': None if loss is None else {'loss': loss}})
 
 
 def visible(folder):
@@ -30,7 +31,7 @@ def test_what_is_read_is_what_was_written(folder):
     write(folder, 12, value=0.1)
     found = checkpoint.read(folder / '12')
     found.check()
-    assert (found.step, found.document['note'], found.valid) == (12, [12, None, 0.1], None)
+    assert (found.step, found.metadata['note'], found.valid) == (12, [12, None, 0.1], None)
     model, optimizer = found.tensors('model'), found.tensors('optimizer')
     assert torch.equal(model['w'], torch.full((3, 2), 0.1)) and model['n'].item() == 7
     assert optimizer['m'].dtype == torch.bfloat16
@@ -95,17 +96,17 @@ def test_a_kill_at_any_change_of_the_disk_leaves_a_complete_checkpoint(tmp_path,
             except Killed:
                 pass
         # As somebody finds it who only looks
-        found, wrong = checkpoint.last_of(folder)
+        found, wrong = CheckpointFolder(folder).last()
         assert wrong == []
         assert found.tensors('model')['w'][0, 0] == (2. if found.step == 2 else found.tensors('optimizer')['m'][0])
         before = found.step, found.tensors('model')['w'][0, 0].item()
         # And as the next start of the run leaves it
-        checkpoint.clean(folder)
-        found, wrong = checkpoint.last_of(folder)
+        CheckpointFolder(folder).recover()
+        found, wrong = CheckpointFolder(folder).last()
         assert wrong == [] and (found.step, found.tensors('model')['w'][0, 0].item()) == before
         assert all(name.isdecimal() for name in visible(folder))
         write(folder, 3)
-        assert checkpoint.last_of(folder)[0].step == 3
+        assert CheckpointFolder(folder).last()[0].step == 3
         if n_changes:
             break
     assert n > 5
@@ -127,7 +128,7 @@ def test_damage_is_seen_and_the_one_before_is_used(folder, name, damage):
         path.write_bytes({'cut': data[:-1], 'altered': data, 'empty': b''}[damage])
     with pytest.raises(Damaged, match=str(path)):
         checkpoint.read(folder / '2').check()
-    found, wrong = checkpoint.last_of(folder)
+    found, wrong = CheckpointFolder(folder).last()
     assert found.step == 1
     assert len(wrong) == 1 and str(path) in wrong[0]
 
@@ -140,7 +141,7 @@ def test_what_cannot_be_read_is_not_damaged(folder):
     path.unlink()
     path.mkdir()
     with pytest.raises(UserError, match=f'cannot read {path}: Is a directory') as caught:
-        checkpoint.last_of(folder)
+        CheckpointFolder(folder).last()
     assert not isinstance(caught.value, Damaged)
 
 
@@ -152,11 +153,11 @@ def test_what_is_removed_meanwhile_is_not_damaged(folder, monkeypatch):
     def remove_and_read(path):
         if path.name == '2':
             write(folder, 3)
-            checkpoint.remove(path)
+            remove(path)
         return read(path)
 
     monkeypatch.setattr(checkpoint, 'read', remove_and_read)
-    found, wrong = checkpoint.last_of(folder)
+    found, wrong = CheckpointFolder(folder).last()
     assert (found.step, wrong) == (3, [])
 
 
@@ -206,7 +207,7 @@ def test_what_is_no_checkpoint(folder, text):
     (folder / '1' / 'checkpoint.json').write_text(text)
     with pytest.raises(Damaged):
         checkpoint.read(folder / '1')
-    assert checkpoint.last_of(folder)[0] is None
+    assert CheckpointFolder(folder).last()[0] is None
 
 
 def test_a_newer_format(folder, monkeypatch):
@@ -218,34 +219,34 @@ def test_a_newer_format(folder, monkeypatch):
 
 
 def test_no_checkpoints_yet(folder):
-    assert checkpoint.last_of(folder) == (None, [])
-    assert checkpoint.best_of(folder) is None
-    assert checkpoint.folders(folder) == {}
-    checkpoint.clean(folder)
+    assert CheckpointFolder(folder).last() == (None, [])
+    assert CheckpointFolder(folder).best() is None
+    assert CheckpointFolder(folder).steps() == {}
+    CheckpointFolder(folder).recover()
 
 
 def test_order_is_that_of_numbers(folder):
     for step in (9, 10, 100):
         write(folder, step)
     (folder / 'notes').mkdir()
-    assert list(checkpoint.folders(folder)) == [9, 10, 100]
-    assert checkpoint.last_of(folder)[0].step == 100
+    assert list(CheckpointFolder(folder).steps()) == [9, 10, 100]
+    assert CheckpointFolder(folder).last()[0].step == 100
 
 
 def test_the_last_and_the_best_are_kept(folder):
     for step, loss in enumerate([3., 1., None, 2., float('nan'), None, 1.5]):
         write(folder, step, loss=loss)
-        checkpoint.prune(folder, keep=2)
+        CheckpointFolder(folder).prune(keep=2)
     assert visible(folder) == ['1', '5', '6']
-    assert checkpoint.best_of(folder).step == 1
-    checkpoint.prune(folder, keep=1)
+    assert CheckpointFolder(folder).best().step == 1
+    CheckpointFolder(folder).prune(keep=1)
     assert visible(folder) == ['1', '6']
 
 
 def test_of_equal_ones_the_later_is_the_best(folder):
     for step in (1, 2):
         write(folder, step, loss=1.)
-    assert checkpoint.best_of(folder).step == 2
+    assert CheckpointFolder(folder).best().step == 2
 
 
 @pytest.mark.parametrize('n', range(4))
@@ -255,9 +256,9 @@ def test_a_kill_while_old_ones_are_removed(folder, monkeypatch, n):
     with monkeypatch.context() as patch:
         stop_at(patch, n)
         with contextlib.suppress(Killed):
-            checkpoint.prune(folder, keep=1)
-    assert checkpoint.last_of(folder)[1] == []
-    checkpoint.clean(folder)
+            CheckpointFolder(folder).prune(keep=1)
+    assert CheckpointFolder(folder).last()[1] == []
+    CheckpointFolder(folder).recover()
     for name in visible(folder):
         checkpoint.read(folder / name).check()
     assert '4' in visible(folder)
@@ -268,7 +269,7 @@ def test_a_full_disk_leaves_older_checkpoints_as_they_are(small_disk):
     write(folder, 1)
     large = {'model': {'w': torch.zeros(100_000)}, 'optimizer': {'m': torch.zeros(100_000)}}
     with pytest.raises(OSError, match='No space left'):
-        checkpoint.write(folder, 2, tensors=large, document={})
+        CheckpointFolder(folder).write(2, tensors=large, metadata={})
     assert visible(folder) == ['1']
     checkpoint.read(folder / '1').check()
     # And once there is space again
@@ -282,7 +283,7 @@ def test_a_read_only_disk(small_disk):
     os.system(f'mount -o remount,ro {small_disk}')
     with pytest.raises(OSError, match='Read-only'):
         write(folder, 2)
-    assert checkpoint.last_of(folder)[0].step == 1
+    assert CheckpointFolder(folder).last()[0].step == 1
 
 
 def test_nothing_is_unpickled(folder, monkeypatch):

@@ -10,7 +10,7 @@ from labml.internal.tracker.indicators.numeric import Scalar
 from labml.internal.tracker.writers import file
 from support.project import values_of
 
-from labml_mlm.runs.metrics_log import FileWriter, cut, summary
+from labml_mlm.runs.metrics_log import MetricsWriter, summarize, truncate
 
 
 def write(writer, step, **values):
@@ -22,7 +22,7 @@ def write(writer, step, **values):
 
 
 def test_format_is_that_of_labmls_writer(tmp_path):
-    ours, labmls = FileWriter(tmp_path / 'ours'), file.Writer(tmp_path / 'labmls')
+    ours, labmls = MetricsWriter(tmp_path / 'ours'), file.Writer(tmp_path / 'labmls')
     for step in range(5):
         for writer in (ours, labmls):
             write(writer, step, loss=step / 2, lr=0.1)
@@ -35,7 +35,7 @@ def test_format_is_that_of_labmls_writer(tmp_path):
 
 
 def test_what_comes_after_the_loop_arrives(tmp_path):
-    writer = FileWriter(tmp_path / 'log')
+    writer = MetricsWriter(tmp_path / 'log')
     write(writer, 1, loss=1.)
     writer.finish()
     assert values_of(tmp_path / 'log') == {'loss': [(1, 1.)]}
@@ -48,7 +48,7 @@ def test_what_comes_after_the_loop_arrives(tmp_path):
 
 
 def test_an_unforeseen_error_does_not_hang(tmp_path, monkeypatch):
-    writer = FileWriter(tmp_path / 'log')
+    writer = MetricsWriter(tmp_path / 'log')
 
     def fail(_):
         raise RuntimeError('no idea')
@@ -61,7 +61,7 @@ def test_an_unforeseen_error_does_not_hang(tmp_path, monkeypatch):
 
 def test_a_full_disk_loses_nothing_once_there_is_space(tmp_path, capsys, monkeypatch):
     path = tmp_path / 'log'
-    writer = FileWriter(path)
+    writer = MetricsWriter(path)
     write(writer, 1, loss=1.)
     writer.finish()
     before = path.read_bytes()
@@ -107,28 +107,28 @@ def test_a_full_disk_loses_nothing_once_there_is_space(tmp_path, capsys, monkeyp
 
 def test_a_mark_is_the_size_with_all_so_far_on_the_disk(tmp_path):
     path = tmp_path / 'log'
-    writer = FileWriter(path)
+    writer = MetricsWriter(path)
     for step in range(3):
         write(writer, step, loss=step)
-    first = writer.mark()
+    first = writer.sync()
     write(writer, 3, loss=3)
-    second = writer.mark()
-    assert writer.mark().result() == second.result() == path.stat().st_size
-    assert cut(path, first.result()) == 0
+    second = writer.sync()
+    assert writer.sync().result() == second.result() == path.stat().st_size
+    assert truncate(path, first.result()) == 0
     assert values_of(path) == {'loss': [(0, 0), (1, 1), (2, 2)]}
 
 
 def test_a_mark_is_on_the_disk(tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr(os, 'fsync', lambda handle: synced.append(os.fstat(handle).st_size))
-    writer = FileWriter(tmp_path / 'log')
+    writer = MetricsWriter(tmp_path / 'log')
     write(writer, 1, loss=1.)
-    assert writer.mark().result() == (tmp_path / 'log').stat().st_size == synced[0]
+    assert writer.sync().result() == (tmp_path / 'log').stat().st_size == synced[0]
 
 
 def test_an_end_that_is_not_waited_for(tmp_path, monkeypatch):
     go = threading.Event()
-    writer = FileWriter(tmp_path / 'log')
+    writer = MetricsWriter(tmp_path / 'log')
     monkeypatch.setattr(writer.thread, '_append', lambda _: go.wait(60))
     write(writer, 1, loss=1.)
     writer.patience = 0.1
@@ -154,18 +154,18 @@ tracker.save(2, {{"late": 2.}})
 
 
 def test_a_mark_of_nothing(tmp_path):
-    assert FileWriter(tmp_path / 'log').mark().result() == 0
+    assert MetricsWriter(tmp_path / 'log').sync().result() == 0
 
 
 def test_a_mark_tells_what_is_not_on_the_disk(tmp_path):
     (tmp_path / 'log').symlink_to('/dev/full')
-    writer = FileWriter(tmp_path / 'log')
+    writer = MetricsWriter(tmp_path / 'log')
     write(writer, 1, loss=1.)
     with pytest.raises(OSError, match='No space left'):
-        writer.mark().result()
+        writer.sync().result()
     # Its values are not forgotten
     (tmp_path / 'log').unlink()
-    writer.mark().result()
+    writer.sync().result()
     assert values_of(tmp_path / 'log') == {'loss': [(1, 1.)]}
 
 
@@ -173,30 +173,30 @@ def test_a_mark_tells_what_is_not_on_the_disk(tmp_path):
 def test_cut(tmp_path, n_bytes, kept, missing):
     """Two lines of ten bytes, and a third one that a kill has cut."""
     (tmp_path / 'log').write_bytes(b'{"a": 10}\n{"b": 20}\n{"c"')
-    assert cut(tmp_path / 'log', n_bytes) == missing
+    assert truncate(tmp_path / 'log', n_bytes) == missing
     assert (tmp_path / 'log').stat().st_size == kept
 
 
 def test_cut_of_a_file_that_is_not_there(tmp_path):
-    assert cut(tmp_path / 'log', 0) == 0
-    assert cut(tmp_path / 'log', 7) == 7
+    assert truncate(tmp_path / 'log', 0) == 0
+    assert truncate(tmp_path / 'log', 7) == 7
     assert not (tmp_path / 'log').exists()
 
 
 def test_summary(tmp_path):
     path = tmp_path / 'log'
-    assert summary(path) == (None, None, None)
-    writer = FileWriter(path)
+    assert summarize(path) == (None, None, None)
+    writer = MetricsWriter(path)
     write(writer, 8, **{'loss.train': 3.})
-    writer.mark().result()
-    assert summary(path) == (8, None, None)
+    writer.sync().result()
+    assert summarize(path) == (8, None, None)
     for step, loss in ((16, 2.), (24, float('nan')), (32, 1.), (40, 1.5)):
         write(writer, step, **{'loss.train': 0.1, 'loss.valid': loss, 'accuracy.valid': step / 100})
         if step == 24:
-            writer.mark().result()
+            writer.sync().result()
     write(writer, 48, **{'loss.train': 0.1})
-    writer.mark().result()
-    assert summary(path) == (48, 1., 0.32)
+    writer.sync().result()
+    assert summarize(path) == (48, 1., 0.32)
     # A line that was damaged
     with open(path, 'a') as f:
         f.write('{"track": {"loss.valid"}\n')
@@ -204,4 +204,4 @@ def test_summary(tmp_path):
     # The next line is being written
     with open(path, 'a') as f:
         f.write('{"track": {"loss.valid": [[56, [0.')
-    assert summary(path) == (48, 1., 0.32)
+    assert summarize(path) == (48, 1., 0.32)

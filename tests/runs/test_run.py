@@ -33,8 +33,8 @@ def test_the_newest_first(make, tmp_path):
     for minute, uuid in [(1, 'b'), (3, 'c'), (2, 'a')]:
         make(uuid, minute=minute)
     (tmp_path / 'logs/test/no_run').mkdir()
-    assert [run.uuid for run in runs.runs_in(tmp_path / 'logs')] == ['c', 'a', 'b']
-    assert time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(Run(tmp_path / 'logs/test/c').began)) == \
+    assert [run.uuid for run in runs.list_runs(tmp_path / 'logs')] == ['c', 'a', 'b']
+    assert time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(Run(tmp_path / 'logs/test/c').started)) == \
         '2026-11-04 08:03:07'
 
 
@@ -62,7 +62,7 @@ def test_a_broken_status(make):
     (run.path / 'run_log.jsonl').write_text('{"stat')
     (run.path / 'run.yaml').write_text('!!python/object/apply:os.system ["false"]')
     assert run.status == 'killed'
-    assert run.began == run.path.stat().st_mtime
+    assert run.started == run.path.stat().st_mtime
 
 
 def test_a_run_is_one_process_es(make):
@@ -91,9 +91,9 @@ def test_a_glance_does_not_refuse_a_run(make):
 def test_a_run_that_has_lost_its_pid_is_still_there(make, tmp_path):
     run = make('feed', record=RECORD, statuses=('completed',))
     (run.path / 'run.pid').unlink()
-    [found] = runs.runs_in(tmp_path / 'logs')
+    [found] = runs.list_runs(tmp_path / 'logs')
     assert (found.path, found.status) == (run.path, 'completed')
-    assert runs.find(tmp_path / 'logs', str(run.path))[0].path == run.path
+    assert runs.find_run(tmp_path / 'logs', str(run.path))[0].path == run.path
 
 
 def test_two_may_look_at_once(make):
@@ -105,12 +105,12 @@ def test_find(make, tmp_path):
     logs = tmp_path / 'logs'
     first, second, other = make('abcd', minute=1), make('abff', minute=2), make('cafe', 'other', minute=3)
     for name, run in {'abcd': first, 'abc': first, 'last': other, 'c': other, str(second.path): second}.items():
-        found, checkpoint = runs.find(logs, name)
+        found, checkpoint = runs.find_run(logs, name)
         assert (found.path, checkpoint) == (run.path, None)
-    assert runs.find(logs, 'last', experiment='test')[0].path == second.path
+    assert runs.find_run(logs, 'last', experiment='test')[0].path == second.path
     # A whole name is not ambiguous
     make('ab', 'other')
-    assert runs.find(logs, 'ab')[0].experiment == 'other'
+    assert runs.find_run(logs, 'ab')[0].experiment == 'other'
     for name, message in {
         'abc0': r'there is no run abc0 in .*logs\. Did you mean abcd\? The newest: cafe \(other\), abff \(test\), ',
         'a': r'3 runs begin with `a`, the newest of them abff \(test\), abcd', '': 'the name of the run is empty',
@@ -118,9 +118,9 @@ def test_find(make, tmp_path):
         str(logs): 'is no run and no checkpoint',
     }.items():
         with pytest.raises(UserError, match=message):
-            runs.find(logs, name)
+            runs.find_run(logs, name)
     with pytest.raises(UserError, match='there is no run in .*logs/none yet'):
-        runs.find(logs, 'last', experiment='none')
+        runs.find_run(logs, 'last', experiment='none')
 
 
 def test_a_record_is_replaced_as_a_whole(make):

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from labml_mlm.common.errors import UserError
 from labml_mlm.tokenization import subword as subwords
 from labml_mlm.tokenization import train_tokenizer
-from labml_mlm.tokenization.chunks import segments
+from labml_mlm.tokenization.chunks import split_chunks
 from labml_mlm.tokenization.subword import SubwordTokenizer
 
 SENTENCE = "The quick brown fox's jumps, over \"the\" lazy dog. Ünïcode 你好 it isn't [MASK]!\n"
@@ -84,7 +84,7 @@ def test_documents_in_pieces_have_the_tokens_of_the_whole(kind, docs, size):
 def test_segments_are_the_text(docs, size):
     pieces = [(piece, i == len(doc) - 1) for doc in docs for i, piece in enumerate(doc)]
     found, one = [], ''
-    for segment, is_last in segments(pieces, size):
+    for segment, is_last in split_chunks(pieces, size):
         one += segment
         if is_last:
             found, one = [*found, one], ''
@@ -93,7 +93,7 @@ def test_segments_are_the_text(docs, size):
 
 def test_lines_are_cut_into_segments():
     pieces = [('some words\n' * 100, False), ('and more\n' * 100, True)]
-    lengths = [len(segment) for segment, _ in segments(pieces, 50)]
+    lengths = [len(segment) for segment, _ in split_chunks(pieces, 50)]
     assert max(lengths) <= 50 and len(lengths) < 60
 
 
@@ -114,7 +114,7 @@ def test_wordpiece_has_but_five_special_tokens():
 def test_the_file_is_the_tokenizer(kind, tmp_path):
     tokenizer = KINDS[kind]
     (tmp_path / 'tokenizer.json').write_text(tokenizer.files['tokenizer.json'], encoding='utf-8')
-    again = subwords.from_file(tmp_path / 'tokenizer.json')
+    again = subwords.SubwordTokenizer.from_file(tmp_path / 'tokenizer.json')
     assert again.to_dict() == tokenizer.to_dict() and again.special == tokenizer.special
     assert again.tokens == tokenizer.tokens and again.encode(SENTENCE).tolist() == tokenizer.encode(SENTENCE).tolist()
     # And one for the library that it is of
@@ -176,7 +176,7 @@ def test_files_that_are_no_tokenizer(tmp_path, content, message):
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError) as error:
-        subwords.from_file(path)
+        subwords.SubwordTokenizer.from_file(path)
     assert message in str(error.value) and str(path) in str(error.value)
 
 
@@ -208,7 +208,7 @@ def test_one_that_puts_something_in_front_of_a_text_has_whole_documents():
 def test_blank_lines_without_end_take_no_time():
     """Their number must not come in squared: this would take hours."""
     text = 'one\n' + '\n' * 3_000_000 + 'two\n' + ' \n' * 100_000
-    found = [segment for segment, _ in segments([(text, True)], 1000)]
+    found = [segment for segment, _ in split_chunks([(text, True)], 1000)]
     assert ''.join(found) == text
 
 

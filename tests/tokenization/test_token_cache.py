@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from labml_mlm.common.errors import UserError
 from labml_mlm.data import corpus, documents
-from labml_mlm.data.documents import Files, Texts
+from labml_mlm.data.documents import TextFiles, TextIterable
 from labml_mlm.tokenization import token_file
 from labml_mlm.tokenization.character import CharacterTokenizer
 from labml_mlm.tokenization.token_cache import TokenCache
-from labml_mlm.tokenization.token_file import Damaged, TokenFile, Writer
+from labml_mlm.tokenization.token_file import DamagedTokens, TokenFile, TokenFileWriter
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def text_files(tmp_path):
 @pytest.fixture
 def cache(tmp_path, text_files):
     def cache(paths=text_files, **options):
-        return TokenCache(tmp_path / 'cache', Files(paths), valid_share=0.1, **options)
+        return TokenCache(tmp_path / 'cache', TextFiles(paths), valid_fraction=0.1, **options)
     return cache
 
 
@@ -46,10 +46,10 @@ def test_all_documents_are_there_each_on_its_side(cache, text_files):
     tokens, tokenizer = tokens_of(cache())
     assert tokens.train.dtype == np.uint8
     texts = [path.read_text() for path in text_files]
-    _, is_valid = corpus.read(Texts(texts), valid_share=0.1)
+    _, is_valid = corpus.read(TextIterable(texts), valid_fraction=0.1)
     train, valid = ([text for text, side in zip(texts, is_valid, strict=True) if side == which] for which in (0, 1))
-    assert documents_of(tokens.train, tokens.train_ends, tokenizer) == [f'{text}[SEP]' for text in train]
-    assert documents_of(tokens.valid, tokens.valid_ends, tokenizer) == [f'{text}[SEP]' for text in valid]
+    assert documents_of(tokens.train, tokens.train_document_ends, tokenizer) == [f'{text}[SEP]' for text in train]
+    assert documents_of(tokens.valid, tokens.valid_document_ends, tokenizer) == [f'{text}[SEP]' for text in valid]
     assert len(valid) > 0
 
 
@@ -59,22 +59,22 @@ def test_one_document_is_cut_at_90_percent(cache, text_files, monkeypatch):
     text = text_files[9].read_text()
     assert tokenizer.decode(tokens.train.tolist()) == text[:int(len(text) * 0.9)]
     assert tokenizer.decode(tokens.valid.tolist()) == text[int(len(text) * 0.9):]
-    assert (len(tokens.train_ends), len(tokens.valid_ends)) == (1, 1)
+    assert (len(tokens.train_document_ends), len(tokens.valid_document_ends)) == (1, 1)
 
 
 def test_copies_of_one_document_are_cut(tmp_path):
     (tmp_path / 'one.txt').write_text('0123456789')
     (tmp_path / 'two.txt').write_text('0123456789')
-    tokens, tokenizer = tokens_of(TokenCache(tmp_path, Files(sorted(tmp_path.glob('*.txt'))), valid_share=0.25))
-    assert documents_of(tokens.train, tokens.train_ends, tokenizer) == ['0123456789[SEP]', '01234']
-    assert documents_of(tokens.valid, tokens.valid_ends, tokenizer) == ['56789[SEP]']
+    tokens, tokenizer = tokens_of(TokenCache(tmp_path, TextFiles(sorted(tmp_path.glob('*.txt'))), valid_fraction=0.25))
+    assert documents_of(tokens.train, tokens.train_document_ends, tokenizer) == ['0123456789[SEP]', '01234']
+    assert documents_of(tokens.valid, tokens.valid_document_ends, tokenizer) == ['56789[SEP]']
 
 
 def test_it_is_used_again_and_said(cache, text_files, capsys, monkeypatch):
     first, _ = tokens_of(cache())
     assert 'Using' not in capsys.readouterr().out
     # Nothing is read for it
-    monkeypatch.setattr(Files, '__iter__', lambda self: pytest.fail('read'))
+    monkeypatch.setattr(TextFiles, '__iter__', lambda self: pytest.fail('read'))
     second, _ = tokens_of(cache())
     assert capsys.readouterr().out.count(f'Using the tokens in {second.path}') == 1
     assert second.path == first.path and np.array_equal(first.train, second.train)
@@ -87,7 +87,7 @@ def test_another_text_or_share_is_another_file(cache, text_files, tmp_path):
     assert changed.path != before.path and not np.array_equal(changed.train, before.train)
     fewer, _ = tokens_of(cache(text_files[:-1]))
     assert fewer.path not in (before.path, changed.path)
-    other = TokenCache(tmp_path / 'cache', Files(text_files), valid_share=0.4)
+    other = TokenCache(tmp_path / 'cache', TextFiles(text_files), valid_fraction=0.4)
     assert tokens_of(other)[0].path not in (before.path, changed.path, fewer.path)
 
 
@@ -126,7 +126,7 @@ def test_what_is_damaged_is_written_anew(cache, capsys, damage):
     before, _ = tokens_of(cache())
     path, train = before.path, before.train.copy()
     damage(path)
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedTokens):
         TokenFile(path)
     capsys.readouterr()
     after, _ = tokens_of(cache())
@@ -146,8 +146,8 @@ def test_a_cache_that_holds_nonsense(cache, name):
 
 def build(cache, queue):
     written = []
-    writer_finish = Writer.finish
-    Writer.finish = lambda *arguments, **options: (written.append(1), writer_finish(*arguments, **options))
+    writer_finish = TokenFileWriter.finish
+    TokenFileWriter.finish = lambda *arguments, **options: (written.append(1), writer_finish(*arguments, **options))
     tokens, _ = tokens_of(cache)
     queue.put((len(written), int(tokens.train.sum())))
 
@@ -171,7 +171,7 @@ def test_no_space(cache, monkeypatch):
 
 
 def test_a_disk_that_is_full_leaves_nothing_behind(text_files, small_disk):
-    cache = TokenCache(small_disk, Files(text_files), valid_share=0.1)
+    cache = TokenCache(small_disk, TextFiles(text_files), valid_fraction=0.1)
     known = cache.corpus()
     (small_disk / 'other').write_bytes(bytes(480 * 1024))
     with pytest.raises(OSError):
@@ -183,14 +183,14 @@ def test_a_disk_that_is_full_leaves_nothing_behind(text_files, small_disk):
        st.sampled_from([200, 256, 257, 65536, 65537]), st.booleans())
 def test_what_is_written_is_read(tmp_path_factory, docs, n_tokens, is_split):
     folder = tmp_path_factory.mktemp('tokens')
-    writer = Writer(folder, n_tokens=n_tokens)
+    writer = TokenFileWriter(folder, n_tokens=n_tokens)
     assert np.iinfo(writer.dtype).max >= n_tokens - 1
     docs = [([token % n_tokens for token in doc], side) for doc, side in docs]
     for doc, side in docs:
         # In two pieces
         writer.add(np.array(doc[:3], np.int32), is_last=False, is_valid=side)
         writer.add(np.array(doc[3:], np.int32), is_last=True, is_valid=side)
-    writer.finish(folder / 'x.tokens', about={'mine': 1}, valid_share=0.25 if is_split else None)
+    writer.finish(folder / 'x.tokens', about={'mine': 1}, valid_fraction=0.25 if is_split else None)
     read = TokenFile(folder / 'x.tokens')
     assert read.about == {'mine': 1} and read.train.dtype == writer.dtype
     train, valid = ([token for doc, side in docs if side == which for token in doc] for which in (False, True))
@@ -198,10 +198,10 @@ def test_what_is_written_is_read(tmp_path_factory, docs, n_tokens, is_split):
         train, valid = train[:int(len(train) * 0.75)], train[int(len(train) * 0.75):]
     assert read.train.tolist() == train and read.valid.tolist() == valid
     if any(side for _, side in docs):
-        for ends, which in ((read.train_ends, False), (read.valid_ends, True)):
+        for ends, which in ((read.train_document_ends, False), (read.valid_document_ends, True)):
             assert ends.tolist() == np.cumsum([len(doc) for doc, side in docs if side == which], dtype=int).tolist()
     else:
-        assert read.train_ends[-1] == len(train) and (np.diff(read.train_ends) >= 0).all()
+        assert read.train_document_ends[-1] == len(train) and (np.diff(read.train_document_ends) >= 0).all()
     assert os.listdir(folder) == ['x.tokens']
 
 
@@ -231,7 +231,7 @@ class Growing:
 @pytest.mark.parametrize('step', [1, -2])
 def test_documents_that_change_their_number(tmp_path, step):
     growing = Growing()
-    one = TokenCache(tmp_path, growing, valid_share=0.1)
+    one = TokenCache(tmp_path, growing, valid_fraction=0.1)
     known = one.corpus()
     growing.n += step - 1
     # One reading more finds out how many tokens there will be

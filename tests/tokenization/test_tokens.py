@@ -8,7 +8,7 @@ from support.project import assert_clean_failure, values_of
 
 import labml_mlm
 from labml_mlm import FillMask, MLMConfigs
-from labml_mlm.data.packing import Packs
+from labml_mlm.data.packing import PackedDocuments
 from labml_mlm.tokenization.subword import SubwordTokenizer
 
 WORDS = ['the', 'quick', 'brown', 'fox', 'jumps', 'over', 'the', 'lazy', 'dog']
@@ -101,18 +101,18 @@ def test_a_text_for_validation_of_its_own(project, folder):
 def test_documents_run_on_with_a_separator_or_are_packed(build, folder):
     stream = build(text_path=str(folder), batch_size=4)
     sep = stream.tokenizer.special.sep
-    assert (stream.train_tokens == sep).sum() == len(stream.train_ends)
-    assert stream.tokenizer.decode(stream.train_tokens[:stream.train_ends[0]].tolist()).endswith('\n[SEP]')
+    assert (stream.train_tokens == sep).sum() == len(stream.train_document_ends)
+    assert stream.tokenizer.decode(stream.train_tokens[:stream.train_document_ends[0]].tolist()).endswith('\n[SEP]')
     assert next(iter(stream.train_loader)).shape == (16, 4)
     packed = build(text_path=str(folder), batch_size=4, packing='documents')
     assert torch.equal(packed.train_tokens, stream.train_tokens)
     for loader in (packed.train_loader, packed.valid_loader):
         for batch in loader:
-            x, key_padding, document = batch[:3]
+            x, padding_mask, document = batch[:3]
             # Whatever ends a document is the last of it there
             ends = (x == sep)[:-1]
             assert (document[:-1][ends] != document[1:][ends]).all()
-            assert torch.equal(key_padding, x == packed.padding_token)
+            assert torch.equal(padding_mask, x == packed.padding_token)
 
 
 def test_packed_documents_train_and_their_efficiency_is_tracked(project, folder):
@@ -127,7 +127,7 @@ def test_packed_documents_train_and_their_efficiency_is_tracked(project, folder)
     # The step counts what is no padding
     conf = trained.configs
     assert values['loss.train'][-1][0] == 2 * len(conf.train_tokens)
-    windows = Packs(conf.train_tokens, conf.train_ends, seq_len=24, padding_token=0)
+    windows = PackedDocuments(conf.train_tokens, conf.train_document_ends, seq_len=24, padding_token=0)
     assert np.mean(efficiency) == pytest.approx(len(conf.train_tokens) / (len(windows) * 24), abs=0.02)
     from labml_mlm.inference.evaluate import evaluate
     of_run = values['loss.valid'][-1][1]
@@ -141,11 +141,11 @@ def test_packed_losses_are_those_of_documents_alone(build, folder):
     conf = build(text_path=str(folder), batch_size=4, packing='documents', seq_len=24)
     batch = next(iter(conf.train_loader))
     masked, labels = conf.mlm(batch.tokens)
-    packed = conf.model(masked, labels, key_padding=batch.key_padding, document=batch.document)
+    packed = conf.model(masked, labels, padding_mask=batch.padding_mask, document_ids=batch.document_ids)
     loss_sum = n_masked = 0
     for column in range(4):
-        for number in range(1, int(batch.document[:, column].max()) + 1):
-            one = batch.document[:, column] == number
+        for number in range(1, int(batch.document_ids[:, column].max()) + 1):
+            one = batch.document_ids[:, column] == number
             output = conf.model(masked[one, column][:, None], labels[one, column][:, None])
             loss_sum, n_masked = loss_sum + output.loss_sum, n_masked + output.n_masked
     assert packed.n_masked == n_masked
@@ -153,22 +153,22 @@ def test_packed_losses_are_those_of_documents_alone(build, folder):
 
 
 def test_batches_with_padding_of_ones_own(build, tracked):
-    """A loader may give `(tokens, key_padding)`, and what stands where there is padding changes nothing."""
+    """A loader may give `(tokens, padding_mask)`, and what stands where there is padding changes nothing."""
     conf = build()
     tokens = torch.randint(5, conf.n_tokens, (16, 8))
-    key_padding = torch.zeros_like(tokens, dtype=torch.bool)
-    key_padding[10:, ::2] = True
+    padding_mask = torch.zeros_like(tokens, dtype=torch.bool)
+    padding_mask[10:, ::2] = True
     losses = []
     for content in (conf.padding_token, 7):
         with conf.mode.update(is_train=False):
             conf.valid_metrics.on_epoch_start()
             conf.valid_mlm.generator.manual_seed(0)
-            conf.step((tokens.masked_fill(key_padding, content), key_padding), None)
+            conf.step((tokens.masked_fill(padding_mask, content), padding_mask), None)
             losses.append(conf.valid_metrics._outputs[0].loss.item())
     assert losses[0] == losses[1]
     with conf.mode.update(is_train=True):
-        conf.step((tokens.masked_fill(key_padding, conf.padding_token), key_padding), None)
-    assert tracked['efficiency.'] == [(~key_padding).sum().item() / tokens.numel()]
+        conf.step((tokens.masked_fill(padding_mask, conf.padding_token), padding_mask), None)
+    assert tracked['efficiency.'] == [(~padding_mask).sum().item() / tokens.numel()]
 
 
 def test_a_validation_text_shorter_than_a_window_is_one(build):
@@ -180,7 +180,7 @@ def test_a_validation_text_shorter_than_a_window_is_one(build):
 def test_tokens_of_ones_own_need_ends_to_be_packed():
     conf = MLMConfigs()
     conf._set_values({'train_tokens': torch.arange(5, 400), 'valid_tokens': torch.arange(5, 100), 'n_tokens': 400,
-                      'train_ends': torch.tensor([100, 395]), 'packing': 'documents', 'batch_size': 2,
+                      'train_document_ends': torch.tensor([100, 395]), 'packing': 'documents', 'batch_size': 2,
                       'padding_token': 0})
     assert len(conf.train_loader.windows) == 13
 

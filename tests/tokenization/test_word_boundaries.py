@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from labml_mlm.tokenization import train_tokenizer
 from labml_mlm.tokenization.character import CharacterTokenizer
-from labml_mlm.tokenization.word_boundaries import Words
+from labml_mlm.tokenization.word_boundaries import WordBoundaries
 
 TEXT = "The quick brown fox's jumps_2 don't stop; naïve café, ёлка и мир! 你好世界 ありがとう สวัสดี हिन्दी\n\tx "
 
@@ -61,11 +61,11 @@ BPE = train_tokenizer.bpe(['abc abcd abcde gh cde hgf fgh ab'] * 5, vocab_size=2
 
 
 def test_special_tokens_stand_alone_and_columns_are_on_their_own():
-    words = Words(['[MASK]', 'a', ' b', ','], special_tokens=[0])
+    words = WordBoundaries(['[MASK]', 'a', ' b', ','], special_tokens=[0])
     x = torch.tensor([[1, 0], [1, 1], [0, 1], [1, 2], [3, 1], [1, 3]])
     assert words.starts(x).int().tolist() == [[1, 1], [0, 1], [1, 0], [1, 1], [1, 0], [1, 1]]
 
 
 def test_what_is_not_in_the_vocabulary_stands_alone():
-    words = Words(['a', 'b'], special_tokens=[])
+    words = WordBoundaries(['a', 'b'], special_tokens=[])
     assert words.starts(torch.tensor([0, 1, 9, 0, 1, 2])).tolist() == [True, False, True, True, False, True]

@@ -12,7 +12,7 @@ import pytest
 from labml.internal.tracker.indicators.numeric import Scalar
 from support.project import SMALL, values_of
 
-from labml_mlm.runs.metrics_log import FileWriter
+from labml_mlm.runs.metrics_log import MetricsWriter
 
 # Batches of one size, so that the steps of the curves are even: upstream merges points that are closer than the first
 EVEN = ['batch_size=15', 'n_prompts=0']
@@ -413,7 +413,7 @@ def test_a_killed_run_and_what_became_of_it(app, project):
 def test_metrics_come_to_the_disk_faster_while_somebody_watches(tmp_path, monkeypatch):
     clock = [1000.]
     monkeypatch.setattr('time.time', lambda: clock[0])
-    writer = FileWriter(tmp_path / 'log.jsonl')
+    writer = MetricsWriter(tmp_path / 'log.jsonl')
     # As after a while
     writer.commits_count = 99
 

@@ -5,7 +5,8 @@ import torch
 from support.stop import StopAt
 
 from labml_mlm.runs import checkpoint
-from labml_mlm.runs.metrics_log import FileWriter
+from labml_mlm.runs.checkpoint_folder import CheckpointFolder
+from labml_mlm.runs.metrics_log import MetricsWriter
 from labml_mlm.training import checkpointer as saver
 from labml_mlm.training.metrics import ValidMetrics
 from labml_mlm.training.signals import Stopped
@@ -15,7 +16,7 @@ from labml_mlm.training.signals import Stopped
 def conf(build, tracked, tmp_path):
     """62 steps in two epochs, with validations after 31 and 62."""
     conf = build(epochs=2, n_prompts=0, checkpoint_interval=10)
-    conf.saver.folder = tmp_path / 'run' / 'checkpoints'
+    conf.checkpointer.folder = tmp_path / 'run' / 'checkpoints'
     return conf
 
 
@@ -27,7 +28,7 @@ def written(monkeypatch):
 
     def note(folder, step, *, tensors, document, texts):
         steps.append((document['progress']['steps'], document['valid'] and document['valid']['loss']))
-        write(folder, step, tensors=tensors, document=document, texts=texts)
+        write(folder, step, tensors=tensors, metadata=document, texts=texts)
 
     monkeypatch.setattr(checkpoint, 'write', note)
     return steps
@@ -35,18 +36,18 @@ def written(monkeypatch):
 
 def test_at_every_interval_and_at_each_validation(conf, written):
     # A step is shorter here than a write
-    step, conf.saver.step = conf.saver.step, lambda c: (step(c), conf.saver.finish())
+    step, conf.checkpointer.step = conf.checkpointer.step, lambda c: (step(c), conf.checkpointer.finish())
     conf.run()
     losses = [loss for steps, loss in written if loss is not None]
     assert [steps for steps, _ in written] == [10, 20, 30, 31, 40, 50, 60, 62]
     assert len(losses) == 2 and losses[-1] == conf.valid_metrics.loss
-    assert list(checkpoint.folders(conf.saver.folder))[-1] == conf.progress.tokens
-    assert conf.saver.error is None
+    assert list(CheckpointFolder(conf.checkpointer.folder).steps())[-1] == conf.progress.tokens
+    assert conf.checkpointer.error is None
 
 
 def test_for_validations_only(build, tracked, tmp_path, written):
     conf = build(epochs=2, n_prompts=0, checkpoint_interval=None)
-    conf.saver.folder = tmp_path / 'checkpoints'
+    conf.checkpointer.folder = tmp_path / 'checkpoints'
     conf.run()
     assert [steps for steps, _ in written] == [31, 62]
 
@@ -55,11 +56,11 @@ def test_the_last_one_and_the_best_stay(build, tracked, tmp_path, monkeypatch):
     losses = iter([3., 1., 2., 4., 2.5])
     monkeypatch.setattr(ValidMetrics, 'values', property(lambda self: {'loss': next(losses), 'accuracy': 0.}))
     conf = build(epochs=5, n_prompts=0, checkpoint_interval=None, keep_checkpoints=1)
-    conf.saver.folder = tmp_path / 'checkpoints'
+    conf.checkpointer.folder = tmp_path / 'checkpoints'
     # None waits in memory until the next one takes its place
-    step, conf.saver.step = conf.saver.step, lambda c: (step(c), conf.saver.finish())
+    step, conf.checkpointer.step = conf.checkpointer.step, lambda c: (step(c), conf.checkpointer.finish())
     conf.run()
-    kept = [checkpoint.read(path) for path in checkpoint.folders(tmp_path / 'checkpoints').values()]
+    kept = [checkpoint.read(path) for path in CheckpointFolder(tmp_path / 'checkpoints').steps().values()]
     assert [found.valid['loss'] for found in kept] == [1., 2.5]
 
 
@@ -67,16 +68,16 @@ def test_a_save_is_a_copy(conf):
     """What trains on meanwhile does not change what is written."""
     begin = threading.Event()
     write = saver.Saver._write
-    conf.saver._write = lambda **save: (begin.wait(), write(conf.saver, **save))
+    conf.checkpointer._write = lambda **save: (begin.wait(), write(conf.checkpointer, **save))
     conf.progress.steps, conf.progress.tokens = 1, 16
-    conf.saver.save(conf)
+    conf.checkpointer.save(conf)
     before = {name: tensor.clone() for name, tensor in conf.model.state_dict().items()}
     with torch.no_grad():
         for parameter in conf.model.parameters():
             parameter.zero_()
     begin.set()
-    conf.saver.finish()
-    saved = checkpoint.last_of(conf.saver.folder)[0].tensors('model')
+    conf.checkpointer.finish()
+    saved = CheckpointFolder(conf.checkpointer.folder).last()[0].tensors('model')
     assert saved.keys() == before.keys()
     assert all(torch.equal(saved[name], before[name]) for name in before)
 
@@ -93,28 +94,28 @@ def test_training_does_not_wait_for_a_slow_disk(conf, monkeypatch, tracked):
         write(folder, step, **arguments)
 
     monkeypatch.setattr(checkpoint, 'write', slow)
-    finish = conf.saver.finish
-    conf.saver.finish = lambda: (is_over.set(), finish())
+    finish = conf.checkpointer.finish
+    conf.checkpointer.finish = lambda: (is_over.set(), finish())
     conf.run()
     assert len(tracked['lr']) == 62
     # The one under way, and of those that had to wait in memory the last
     assert steps == [10, 62]
-    assert conf.saver.error is None
+    assert conf.checkpointer.error is None
 
 
 def test_one_that_is_due_is_saved_once_the_disk_is_free(conf, monkeypatch, written):
-    step = conf.saver.step
+    step = conf.checkpointer.step
     write = saver.Saver._write
     free = threading.Event()
-    conf.saver._write = lambda **save: (free.wait(), write(conf.saver, **save))
+    conf.checkpointer._write = lambda **save: (free.wait(), write(conf.checkpointer, **save))
 
     def step_and_free(c):
         step(c)
         if c.progress.steps >= 23:
             free.set()
-            conf.saver.finish()
+            conf.checkpointer.finish()
 
-    conf.saver.step = step_and_free
+    conf.checkpointer.step = step_and_free
     StopAt(conf, 25)
     with pytest.raises(Stopped):
         conf.run()
@@ -134,14 +135,14 @@ def test_a_save_that_fails_does_not_end_the_run(conf, monkeypatch, tracked, caps
         write(folder, step, **arguments)
 
     monkeypatch.setattr(checkpoint, 'write', fail_twice)
-    step = conf.saver.step
-    conf.saver.step = lambda c: (step(c), conf.saver.finish())
+    step = conf.checkpointer.step
+    conf.checkpointer.step = lambda c: (step(c), conf.checkpointer.finish())
     conf.run()
     assert len(tracked['lr']) == 62 and len(failures) == 2
     # Once for a spell of failures, and nothing is left of it
     assert capsys.readouterr().out.count(f'Cannot save a checkpoint: {error}. The run goes on, and tries again') == 1
-    assert conf.saver.error is None
-    assert list(checkpoint.folders(conf.saver.folder))[-1] == conf.progress.tokens
+    assert conf.checkpointer.error is None
+    assert list(CheckpointFolder(conf.checkpointer.folder).steps())[-1] == conf.progress.tokens
 
 
 def test_a_state_that_cannot_be_saved(conf, tracked, capsys, monkeypatch):
@@ -151,36 +152,36 @@ def test_a_state_that_cannot_be_saved(conf, tracked, capsys, monkeypatch):
     assert len(tracked['lr']) == 62
     assert capsys.readouterr().out.count('Cannot save a checkpoint: a checkpoint cannot hold mine, which is a object') \
         == 1
-    assert isinstance(conf.saver.error, TypeError)
+    assert isinstance(conf.checkpointer.error, TypeError)
 
 
 def test_without_a_run_nothing_is_saved(build, tracked, tmp_path):
     conf = build(epochs=1, n_prompts=0)
-    assert conf.saver.folder is None
+    assert conf.checkpointer.folder is None
     conf.run()
-    assert conf.saver._thread is None
+    assert conf.checkpointer._thread is None
 
 
 def test_metrics_up_to_the_checkpoint_are_on_the_disk(conf, tmp_path, monkeypatch):
-    log = conf.saver.log = FileWriter(tmp_path / 'run' / 'log.jsonl')
+    log = conf.checkpointer.log = MetricsWriter(tmp_path / 'run' / 'log.jsonl')
     (tmp_path / 'run').mkdir()
     sizes = []
     write = checkpoint.write
 
     def note(folder, step, *, tensors, document, texts):
         sizes.append((document['log_bytes'], log.file_path.stat().st_size, step))
-        write(folder, step, tensors=tensors, document=document)
+        write(folder, step, tensors=tensors, metadata=document)
 
     monkeypatch.setattr(checkpoint, 'write', note)
-    step = conf.saver.step
+    step = conf.checkpointer.step
 
     def step_and_track(c):
         # What a step tracks
         log.indicators.setdefault('loss.train', []).append((c.progress.tokens, [1.]))
         step(c)
-        conf.saver.finish()
+        conf.checkpointer.finish()
 
-    conf.saver.step = step_and_track
+    conf.checkpointer.step = step_and_track
     conf.run()
     assert len(sizes) == 8
     data = log.file_path.read_bytes()

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from labml_mlm import MLM, MLMConfigs, MLMTransformerConfigs
 from labml_mlm.common.errors import UserError
 from labml_mlm.training import engine
-from labml_mlm.training.engine import Engine, pays_to_compile
+from labml_mlm.training.engine import Engine, should_compile
 
 N_TOKENS, PAD = 20, 0
 
@@ -35,7 +35,7 @@ def batch(seq_len=12, batch_size=6, masking_prob=0.3):
 
 def run(model, *inputs, shape=(12, 6), **options):
     """Loss, counts and gradients of a batch."""
-    options = {'precision': torch.float32, 'is_compiled': False, 'accumulate': 1, 'n_places': masking().n_places,
+    options = {'precision': torch.float32, 'is_compiled': False, 'gradient_accumulation_steps': 1, 'n_positions': masking().n_positions,
                **options}
     model.zero_grad()
     output = Engine(model, shape=shape, **options).forward_backward(*inputs)
@@ -49,8 +49,8 @@ def assert_same(one, other):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize('accumulate', [2, 3, 6])
-def test_parts_are_the_whole(accumulate):
+@pytest.mark.parametrize('gradient_accumulation_steps', [2, 3, 6])
+def test_parts_are_the_whole(gradient_accumulation_steps):
     model = make()
     masked, labels = batch()
     # Very different numbers of masked tokens, and none at all in two sequences
@@ -62,7 +62,7 @@ def test_parts_are_the_whole(accumulate):
     model.zero_grad()
     output.loss.backward()
     assert_same(whole, (output, [p.grad for p in model.parameters()]))
-    assert_same(whole, run(model, masked, labels, None, None, accumulate=accumulate))
+    assert_same(whole, run(model, masked, labels, None, None, gradient_accumulation_steps=gradient_accumulation_steps))
 
 
 def test_parts_of_a_last_batch_and_of_packed_documents():
@@ -73,17 +73,17 @@ def test_parts_of_a_last_batch_and_of_packed_documents():
     document[10:, 1] = 0
     labels[document == 0] = PAD
     context = document == 0, document
-    assert_same(run(model, masked, labels, *context), run(model, masked, labels, *context, accumulate=3))
+    assert_same(run(model, masked, labels, *context), run(model, masked, labels, *context, gradient_accumulation_steps=3))
 
 
 def test_nothing_masked():
-    output, gradients = run(make(), batch()[0], torch.full((12, 6), PAD), None, None, accumulate=2)
+    output, gradients = run(make(), batch()[0], torch.full((12, 6), PAD), None, None, gradient_accumulation_steps=2)
     assert output.loss == 0 and all((gradient == 0).all() for gradient in gradients)
 
 
 def test_a_batch_size_that_cannot_be_cut():
-    with pytest.raises(UserError, match='batch_size=6 cannot be cut into accumulate=4 equal parts'):
-        run(make(), *batch(), None, None, accumulate=4)
+    with pytest.raises(UserError, match='batch_size=6 cannot be cut into gradient_accumulation_steps=4 equal parts'):
+        run(make(), *batch(), None, None, gradient_accumulation_steps=4)
 
 
 @given(st.integers(1, 20), st.integers(1, 5), st.floats(0, 1), st.integers(0, 2 ** 20))
@@ -92,21 +92,21 @@ def test_no_more_places_than_there_is_room_for(seq_len, batch_size, masking_prob
     mlm = MLM(padding_token=PAD, mask_token=4, no_mask_tokens=[1, 2, 3], n_tokens=N_TOKENS, masking_prob=masking_prob,
               generator=generator)
     x = torch.randint(0, N_TOKENS, (seq_len, batch_size), generator=generator)
-    assert ((mlm(x)[1] != PAD).sum(dim=0) <= mlm.n_places(seq_len)).all()
+    assert ((mlm(x)[1] != PAD).sum(dim=0) <= mlm.n_positions(seq_len)).all()
 
 
 @pytest.mark.parametrize('masking_prob', [0., 0.15, 0.5, 1.])
 def test_places_of_known_number_are_those_that_are_masked(masking_prob):
     model = make()
     masked, labels = batch(masking_prob=masking_prob)
-    plain, n_places = model(masked, labels), masking(masking_prob).n_places(len(masked))
-    for room in (n_places, n_places + 7):
+    plain, n_positions = model(masked, labels), masking(masking_prob).n_positions(len(masked))
+    for room in (n_positions, n_positions + 7):
         model.zero_grad()
         plain = model(masked, labels)
         plain.loss.backward()
         gradients = [p.grad.clone() for p in model.parameters()]
         model.zero_grad()
-        output = model(masked, labels, n_places=room)
+        output = model(masked, labels, n_positions=room)
         output.loss.backward()
         assert_same((plain, gradients), (output, [p.grad for p in model.parameters()]))
 
@@ -114,7 +114,7 @@ def test_places_of_known_number_are_those_that_are_masked(masking_prob):
 def losses(model, n_steps, **options):
     """Of so many steps, and the model's weights after them."""
     mlm = masking()
-    options = {'precision': torch.float32, 'is_compiled': False, 'accumulate': 1, 'n_places': mlm.n_places, **options}
+    options = {'precision': torch.float32, 'is_compiled': False, 'gradient_accumulation_steps': 1, 'n_positions': mlm.n_positions, **options}
     runner = Engine(model, shape=(12, 6), **options)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     generator, found = torch.Generator().manual_seed(2), []
@@ -157,8 +157,8 @@ def test_nothing_in_a_step_depends_on_values(monkeypatch):
     model._apply(mode.from_tensor)
     mlm.is_maskable, mlm.random_tokens = mode.from_tensor(mlm.is_maskable), mode.from_tensor(mlm.random_tokens)
     with mode:
-        runner = Engine(model, shape=(12, 6), precision=torch.float32, is_compiled=False, accumulate=2,
-                        n_places=mlm.n_places)
+        runner = Engine(model, shape=(12, 6), precision=torch.float32, is_compiled=False, gradient_accumulation_steps=2,
+                        n_positions=mlm.n_positions)
         optimizer = torch.optim.AdamW(model.parameters())
         for _ in range(2):
             x = torch.randint(5, N_TOKENS, (12, 6))
@@ -172,10 +172,10 @@ def test_nothing_in_a_step_depends_on_values(monkeypatch):
 def test_where_compiling_pays(monkeypatch):
     model = make()
     monkeypatch.setattr(shutil, 'which', lambda name: f'/usr/bin/{name}')
-    assert not pays_to_compile(model, n_tokens=10 ** 6)
-    assert pays_to_compile(model, n_tokens=10 ** 10)
+    assert not should_compile(model, n_tokens=10 ** 6)
+    assert should_compile(model, n_tokens=10 ** 10)
     monkeypatch.setattr(engine.shutil, 'which', lambda name: None)
-    assert not pays_to_compile(model, n_tokens=10 ** 10)
+    assert not should_compile(model, n_tokens=10 ** 10)
 
 
 def test_compiling_without_a_compiler(monkeypatch):
@@ -192,7 +192,7 @@ def test_masks_whose_number_is_not_known_are_counted():
     # More than 30%
     assert (labels != PAD).sum(dim=0).max() > 4
     for is_compiled in (False, shutil.which('g++') is not None):
-        output, _ = run(model, masked, labels, None, None, is_compiled=is_compiled, n_places=mlm.n_places)
+        output, _ = run(model, masked, labels, None, None, is_compiled=is_compiled, n_positions=mlm.n_positions)
         assert output.n_masked == (labels != PAD).sum()
 
 
@@ -220,8 +220,8 @@ def test_compiled_with_another_share_masked():
     torch._dynamo.reset()
     mlm, model = masking(0.1), make()
     x = torch.randint(5, N_TOKENS, (12, 6), generator=torch.Generator().manual_seed(1))
-    runner = Engine(model, shape=(12, 6), precision=torch.float32, is_compiled=True, accumulate=1,
-                    n_places=mlm.n_places)
+    runner = Engine(model, shape=(12, 6), precision=torch.float32, is_compiled=True, gradient_accumulation_steps=1,
+                    n_positions=mlm.n_positions)
     for mlm.masking_prob in (0.1, 0.8):
         masked, labels = mlm(x)
         assert runner.forward(masked, labels, None, None).n_masked == (labels != PAD).sum()
@@ -245,14 +245,14 @@ def test_a_share_that_falls_is_compiled_once(build, tracked):
 
 def test_runs_in_parts(project):
     runs = []
-    for accumulate in (1, 4):
-        arguments = [f'accumulate={accumulate}', 'n_prompts=0']
-        assert project.train(*arguments, env={'RUN_UUID': f'parts{accumulate}'}).returncode == 0
-        runs.append(values_of(project.path / f'logs/test/parts{accumulate}/log.jsonl'))
+    for gradient_accumulation_steps in (1, 4):
+        arguments = [f'gradient_accumulation_steps={gradient_accumulation_steps}', 'n_prompts=0']
+        assert project.train(*arguments, env={'RUN_UUID': f'parts{gradient_accumulation_steps}'}).returncode == 0
+        runs.append(values_of(project.path / f'logs/test/parts{gradient_accumulation_steps}/log.jsonl'))
     whole, parts = runs
     for name in ('loss.train', 'loss.valid', 'accuracy.train', 'lr'):
         assert [step for step, _ in whole[name]] == [step for step, _ in parts[name]]
         assert [value for _, value in whole[name]] == pytest.approx([value for _, value in parts[name]], abs=2e-4)
-    result = project.train('accumulate=3')
+    result = project.train('gradient_accumulation_steps=3')
     assert result.returncode == 2
-    assert 'batch_size=16 cannot be cut into accumulate=3 equal parts' in result.stderr
+    assert 'batch_size=16 cannot be cut into gradient_accumulation_steps=3 equal parts' in result.stderr

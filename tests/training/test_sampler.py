@@ -8,16 +8,16 @@ import pytest
 import torch
 from support.project import SMALL, outcome
 
-from labml_mlm.runs.samples_log import Sample, SampleFile, Validation
+from labml_mlm.runs.samples_log import Sample, SamplesLog, ValidationSamples
 
 
 def validation(step, filled='ab', loss=1.5):
-    return Validation(step, loss, 0.5, [Sample(['a', 'b', 'ก', '\n'], [1, 3], list(filled), [False, True])])
+    return ValidationSamples(step, loss, 0.5, [Sample(['a', 'b', 'ก', '\n'], [1, 3], list(filled), [False, True])])
 
 
 @pytest.fixture
 def file(tmp_path):
-    return SampleFile(tmp_path / 'samples.jsonl')
+    return SamplesLog(tmp_path / 'samples.jsonl')
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_damaged_lines_are_left_out(file):
 
 def test_half_a_character_is_kept(file):
     """A byte-level vocabulary has tokens that are no text by themselves."""
-    file.add(Validation(1, None, None, [Sample(['\udcc3'], [0], ['é'], [False])]))
+    file.add(ValidationSamples(1, None, None, [Sample(['\udcc3'], [0], ['é'], [False])]))
     assert file.read()[0].samples[0].filled == ['é']
 
 
@@ -74,18 +74,18 @@ def test_the_most_probable_token_of_each_place(build):
     for prompt, sample, (masked, labels) in zip(['the quick brown fox', 'lazy'], samples, conf.sampler.masked,
                                                 strict=True):
         assert ''.join(sample.tokens) == prompt
-        assert sample.places == (labels[:, 0] != 0).nonzero()[:, 0].tolist() != []
+        assert sample.positions == (labels[:, 0] != 0).nonzero()[:, 0].tolist() != []
         with torch.no_grad():
             best = conf.model.predict(masked)[:, 0].argmax(dim=-1).tolist()
-        assert sample.filled == [conf.tokenizer.tokens[best[place]] for place in sample.places]
+        assert sample.filled == [conf.tokenizer.tokens[best[place]] for place in sample.positions]
         assert sample.is_right == [prompt[place] == token for place, token in
-                                   zip(sample.places, sample.filled, strict=True)]
+                                   zip(sample.positions, sample.filled, strict=True)]
 
 
 def test_a_run_keeps_what_it_prints(project, command):
     result = project.train('epochs=3', 'prompt=the quick,lazy dog', env={'RUN_UUID': 'feed'})
     assert result.returncode == 0, result.stderr
-    kept = SampleFile(project.path / 'logs/test/feed/samples.jsonl').read()
+    kept = SamplesLog(project.path / 'logs/test/feed/samples.jsonl').read()
     assert [one.step for one in kept] == sorted({one.step for one in kept})
     assert len(kept) == 3
     printed = [line.removeprefix('filled  ') for line in result.stdout.splitlines() if line.startswith('filled  ')]
@@ -93,12 +93,12 @@ def test_a_run_keeps_what_it_prints(project, command):
     for one in kept:
         for sample in one.samples:
             tokens = list(sample.tokens)
-            for place, token in zip(sample.places, sample.filled, strict=True):
+            for place, token in zip(sample.positions, sample.filled, strict=True):
                 tokens[place] = token
             filled.append(''.join(tokens).replace('\n', '↵'))
     assert filled == printed
     # The same prompts with the same masks each time
-    assert len({str([(sample.tokens, sample.places) for sample in one.samples]) for one in kept}) == 1
+    assert len({str([(sample.tokens, sample.positions) for sample in one.samples]) for one in kept}) == 1
 
     code, out, err = command('samples', 'feed')
     assert (code, err) == (0, '')
@@ -121,7 +121,7 @@ def test_a_run_keeps_what_it_prints(project, command):
 def test_a_run_that_goes_on_repeats_none(project):
     pid = project.fork(f'text_path={project.text}', *SMALL, 'epochs=100000', 'checkpoint_interval=10',
                        env={'RUN_UUID': 'feed'})
-    file = SampleFile(project.path / 'logs/test/feed/samples.jsonl')
+    file = SamplesLog(project.path / 'logs/test/feed/samples.jsonl')
     project.until(lambda: len(file.read()) > 3)
     os.kill(pid, signal.SIGKILL)
     project.wait()

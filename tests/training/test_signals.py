@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import pytest
 
 from labml_mlm.training import signals as interrupt_module
-from labml_mlm.training.signals import Interrupt, Stopped
+from labml_mlm.training.signals import SignalHandler, Stopped
 
 
-@pytest.mark.parametrize('number', Interrupt.signals)
+@pytest.mark.parametrize('number', SignalHandler.signals)
 def test_a_signal_waits_for_a_check_and_ctrl_c_after_it_does_not(number):
     before = signal.getsignal(number)
-    interrupt = Interrupt()
+    interrupt = SignalHandler()
     # Also a second time, as in a notebook
     for _ in range(2):
         with interrupt:
@@ -37,7 +37,7 @@ def test_torchrun_hands_on_what_came_from_the_terminal(monkeypatch):
     now = 100.
     monkeypatch.setattr(interrupt_module, 'ranks', lambda: SimpleNamespace(size=2, latest=lambda value: value))
     monkeypatch.setattr(interrupt_module, 'time', SimpleNamespace(monotonic=lambda: now))
-    with Interrupt() as interrupt:
+    with SignalHandler() as interrupt:
         for now in (100., 100.01, 104.9):  # noqa: B007
             os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(Stopped):
@@ -52,7 +52,7 @@ def test_torchrun_hands_on_what_came_from_the_terminal(monkeypatch):
 def test_an_ignored_signal_stays_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with Interrupt() as interrupt:
+        with SignalHandler() as interrupt:
             os.kill(os.getpid(), signal.SIGINT)
             interrupt.check()
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
@@ -64,7 +64,7 @@ def test_another_thread_leaves_handlers_alone():
     seen = []
 
     def use():
-        with Interrupt():
+        with SignalHandler():
             seen.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=use)

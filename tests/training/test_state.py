@@ -15,11 +15,11 @@ from labml_mlm import MLMConfigs
 from labml_mlm.common.errors import UserError
 from labml_mlm.data.loader import TrainLoader
 from labml_mlm.data.windows import Windows
-from labml_mlm.runs import checkpoint
+from labml_mlm.runs.checkpoint_folder import CheckpointFolder
 from labml_mlm.training.progress import Progress
 from labml_mlm.training.serialization import pack, unpack
 from labml_mlm.training.signals import Stopped
-from labml_mlm.training.state import restore
+from labml_mlm.training.state import restore_state
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 keys = st.text() | st.integers() | st.just('$tensor') | st.just('$items')
@@ -68,12 +68,12 @@ def test_what_cannot_be_held():
 def run(build, tracked, folder, values, class_=MLMConfigs, *, stop=None, resume=False):
     """What was tracked of a run, to its end or until it is stopped."""
     conf = build(class_, **{'epochs': 2, 'inner_iterations': 2, 'n_prompts': 0, 'checkpoint_interval': None, **values})
-    conf.saver.folder = folder
+    conf.checkpointer.folder = folder
     tracked.clear()
     # labml's monitor is still in the loop that was stopped
     monitor_singleton().clear()
     if resume:
-        restore(conf, checkpoint.last_of(folder)[0])
+        restore_state(conf, CheckpointFolder(folder).last()[0])
     if stop is None:
         conf.run()
     else:
@@ -120,7 +120,7 @@ def test_with_every_optimizer(build, tracked, tmp_path, values):
 @pytest.mark.parametrize('values, lengths', [
     ({'masking_schedule': 'linear', 'seq_len_schedule': '4:0.2,8:0.5,16', 'lr_schedule': 'wsd', 'masking': 'word'},
      [4] * 13 + [8] * 18 + [16] * 31),
-    ({'masking_schedule': 'cosine', 'seq_len_schedule': '4..16:0.75', 'is_tokens_constant': False,
+    ({'masking_schedule': 'cosine', 'seq_len_schedule': '4..16:0.75', 'is_token_budget_constant': False,
       'lr_schedule': 'inverse_sqrt', 'masking': 'span'}, [4] * 16 + [8] * 31 + [16] * 15),
 ])
 def test_every_schedule_goes_on(build, tracked, tmp_path, values, lengths):
@@ -131,7 +131,7 @@ def test_every_schedule_goes_on(build, tracked, tmp_path, values, lengths):
     assert whole['masking_prob'] == sorted(whole['masking_prob'], reverse=True)
     assert 0.15 < whole['masking_prob'][-1] < 0.16
     n_windows = conf.train_loader.n_windows
-    constant = values.get('is_tokens_constant', True)
+    constant = values.get('is_token_budget_constant', True)
     assert conf.progress.tokens == (2 * n_windows * 16 if constant else
                                     sum(8 * length for length in lengths) - (8 - n_windows % 8) * (8 + 16))
 
@@ -289,7 +289,7 @@ def test_a_schedule_with_a_state(build, tracked, tmp_path):
 def test_a_run_that_is_stretched_has_the_rate_of_the_longer_run(build, tracked, tmp_path):
     _, short = run(build, tracked, tmp_path / 'a', {'lr_warmup_steps': 5}, stop=(20,))
     longer = build(epochs=4, inner_iterations=2, n_prompts=0, lr_warmup_steps=5)
-    restore(longer, checkpoint.last_of(tmp_path / 'a')[0])
+    restore_state(longer, CheckpointFolder(tmp_path / 'a').last()[0])
     fresh = build(epochs=4, inner_iterations=2, n_prompts=0, lr_warmup_steps=5)
     assert longer.optimizer.param_groups[0]['lr'] == 2e-3 * fresh.lr_schedule(20)
     assert longer.optimizer.param_groups[0]['lr'] > short.optimizer.param_groups[0]['lr']
@@ -299,8 +299,8 @@ def test_another_learning_rate_and_batch_size(build, tracked, tmp_path):
     run(build, tracked, tmp_path / 'a', {'lr_warmup_steps': 5}, stop=(20,))
     conf = build(epochs=2, inner_iterations=2, n_prompts=0, lr_warmup_steps=5, batch_size=3,
                  **{'optimizer.learning_rate': 1e-3})
-    restore(conf, checkpoint.last_of(tmp_path / 'a')[0])
-    conf.saver.folder = tmp_path / 'a'
+    restore_state(conf, CheckpointFolder(tmp_path / 'a').last()[0])
+    conf.checkpointer.folder = tmp_path / 'a'
     tracked.clear()
     conf.run()
     assert max(tracked['lr']) < 1e-3
@@ -317,7 +317,7 @@ def test_time_and_speed_are_those_of_all_parts(build, tracked, tmp_path):
     _, second = run(build, tracked, tmp_path / 'a', {}, resume=True)
     assert second.progress.seconds > first.progress.seconds > 0
     restored = build(epochs=2)
-    restore(restored, checkpoint.last_of(tmp_path / 'a')[0])
+    restore_state(restored, CheckpointFolder(tmp_path / 'a').last()[0])
     assert restored.throughput.mean == pytest.approx(second.throughput.mean)
     assert restored.progress.seconds == second.progress.seconds
 
@@ -325,19 +325,19 @@ def test_time_and_speed_are_those_of_all_parts(build, tracked, tmp_path):
 def test_masks_of_another_device(build, tracked, tmp_path):
     """The state of a generator on a GPU is nothing for one on the CPU."""
     run(build, tracked, tmp_path / 'a', {}, stop=(2,))
-    found = checkpoint.last_of(tmp_path / 'a')[0]
-    found.document['rng']['mlm'] = ['cuda', 'AAAA']
+    found = CheckpointFolder(tmp_path / 'a').last()[0]
+    found.metadata['rng']['mlm'] = ['cuda', 'AAAA']
     conf = build(epochs=2)
     before = conf.mlm.generator.get_state()
-    restore(conf, found)
+    restore_state(conf, found)
     assert torch.equal(conf.mlm.generator.get_state(), before)
 
 
 def test_another_model(build, tracked, tmp_path):
     run(build, tracked, tmp_path / 'a', {}, stop=(2,))
-    found = checkpoint.last_of(tmp_path / 'a')[0]
+    found = CheckpointFolder(tmp_path / 'a').last()[0]
     with pytest.raises(UserError, match=r'the model of .*/2\d\d is another one: .*size mismatch'):
-        restore(build(d_model=32), found)
+        restore_state(build(d_model=32), found)
 
 
 def test_progress_of_a_round():
@@ -347,15 +347,15 @@ def test_progress_of_a_round():
     progress.end_round(2)
     assert (progress.epoch, progress.round, progress.batches, progress.windows, progress.steps) == (0, 1, 3, 24, 3)
     assert progress.steps_left(loader, epochs=3) == 1 + 4 + 4
-    assert progress.share(loader, epochs=3) == pytest.approx(24 / 29 / 3)
+    assert progress.fraction_done(loader, epochs=3) == pytest.approx(24 / 29 / 3)
     progress.end_step(loader)
-    assert (progress.windows, progress.share(loader, epochs=3)) == (29, 1 / 3)
+    assert (progress.windows, progress.fraction_done(loader, epochs=3)) == (29, 1 / 3)
     # One that has no windows to count
     assert progress.steps_left([None] * 5, epochs=3) == 1 + 5 + 5
-    assert progress.share([None] * 5, epochs=3) == pytest.approx(4 / 5 / 3)
+    assert progress.fraction_done([None] * 5, epochs=3) == pytest.approx(4 / 5 / 3)
     progress.end_round(2)
     assert (progress.epoch, progress.round, progress.batches, progress.windows, progress.steps) == (1, 0, 0, 0, 4)
-    assert progress.share(loader, epochs=3) == 1 / 3
+    assert progress.fraction_done(loader, epochs=3) == 1 / 3
     other = Progress()
     other.load_state_dict(through_json(progress.state_dict()))
     assert other.state_dict() == progress.state_dict()

@@ -1,0 +1,91 @@
+"""
+# The labml project
+
+A project is a folder with a `.labml.yaml`; its runs are in `logs/`, its data in `data/`. labml finds it from the first
+calling file outside of its own packages, which would be one of ours, wherever they are installed.
+"""
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import labml.internal.lab
+from labml.utils import get_caller_file
+
+import labml_mlm
+from labml_mlm.common.errors import UserError
+
+
+def set_project() -> str:
+    """
+    Makes the project of the file that called into this package labml's project. Returns that file's path.
+
+    Raises `UserError` if labml cannot use its `.labml.yaml`.
+    """
+    ours = {str(path) for path in Path(labml_mlm.__file__).parent.rglob('*.py')}
+    script = str(Path(get_caller_file(ours)).resolve())
+    try:
+        if labml.internal.lab._internal is None:
+            labml.internal.lab._internal = labml.internal.lab.Lab(Path(script))
+        else:
+            labml.internal.lab.lab_singleton().set_path(script)
+    except RuntimeError as e:
+        raise UserError(f'.labml.yaml: {e}') from None
+    return script
+
+
+@contextlib.contextmanager
+def in_project_of(folder: Path) -> Iterator[None]:
+    """Inside, labml's project, and so its data path, is the one that contains `folder`, if there is one."""
+    before = labml.internal.lab._internal
+    try:
+        if _is_in_project(folder):
+            labml.internal.lab._internal = _lab(folder)
+        yield
+    finally:
+        labml.internal.lab._internal = before
+
+
+def logs_path(folder: Path) -> Path:
+    """
+    labml's folder of experiments, in the project that contains `folder`.
+
+    Raises `UserError` if there is no project, or if labml cannot use its `.labml.yaml`.
+    """
+    folder = folder.expanduser().resolve()
+    if not _is_in_project(folder):
+        if (folder / 'logs').is_dir():
+            # labml takes the folder of a script for the project then
+            return folder / 'logs'
+        raise UserError(f'{folder} is not in a labml project: there is no .labml.yaml in it or above it')
+    return _lab(folder).experiments
+
+
+def app_url(folder: Path, url: str | None = None) -> str:
+    """
+    Where the labml app takes updates, as labml's clients have it: `url`, or what the project that contains `folder`
+    says.
+
+    Raises `UserError` if there is none.
+    """
+    try:
+        if found := url and labml.internal.lab.get_app_url_for_handle('track', base_url=url):
+            return found
+    except RuntimeError as e:
+        raise UserError(str(e)) from None
+    folder = folder.expanduser().resolve()
+    configs = _lab(folder).app_configs if _is_in_project(folder) else None
+    if configs is None:
+        raise UserError('there is no labml app to send to: set app_url in .labml.yaml, or give --url')
+    return configs.url
+
+
+def _is_in_project(folder: Path) -> bool:
+    return any((parent / '.labml.yaml').is_file() for parent in (folder, *folder.parents))
+
+
+def _lab(folder: Path) -> Any:
+    try:
+        return labml.internal.lab.Lab(folder)
+    except RuntimeError as e:
+        raise UserError(f'.labml.yaml: {e}') from None

@@ -1,0 +1,92 @@
+"""
+# Configs of the model
+
+Its size and parts, the device that it is on, and how ranks share it.
+"""
+from typing import Annotated, Any
+
+import torch
+from labml.configs import option
+from labml_helpers.device import DeviceConfigs
+
+from labml_mlm.common.declarations import INEXACT, DeclaredConfigs, Item, at_least
+from labml_mlm.common.errors import UserError
+from labml_mlm.configs.masking import MaskConfigs
+from labml_mlm.distributed.parallel import DDP, FSDP, SingleProcess
+from labml_mlm.distributed.process_group import ranks
+from labml_mlm.model.transformer import MLMTransformerConfigs, TransformerMLM
+
+
+class MLMDeviceConfigs(DeclaredConfigs, DeviceConfigs):
+    """
+    ## Configurable device
+
+    labml_helpers'. Of several ranks, each takes a GPU of its own.
+    """
+    use_cuda: Annotated[bool, Item('Use a CUDA device if there is one', may_change=INEXACT)]
+    cuda_device: Annotated[int, Item('Number of the CUDA device', at_least(0), may_change=INEXACT)]
+    device_info: Annotated[Any, Item('What labml shows of the device')]
+    device: Annotated[torch.device, Item('The device')]
+
+
+class ModelConfigs(MaskConfigs):
+    """
+    ## Configurations of the model
+    """
+    d_model: Annotated[int, Item('Size of embeddings and hidden states', at_least(2))] = 128
+    transformer: Annotated[MLMTransformerConfigs, Item('The transformer')] = 'mlm'
+    model: Annotated[TransformerMLM, Item('The model, on `device`')] = 'transformer_mlm'
+    device: Annotated[torch.device, Item('Where to train; `available` is a CUDA device if there is one',
+                                         may_change=INEXACT)] = 'available'
+    parallel: Annotated[SingleProcess, Item('Data parallelism: `ddp` replicates the model, `fsdp` shards it',
+                                            may_change=INEXACT)] = 'ddp'
+
+
+@option(ModelConfigs.transformer, 'mlm')
+def _transformer(c: ModelConfigs) -> MLMTransformerConfigs:
+    conf = MLMTransformerConfigs()
+    conf.set_default(MLMTransformerConfigs.d_model, func=lambda: c.d_model)
+    conf.set_default(MLMTransformerConfigs.n_src_vocab, func=lambda: c.n_tokens)
+    conf.set_default(MLMTransformerConfigs.n_tgt_vocab, func=lambda: c.n_tokens)
+    conf.set_default(MLMTransformerConfigs.padding_token, func=lambda: c.padding_token)
+    conf.set_default(MLMTransformerConfigs.seed, func=lambda: c.seed)
+    return conf
+
+
+@option(ModelConfigs.model, 'transformer_mlm')
+def _model(c: ModelConfigs):
+    return c.parallel.parallelize(c.transformer.transformer_mlm, c.device)
+
+
+@option(ModelConfigs.device, 'available')
+def _available_device() -> MLMDeviceConfigs:
+    conf = MLMDeviceConfigs()
+    if ranks().size > 1:
+        conf.set_default(MLMDeviceConfigs.cuda_device, func=lambda: _own_gpu(conf))
+    return conf
+
+
+def _own_gpu(conf: MLMDeviceConfigs) -> int:
+    """The number of this rank's GPU."""
+    n, number = torch.cuda.device_count(), ranks().local_rank
+    if conf.use_cuda and 0 < n <= number:
+        raise UserError(f'torchrun has started more processes on this machine than it has GPUs, {n}: use '
+                        f'--nproc_per_node={n} or device=cpu')
+    if conf.use_cuda and n:
+        torch.cuda.set_device(number)
+    return number
+
+
+@option(ModelConfigs.device, 'cpu')
+def _cpu():
+    return torch.device('cpu')
+
+
+@option(ModelConfigs.parallel, 'ddp')
+def _ddp():
+    return SingleProcess() if ranks().size == 1 else DDP()
+
+
+@option(ModelConfigs.parallel, 'fsdp')
+def _fsdp():
+    return SingleProcess() if ranks().size == 1 else FSDP(ranks())
