@@ -22,6 +22,9 @@ setuptools.setup(
         # The first whose `save_file` lets other threads go on
         'safetensors>=0.8',
         'PyYAML>=6',
+        # The first that leaves the content of a lock file alone
+        'filelock>=4',
+        'lazy-loader>=0.4',
         # The first that can read special tokens in a text as text
         'tokenizers>=0.19',
         'zstandard>=0.22',
@@ -33,7 +36,11 @@ setuptools.setup(
                 'fontawesomefree>=5.15,<6'],
         # Hugging Face's models beside ours in benchmarks; they cannot be imported beside a torchvision of another torch
         'bench': ['transformers>=5', 'matplotlib>=3.8'],
+        # The site
+        'docs': ['mkdocs>=1.6,<2', 'mkdocs-material>=9.5', 'mkdocstrings[python]>=0.26', 'latex2mathml>=3.77',
+                 'pymdown-extensions>=10', 'Pygments>=2.17'],
         'plot': ['matplotlib>=3.8'],
-        'test': ['pytest>=8', 'pytest-xdist>=3.5', 'hypothesis>=6.100', 'ruff>=0.8', 'selenium>=4.20'],
+        'test': ['pytest>=8', 'pytest-xdist>=3.5', 'hypothesis>=6.100', 'ruff>=0.8', 'import-linter>=2',
+                 'selenium>=4.20'],
     },
 )

@@ -1,19 +1,20 @@
 """
-# What several ranks cost
+# The cost of data parallelism
 
     python benchmarks/distributed.py [--sizes tiny mini] [--ranks 2] [--rounds 7] [--steps 10] [--trace FILE]
+                                     [name=value ...]
 
-Of each size of `benchmarks/step.py`, in one run and taking turns, on the CPU:
+On the CPU, for each size of `benchmarks/step.py`, in one job and in alternation:
 
-* a whole step (forward, loss, backward, clipping, AdamW) of one rank with all cores;
-* the same batch on several ranks with one core each, as replicas and as slices; without any communication; and with
-  gradients that are added up only after the backward pass. Shares are medians of those within a round;
-* the bytes that a step sends, counted where they pass, at the loopback interface of the system;
-* the memory that a save of slices takes, where they are gathered and elsewhere;
-* when in the backward pass each bucket of gradients leaves, and when it is back. `--trace` writes all of it for a
-  viewer of traces (chrome://tracing, Perfetto).
+* a complete step (forward, loss, backward, clipping, AdamW) of one rank with all cores;
+* the same batch on several ranks that divide the cores: with DDP, with FSDP, without communication, and with a single
+  all-reduce after the backward pass instead of DDP's overlap. Ratios are medians of those within a round;
+* the bytes that all ranks together send per step, counted by the system at the loopback interface;
+* the memory that a save with FSDP takes, on the main rank, where the state is gathered, and on the others;
+* when the all-reduce of each gradient bucket begins and ends, relative to the backward pass. `--trace` writes a
+  complete trace for chrome://tracing or Perfetto.
 
-Last comes what a run of one process pays for that there could be others.
+Finally, the time that the same code takes in a single process, where it does nothing.
 """
 import argparse
 import contextlib
@@ -29,37 +30,40 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from step import SIZES, configs, resident, update
+from step import SIZES, configs, peak_resident, update
 from torch import Tensor, nn
 
 from labml_mlm import MLMConfigs
-from labml_mlm.common.exit import exits
+from labml_mlm.common.exit import exit_on_error
 from labml_mlm.configs.overrides import parse_overrides
 from labml_mlm.data.batch import Columns
 from labml_mlm.data.loader import TrainLoader
 from labml_mlm.distributed.parallel import DDP, SingleProcess
 from labml_mlm.distributed.process_group import SINGLE_PROCESS, Ranks, ranks
 from labml_mlm.distributed.rendezvous import RankInfo
-from labml_mlm.tracking import console as screen
+from labml_mlm.tracking import console
 from labml_mlm.training.engine import Engine
 from labml_mlm.training.state import capture_state
 
+# Sides that communicate
+PARALLEL = 'DDP', 'FSDP', 'after backward'
 
-class Mute(Ranks):
-    """Ranks that each have their columns, and tell each other nothing."""
 
-    def sum(self, *values: Tensor) -> Callable[[], tuple[Tensor, ...]]:
+class Isolated(Ranks):
+    """Ranks that each have their own columns, and exchange nothing."""
+
+    def all_reduce_sum(self, *values: Tensor) -> Callable[[], tuple[Tensor, ...]]:
         return lambda: values
 
 
-class Late(SingleProcess):
-    """Replicas that add up their gradients after the backward pass, all at once."""
+class AllReduceAfterBackward(SingleProcess):
+    """Replicas whose gradients are all-reduced at once, after the backward pass."""
 
     def __init__(self, model: nn.Module):
         self._parameters = list(model.parameters())
 
     @contextlib.contextmanager
-    def part(self, model: Any, *, is_last: bool):
+    def micro_batch(self, model: Any, *, is_last: bool):
         yield
         flat = torch.cat([p.grad.flatten() for p in self._parameters])
         dist.all_reduce(flat)
@@ -75,174 +79,181 @@ class Side(NamedTuple):
     n_threads: int
 
     def step(self, x: Tensor, labels: Tensor):
-        """Takes it."""
+        """A training step on a masked batch."""
         self.engine.forward_backward(x, labels, None, None)
         update(self.conf.model, self.conf.optimizer)
 
 
-def sides(size: str, values: dict[str, Any]) -> dict[str, Side]:
-    """What takes turns, by name."""
-    us, n_cores = ranks(), os.cpu_count()
-    mute = Mute(RankInfo(us.rank, us.size, us.local_rank, None))
-    found = {}
-    for name, parallel, who in (('one rank', 'ddp', SINGLE_PROCESS), ('replicas', 'ddp', us), ('slices', 'fsdp', us),
-                                ('no communication', 'ddp', mute), ('after backward', 'ddp', us)):
-        conf = configs(size, parallel=parallel, compile=False, **values)
-        how = {'one rank': SingleProcess(), 'replicas': DDP(), 'slices': conf.parallel,
-               'no communication': SingleProcess(), 'after backward': Late(conf.model)}[name]
+def make_sides(size: str, overrides: dict[str, Any]) -> dict[str, Side]:
+    """All sides by name."""
+    group, n_cores = ranks(), os.cpu_count()
+    isolated = Isolated(RankInfo(group.rank, group.size, group.local_rank, None))
+    sides = {}
+    for name, option, side_ranks in (('one rank', 'ddp', SINGLE_PROCESS), ('DDP', 'ddp', group),
+                                     ('FSDP', 'fsdp', group), ('no communication', 'ddp', isolated),
+                                     ('after backward', 'ddp', group)):
+        conf = configs(size, parallel=option, compile=False, **overrides)
+        parallel = {'one rank': SingleProcess(), 'DDP': DDP(), 'FSDP': conf.parallel,
+                    'no communication': SingleProcess(), 'after backward': AllReduceAfterBackward(conf.model)}[name]
         engine = Engine(conf.model, precision=conf.precision, is_compiled=False, gradient_accumulation_steps=1,
-                        ranks=who, parallel=how, shape=(conf.seq_len, conf.batch_size),
+                        ranks=side_ranks, parallel=parallel, shape=(conf.seq_len, conf.batch_size),
                         n_positions=conf.mlm.max_selected)
-        found[name] = Side(conf, engine, n_cores if name == 'one rank' else max(1, n_cores // us.size))
-    return found
+        sides[name] = Side(conf, engine, n_cores if name == 'one rank' else max(1, n_cores // group.size))
+    return sides
 
 
-def batches(conf: MLMConfigs, who: Ranks, n: int) -> list[tuple[Tensor, Tensor]]:
-    """Masked batches, or the columns of them."""
-    found = []
+def masked_batches(conf: MLMConfigs, side_ranks: Ranks, n: int) -> list[tuple[Tensor, Tensor]]:
+    """Masked batches and labels, this rank's columns of each."""
+    batches = []
     for x in TrainLoader(conf.packing('train'), batch_size=conf.batch_size, seed=0):
-        mine = who.shard(x.shape[1])
-        found.append(conf.mlm(x[:, mine], Columns(mine.start, x.shape[1])))
-        if len(found) == n:
+        mine = side_ranks.shard(x.shape[1])
+        batches.append(conf.mlm(x[:, mine], Columns(mine.start, x.shape[1])))
+        if len(batches) == n:
             break
-    return found
+    return batches
 
 
-def loopback() -> int:
-    """Bytes that have come through the loopback interface so far."""
+def loopback_bytes() -> int:
+    """Bytes that the loopback interface has received so far."""
     with open('/proc/net/dev') as f:
         return int(next(line for line in f if line.strip().startswith('lo:')).split(':')[1].split()[0])
 
 
 def memory_of_save(conf: MLMConfigs) -> tuple[float, float]:
-    """Megabytes more than before that a copy of the state takes at its peak, and how many of that it is."""
+    """How much a copy of the state raises peak memory, and the size of the copy; both in MB."""
     with open('/proc/self/clear_refs', 'w') as f:
-        # From here on the peak is counted anew
+        # Resets the peak
         f.write('5')
-    before = resident()
+    before = peak_resident()
     tensors, _ = capture_state(conf)
-    n_bytes = sum(tensor.numel() * tensor.element_size() for of_file in tensors.values() for tensor in of_file.values())
-    return resident() - before, n_bytes / 1e6
+    n_bytes = sum(tensor.numel() * tensor.element_size() for file in tensors.values() if file
+                  for tensor in file.values())
+    return peak_resident() - before, n_bytes / 1e6
 
 
-def buckets(side: Side, batch: tuple[Tensor, Tensor], n: int) -> list[tuple[float, float, float]]:
-    """Of each bucket megabytes, and when it leaves and is back, as shares of the backward pass; medians."""
-    events: list[list[tuple[int, float, float]]] = []
+def bucket_times(side: Side, batch: tuple[Tensor, Tensor], n: int) -> list[tuple[float, float, float]]:
+    """
+    For each gradient bucket of DDP its size in MB, and when its all-reduce begins and ends as fractions of the backward
+    pass; medians over `n` steps.
+    """
+    steps: list[list[tuple[int, float, float]]] = []
     spans = []
     backward = Tensor.backward
 
-    def timed(self: Tensor, *arguments: Any):
+    def timed_backward(self: Tensor, *arguments: Any):
         began = time.perf_counter()
-        events.append([])
+        steps.append([])
         backward(self, *arguments)
         spans.append((began, time.perf_counter()))
 
     def hook(_: Any, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
-        left, at, of_step = time.perf_counter(), len(events[-1]), events[-1]
-        of_step.append((bucket.buffer().nbytes, left, math.nan))
+        began, at, buckets = time.perf_counter(), len(steps[-1]), steps[-1]
+        buckets.append((bucket.buffer().nbytes, began, math.nan))
         buffer = bucket.buffer().div_(dist.get_world_size())
 
-        def back(done: Any) -> Tensor:
-            of_step[at] = (*of_step[at][:2], time.perf_counter())
+        def end(done: Any) -> Tensor:
+            buckets[at] = (*buckets[at][:2], time.perf_counter())
             return done.value()[0]
-        return dist.all_reduce(buffer, async_op=True).get_future().then(back)
+        return dist.all_reduce(buffer, async_op=True).get_future().then(end)
 
-    side.engine._training.register_comm_hook(None, hook)
-    Tensor.backward = timed
+    side.engine._wrapped.register_comm_hook(None, hook)
+    Tensor.backward = timed_backward
     try:
         for _ in range(n):
             side.step(*batch)
     finally:
         Tensor.backward = backward
-    found = []
-    for number in range(len(events[-1])):
-        at = [[(moment - began) / (end - began) for moment in of_step[number][1:]]
-              for of_step, (began, end) in zip(events, spans, strict=True)]
-        found.append((events[-1][number][0] / 1e6, *(statistics.median(column) for column in zip(*at, strict=True))))
-    return found
+    result = []
+    for number in range(len(steps[-1])):
+        times = [[(moment - began) / (end - began) for moment in buckets[number][1:]]
+                 for buckets, (began, end) in zip(steps, spans, strict=True)]
+        result.append((steps[-1][number][0] / 1e6, *(statistics.median(column) for column in zip(*times, strict=True))))
+    return result
 
 
-def measure(arguments: argparse.Namespace, given: dict[str, Any]):
-    """As one of the ranks: measures a size, and the main one prints it."""
-    us = ranks()
+def measure(arguments: argparse.Namespace, overrides: dict[str, Any]):
+    """Runs on each rank: measures all sizes; the main rank prints the results."""
+    group = ranks()
     for size in arguments.sizes:
-        found = sides(size, given)
-        own = {name: batches(side.conf, side.engine.ranks, 4) for name, side in found.items()}
-        seconds: dict[str, list[float]] = {name: [] for name in found}
-        n_bytes: dict[str, list[float]] = {name: [] for name in found}
+        sides = make_sides(size, overrides)
+        batches = {name: masked_batches(side.conf, side.engine.ranks, 4) for name, side in sides.items()}
+        seconds: dict[str, list[float]] = {name: [] for name in sides}
+        n_bytes: dict[str, list[float]] = {name: [] for name in sides}
         for round_index in range(-1, arguments.rounds):
-            for name, side in found.items():
+            for name, side in sides.items():
                 torch.set_num_threads(side.n_threads)
                 dist.barrier()
-                before, began = loopback(), time.perf_counter()
-                if name != 'one rank' or us.is_main:
+                before, began = loopback_bytes(), time.perf_counter()
+                if name != 'one rank' or group.is_main:
                     for i in range(arguments.steps):
-                        side.step(*own[name][i % 4])
+                        side.step(*batches[name][i % 4])
                 dist.barrier()
-                # The round before the first one warms up
+                # Round -1 is warm-up
                 if round_index >= 0:
                     seconds[name].append((time.perf_counter() - began) / arguments.steps)
-                    n_bytes[name].append((loopback() - before) / arguments.steps)
-        torch.set_num_threads(found['replicas'].n_threads)
+                    n_bytes[name].append((loopback_bytes() - before) / arguments.steps)
+        torch.set_num_threads(sides['DDP'].n_threads)
         if arguments.trace:
             with torch.profiler.profile() as profile:
-                for batch in own['replicas'][:3]:
-                    found['replicas'].step(*batch)
-            if us.is_main:
+                for batch in batches['DDP'][:3]:
+                    sides['DDP'].step(*batch)
+            if group.is_main:
                 profile.export_chrome_trace(arguments.trace)
-        save = torch.tensor(memory_of_save(found['slices'].conf))
-        saves = [torch.empty(2) for _ in range(us.size)]
+        save = torch.tensor(memory_of_save(sides['FSDP'].conf))
+        saves = [torch.empty(2) for _ in range(group.size)]
         dist.all_gather(saves, save)
-        of_buckets = buckets(found['replicas'], own['replicas'][0], arguments.steps)
-        if us.is_main:
-            report(found, seconds, n_bytes, of_buckets, saves, f'{size}, {us.size} ranks of '
-                   f'{found["replicas"].n_threads} threads')
-    if us.is_main:
-        alone(found['one rank'], statistics.median(seconds['one rank']))
+        buckets = bucket_times(sides['DDP'], batches['DDP'][0], arguments.steps)
+        if group.is_main:
+            n_threads = sides['DDP'].n_threads
+            report(sides, seconds, n_bytes, buckets, saves,
+                   f'{size}, {group.size} ranks with {n_threads} thread{"s" if n_threads > 1 else ""} each')
+    if group.is_main:
+        report_single_process(sides['one rank'], statistics.median(seconds['one rank']))
 
 
-def report(found: dict[str, Side], seconds: dict[str, list[float]], n_bytes: dict[str, list[float]],
-           of_buckets: list[tuple[float, float, float]], saves: list[Tensor], title: str):
+def report(sides: dict[str, Side], seconds: dict[str, list[float]], n_bytes: dict[str, list[float]],
+           buckets: list[tuple[float, float, float]], saves: list[Tensor], title: str):
     """Prints the figures of a size."""
-    def share(name: str, other: str) -> float:
+    def ratio(name: str, other: str) -> float:
         return statistics.median(a / b for a, b in zip(seconds[name], seconds[other], strict=True))
 
-    n_parameters = sum(p.numel() for p in found['one rank'].conf.model.parameters())
+    n_parameters = sum(p.numel() for p in sides['one rank'].conf.model.parameters())
     print(f'\n{title}: {n_parameters / 1e6:.1f} million parameters\n')
-    print(f'{"":18}{"ms a step":>10}{"of one rank":>13}{"communication":>15}{"MB sent":>9}{"bytes a parameter":>19}')
+    print(f'{"":18}{"ms per step":>11}{"vs one rank":>13}{"communication":>15}{"MB sent":>9}'
+          f'{"bytes per parameter":>21}')
     for name in seconds:
-        communication = 1 - 1 / share(name, 'no communication') if name in ('replicas', 'slices', 'after backward') \
-            else 0.
-        megabytes = statistics.median(n_bytes[name]) / 1e6 if communication else 0.
-        print(f'{name:18}{1e3 * statistics.median(seconds[name]):10.1f}{share(name, "one rank"):13.2f}'
-              f'{communication:15.1%}{megabytes:9.1f}{1e6 * megabytes / n_parameters:19.1f}')
+        communication = 1 - 1 / ratio(name, 'no communication') if name in PARALLEL else 0.
+        megabytes = statistics.median(n_bytes[name]) / 1e6 if name in PARALLEL else 0.
+        print(f'{name:18}{1e3 * statistics.median(seconds[name]):11.1f}{ratio(name, "one rank"):13.2f}'
+              f'{communication:15.1%}{megabytes:9.1f}{1e6 * megabytes / n_parameters:21.1f}')
     (peak, state), *others = (save.tolist() for save in saves)
-    print(f'\nIn a save of slices, {state:.0f} MB, the peak of memory grows by {peak:.0f} MB at the main rank, and by '
-          f'{max(other for other, _ in others):.0f} MB elsewhere')
-    print('\nBuckets of gradients, in shares of the backward pass\n')
-    print(f'{"MB":>8}{"leaves at":>12}{"back at":>10}')
-    for megabytes, left, back in of_buckets:
-        print(f'{megabytes:8.1f}{left:12.0%}{back:10.0%}')
+    print(f'\nA save with FSDP, of {state:.0f} MB, raises peak memory by {peak:.0f} MB on the main rank, and by '
+          f'{max((other for other, _ in others), default=0.):.0f} MB on the others')
+    print('\nAll-reduce of DDP\'s gradient buckets, as fractions of the backward pass\n')
+    print(f'{"MB":>8}{"begins at":>12}{"ends at":>10}')
+    for megabytes, begin, end in buckets:
+        print(f'{megabytes:8.1f}{begin:12.0%}{end:10.0%}')
 
 
-def alone(side: Side, step: float):
-    """Prints what one process pays in each step."""
-    ones, n = SINGLE_PROCESS, 10_000
-    parts, model, values = SingleProcess(), side.conf.model, (torch.tensor(1), torch.tensor(1.))
+def report_single_process(side: Side, step_seconds: float):
+    """Prints how long the code for several ranks takes per step in a single process."""
+    n, parallel, model = 10_000, SingleProcess(), side.conf.model
+    values = torch.tensor(1), torch.tensor(1.)
 
     def added():
         ranks()
-        ones.sum(values[0])()
-        ones.sum(*values)()
-        with ones.per_rank_rng(values[0].device), parts.part(model, is_last=True):
+        SINGLE_PROCESS.all_reduce_sum(values[0])()
+        SINGLE_PROCESS.all_reduce_sum(*values)()
+        with SINGLE_PROCESS.per_rank_rng(values[0].device), parallel.micro_batch(model, is_last=True):
             pass
-        ones.delayed_max(0)
+        SINGLE_PROCESS.delayed_max(0)
 
     began = time.perf_counter()
     for _ in range(n):
         added()
-    each = (time.perf_counter() - began) / n
-    print(f'\nA run of one process pays {1e6 * each:.1f} µs a step for all of this, {each / step:.4%} of a step\n')
+    seconds = (time.perf_counter() - began) / n
+    print(f'\nIn a single process all of this takes {1e6 * seconds:.1f} µs per step, {seconds / step_seconds:.4%} of a '
+          'step\n')
 
 
 def main():
@@ -251,13 +262,13 @@ def main():
     parser.add_argument('--sizes', nargs='+', choices=[*SIZES], default=['tiny', 'mini'])
     parser.add_argument('--ranks', type=int, default=2)
     parser.add_argument('--rounds', type=int, default=7)
-    parser.add_argument('--steps', type=int, default=10, help='steps of each side in a round')
+    parser.add_argument('--steps', type=int, default=10, help='steps of each side per round')
     parser.add_argument('--trace', help='a file for a trace of three steps of the main rank')
     arguments, unparsed = parser.parse_known_args()
-    values = parse_overrides(MLMConfigs(), unparsed)
+    overrides = parse_overrides(MLMConfigs(), unparsed)
     if 'RANK' in os.environ:
-        screen.silence()
-        measure(arguments, values)
+        console.silence()
+        measure(arguments, overrides)
     else:
         print(f'Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} CPUs, gloo; '
               f'{arguments.rounds} rounds of {arguments.steps} steps, medians', flush=True)
@@ -266,5 +277,5 @@ def main():
 
 
 if __name__ == '__main__':
-    with exits():
+    with exit_on_error():
         main()

@@ -1,11 +1,11 @@
 """
-# Filling in masks: one text at a time against batches
+# Filling in masks: one text at a time or in batches
 
     python benchmarks/fill_mask.py [--rounds 5] [--texts 1024] [name=value ...]
 
-Texts a second of `FillMask` on pieces of `python_topics` of 8 to 32 characters, the `seq_len` of the default run,
-with one `[MASK]` each, with the default model (or that of the overrides) as it is before training: how well it predicts
-makes no difference here. The sides take turns; the figures are medians over the rounds.
+Texts per second of `FillMask`, on pieces of `python_topics` of 8 to 32 characters (up to the `seq_len` of the default
+run) with one `[MASK]` each. The model is the default one (or that of the overrides) before training, as the quality of
+its predictions does not matter here. Sides run in alternation; figures are medians over the rounds.
 """
 import argparse
 import os
@@ -22,7 +22,7 @@ from labml_mlm.common.exit import exit_on_error
 from labml_mlm.configs.overrides import parse_overrides
 from labml_mlm.inference.load import Pretrained
 from labml_mlm.runs.checkpoint import Checkpoint
-from labml_mlm.tracking import console as screen
+from labml_mlm.tracking import console
 
 
 def main():
@@ -30,29 +30,29 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--texts', type=int, default=1024)
-    arguments, values = parser.parse_known_args()
+    arguments, overrides = parser.parse_known_args()
 
-    screen.set_up()
+    console.set_up()
     conf = MLMConfigs()
-    conf._set_values({'text': 'python_topics', **parse_overrides(conf, values)})
+    conf._set_values({'text': 'python_topics', **parse_overrides(conf, overrides)})
     conf.init()
     fill_mask = FillMask(Pretrained(model=conf.model.eval(), tokenizer=conf.tokenizer, configs=conf,
                                     checkpoint=Checkpoint(Path(), {}), about=''))
     rng, texts = random.Random(0), []
     for _ in range(arguments.texts):
         begin, length = rng.randrange(len(conf.text) - 32), rng.randint(8, 32)
-        place = begin + rng.randrange(length)
-        texts.append(f'{conf.text[begin:place]}[MASK]{conf.text[place + 1:begin + length]}')
+        masked = begin + rng.randrange(length)
+        texts.append(f'{conf.text[begin:masked]}[MASK]{conf.text[masked + 1:begin + length]}')
 
     rates = {'one at a time': [], 'batches': []}
     for round_index in range(-1, arguments.rounds):
-        for name, rate in rates.items():
-            # A tenth is enough of the slow side
-            sample = texts[:max(1, len(texts) // 10)] if name == 'one at a time' else texts
+        for side, rate in rates.items():
+            # A tenth of the texts is enough for the slow side
+            sample = texts[:max(1, len(texts) // 10)] if side == 'one at a time' else texts
             began = time.perf_counter()
-            filled = [fill_mask(text) for text in sample] if name == 'one at a time' else fill_mask(sample)
+            filled = [fill_mask(text) for text in sample] if side == 'one at a time' else fill_mask(sample)
             assert len(filled) == len(sample)
-            # The round before the first one warms up
+            # Round -1 is warm-up
             if round_index >= 0:
                 rate.append(len(sample) / (time.perf_counter() - began))
 
@@ -60,9 +60,9 @@ def main():
           f'{torch.get_num_threads()} threads, {fill_mask.pretrained.device}')
     print(f'{arguments.rounds} rounds of {arguments.texts} texts, medians\n')
     print(f'{"":15}{"texts/s":>10}{"ratio":>8}')
-    for name, rate in rates.items():
+    for side, rate in rates.items():
         ratio = statistics.median(b / a for a, b in zip(rates['one at a time'], rate, strict=True))
-        print(f'{name:15}{statistics.median(rate):10,.0f}{ratio:8.1f}')
+        print(f'{side:15}{statistics.median(rate):10,.0f}{ratio:8.1f}')
 
 
 if __name__ == '__main__':

@@ -4,20 +4,19 @@ r"""
     python benchmarks/learning.py [--size tiny] [--text tiny_shakespeare] [--seconds 90] [--seeds 3] [--sides NAME ...]
                                   [--side 'NAME: name=value ...'] [--json FILE] [--plot FILE]
 
-Each side trains for the same time on the same machine, in one process: they take turns of some seconds, and what is
-counted is a side's own training, with loader, masking and update, and without validation. Schedules that have an end
-go by the share of that time that is over, so that they come to it when the time does. All are validated
-on the same windows, with the same 15% of the tokens masked; figures are means over the seeds (of weights, order and
-masks), ± half of what lies between the best and the worst.
+All sides train for the same time in one process, alternating every few seconds. Only a side's own training counts: data
+loading, masking and updates, without validation. Schedules that have an end follow the fraction of that time that is
+over. All sides are validated on the same windows, with the same 15% of the tokens masked. Figures are means over seeds
+(of weights, order and masks), ± half the difference between the highest and the lowest.
 
-* `labml_nn` is the recipe of its MLM experiment: its parts, initialisation, masking, dropout, and Noam
-* `HF BERT` and `HF ModernBERT` are Hugging Face's models without dropout, trained as its `Trainer` would: AdamW, weight
-  decay 0.01, a warm-up over a tenth and then linear to 0. Their peak is 2e-3, as such small models learn less with
-  5e-4 or 1e-3 (`--sides` takes `HF ModernBERT`, and `--side 'HF ModernBERT at 5e-4:'` another peak)
-* `ours` has the defaults of `MLMConfigs`: fused AdamW at 2e-3, 100 steps of warm-up, a cosine, and 15% of single tokens
-  masked; the next ones change one thing of that each, and `together` is the recipe of `experiments/char_mlm.py`
+* `labml_nn` is the recipe of its MLM experiment: its modules, initialization, masking, dropout and Noam.
+* `HF BERT` and `HF ModernBERT` are Hugging Face's models without dropout, trained with AdamW, weight decay 0.01,
+  warm-up over the first tenth and then linear decay to 0. Their peak is 2e-3, because such small models learn less
+  with 5e-4 or 1e-3 (another peak: `--side 'HF ModernBERT at 5e-4:'`).
+* `ours` has the defaults of `MLMConfigs`: fused AdamW at 2e-3, 100 warm-up steps, cosine decay, and 15% of single
+  tokens masked. The sides after it change one thing each, and `together` is the recipe of `experiments/char_mlm.py`.
 
-`--side` adds another one of ours, by overrides of items. Compilation would not pay in so short a time and is off.
+`--side` adds a side of ours with other overrides. Nothing is compiled: in so short a time it would not pay off.
 """
 import argparse
 import itertools
@@ -40,19 +39,19 @@ from labml_mlm import MLMConfigs
 from labml_mlm.common.errors import UserError
 from labml_mlm.configs.overrides import parse_overrides
 from labml_mlm.inference.load import silent
-from labml_mlm.optim import schedules as schedule
-from labml_mlm.tracking import console as screen
+from labml_mlm.optim.schedules import seq_len_schedule
+from labml_mlm.tracking import console
 from labml_mlm.training.progress import Progress
 
-# What is in `experiments/char_mlm.py`
+# The items of `experiments/char_mlm.py`
 TOGETHER = {'optimizer': 'muon', 'lr_schedule': 'warmup_linear', 'lr_warmup_steps': '50', 'masking_schedule': 'linear'}
-# Of Hugging Face's sides
+# Peak learning rate of Hugging Face's sides
 PEAK = 2e-3
-# Shares of the time at which all are validated
-LOOKS = 0.09, 0.22, 0.44, 0.67, 1.
-# About how many tokens are validated on
+# Fractions of the time at which all sides are validated
+VALIDATE_AT = 0.09, 0.22, 0.44, 0.67, 1.
+# Approximate size of the validation set
 VALID_TOKENS = 100_000
-# Seconds of a turn
+# Seconds of training before the next side continues
 TURN = 4.
 
 
@@ -65,29 +64,29 @@ class Point(NamedTuple):
 
 
 class Clock(Progress):
-    """Progress by the time that is over."""
+    """Progress by training time."""
 
     def __init__(self, budget: float):
         super().__init__()
         self.budget = budget
         self.used = 0.
 
-    def share(self, loader: Any = None, *, epochs: int = 1) -> float:
-        """How much of the time is over."""
+    def fraction_done(self, loader: Any = None, *, epochs: int = 1) -> float:
+        """The fraction of the time that is over."""
         return min(1., self.used / self.budget)
 
     def steps_left(self, loader: Any, *, epochs: int) -> int:
-        """As many as there would be at the speed so far."""
-        share = self.share()
-        return round(self.steps * (1 - share) / share) if share else 10 ** 9
+        """An estimate from the speed so far."""
+        done = self.fraction_done()
+        return round(self.steps * (1 - done) / done) if done else 10 ** 9
 
 
 class Side:
     """
-    One that trains.
+    A model in training.
 
     * `step` takes a batch, `[seq_len, batch_size]`
-    * `predict` takes masked batches and labels, and gives the logits of masked places and their labels
+    * `predict` takes masked batches and labels, and returns the logits of the masked positions and their labels
     """
 
     def __init__(self, conf: MLMConfigs, clock: Clock, step: Callable[[Tensor], None], model: nn.Module,
@@ -98,7 +97,7 @@ class Side:
         self.points: list[Point] = []
 
     def train(self, until: float):
-        """Goes on until so many seconds are used up."""
+        """Trains until `until` seconds of training are over."""
         self.model.train()
         while self.clock.used < until:
             began = time.perf_counter()
@@ -109,7 +108,7 @@ class Side:
 
     @torch.no_grad()
     def validate(self, masked: list[tuple[Tensor, Tensor]]):
-        """Adds a point."""
+        """Adds a point to the curve."""
         self.model.eval()
         loss, n_correct, n = 0., 0, 0
         for x, labels in masked:
@@ -121,7 +120,7 @@ class Side:
 
 
 def configs(size: str, seed: int, clock: Clock, overrides: dict[str, str]) -> MLMConfigs:
-    """Ours, with schedules that go by the clock."""
+    """Our configs, with schedules that follow the clock."""
     conf = MLMConfigs()
     given = [f'{name}={value}' for name, value in overrides.items()]
     conf._set_values({'n_prompts': 0, 'seed': seed, 'progress': clock, 'compile': False, **SIZES[size],
@@ -129,18 +128,18 @@ def configs(size: str, seed: int, clock: Clock, overrides: dict[str, str]) -> ML
     with silent():
         conf.init()
     if conf.seq_len_schedule:
-        lengths = schedule.seq_len_schedule(conf.seq_len_schedule, seq_len=conf.seq_len)
-        conf.train_loader.seq_len_at = lambda epochs: lengths(clock.share())
+        lengths = seq_len_schedule(conf.seq_len_schedule, seq_len=conf.seq_len)
+        conf.train_loader.seq_len_at = lambda epochs: lengths(clock.fraction_done())
     return conf
 
 
 def endless(conf: MLMConfigs) -> Iterator[Tensor]:
-    """Batches of one epoch after the other."""
+    """Batches of one epoch after another."""
     return itertools.chain.from_iterable(conf.train_loader for _ in itertools.count())
 
 
 def ours(conf: MLMConfigs, clock: Clock) -> Side:
-    """The step of a run."""
+    """Our model and training step."""
     def step(batch: Tensor):
         with conf.mode.update(is_train=True), tracker.namespace('train'):
             conf.step(batch, None)
@@ -154,7 +153,7 @@ def ours(conf: MLMConfigs, clock: Clock) -> Side:
 
 
 def labml_nn(conf: MLMConfigs, clock: Clock) -> Side:
-    """labml_nn's."""
+    """labml_nn's model and training step."""
     model = LabmlNN(conf).to(conf.device)
 
     def predict(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,15 +163,15 @@ def labml_nn(conf: MLMConfigs, clock: Clock) -> Side:
     return Side(conf, clock, labml_nn_step(conf, model), model, predict)
 
 
-def hugging_faces(conf: MLMConfigs, clock: Clock, kind: str, peak: float) -> Side:
-    """One of Hugging Face's."""
+def hugging_face_side(conf: MLMConfigs, clock: Clock, kind: str, peak: float) -> Side:
+    """One of Hugging Face's models."""
     model = hugging_face(conf, kind)
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=0.01, fused=True)
     step_at_peak = hugging_face_step(conf, model, optimizer)
 
     def step(batch: Tensor):
         for group in optimizer.param_groups:
-            group['lr'] = peak * min(clock.share() / 0.1 + 1e-3, (1 - clock.share()) / 0.9)
+            group['lr'] = peak * min(clock.fraction_done() / 0.1 + 1e-3, (1 - clock.fraction_done()) / 0.9)
         step_at_peak(batch)
 
     def predict(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -183,20 +182,20 @@ def hugging_faces(conf: MLMConfigs, clock: Clock, kind: str, peak: float) -> Sid
 
 
 def make(name: str, size: str, seed: int, budget: float, overrides: dict[str, str], text: dict[str, str]) -> Side:
-    """A side, by name. Raises `ImportError` if it takes what is not there."""
+    """A side, by name. Raises `ImportError` if it needs a package that cannot be imported."""
     torch.manual_seed(seed)
     clock = Clock(budget)
     conf = configs(size, seed, clock, {**text, **overrides})
     if name == 'labml_nn':
         return labml_nn(conf, clock)
-    theirs, _, peak = name.partition(' at ')
-    if theirs in HUGGING_FACE:
-        return hugging_faces(conf, clock, HUGGING_FACE[theirs], float(peak or PEAK))
+    model, _, peak = name.partition(' at ')
+    if model in HUGGING_FACE:
+        return hugging_face_side(conf, clock, HUGGING_FACE[model], float(peak or PEAK))
     return ours(conf, clock)
 
 
-def known(size: str) -> dict[str, dict[str, str]]:
-    """All sides, and what they override: of ours, one thing at a time."""
+def known_sides(size: str) -> dict[str, dict[str, str]]:
+    """The overrides of all sides by name; those of ours change one thing each."""
     n = SIZES[size].get('seq_len', 32)
     return {
         **dict.fromkeys(['labml_nn', *HUGGING_FACE, 'ours'], {}),
@@ -211,32 +210,33 @@ def known(size: str) -> dict[str, dict[str, str]]:
 
 
 def race(sides: dict[str, Side], budget: float, masked: list[tuple[Tensor, Tensor]]):
-    """Has all train for as long, by turns."""
-    looks = [share * budget for share in LOOKS]
-    ends = sorted({*looks, *(TURN * i for i in range(1, int(budget / TURN) + 1))})
+    """Trains all sides for `budget` seconds each, in alternation."""
+    validations = [fraction * budget for fraction in VALIDATE_AT]
+    ends = sorted({*validations, *(TURN * i for i in range(1, int(budget / TURN) + 1))})
     for end in ends:
         for side in sides.values():
             side.train(end)
-            if end in looks:
+            if end in validations:
                 side.validate(masked)
 
 
 def table(curves: dict[str, list[list[Point]]], budget: float) -> str:
-    """Accuracy over time, and what is reached in the end."""
-    looks = [f'{share * budget:.0f} s' for share in LOOKS]
-    lines = [f'{"masked accuracy after":26}' + ''.join(f'{look:>8}' for look in looks)
+    """Accuracy over time, and the final accuracy and loss."""
+    times = [f'{fraction * budget:.0f} s' for fraction in VALIDATE_AT]
+    lines = [f'{"masked accuracy after":26}' + ''.join(f'{at:>8}' for at in times)
              + f'{"±":>8}{"loss":>8}{"±":>8}{"tokens":>12}']
-    for name, of_seeds in curves.items():
-        ends = [points[-1] for points in of_seeds]
-        line = ''.join(f'{statistics.mean(points[i].accuracy for points in of_seeds):8.3f}' for i in range(len(LOOKS)))
+    for name, seeds in curves.items():
+        ends = [points[-1] for points in seeds]
+        means = [statistics.mean(points[i].accuracy for points in seeds) for i in range(len(VALIDATE_AT))]
         accuracy, loss = [point.accuracy for point in ends], [point.loss for point in ends]
-        lines.append(f'{name:26}{line}{spread(accuracy):8.3f}{statistics.mean(loss):8.3f}{spread(loss):8.3f}'
+        lines.append(f'{name:26}' + ''.join(f'{mean:8.3f}' for mean in means)
+                     + f'{spread(accuracy):8.3f}{statistics.mean(loss):8.3f}{spread(loss):8.3f}'
                      f'{statistics.mean(point.tokens for point in ends):12,.0f}')
     return '\n'.join(lines)
 
 
 def spread(values: list[float]) -> float:
-    """Half of what lies between the least and the greatest."""
+    """Half the difference between the highest and the lowest."""
     return (max(values) - min(values)) / 2
 
 
@@ -250,9 +250,9 @@ def plot(curves: dict[str, list[list[Point]]], path: str):
     panels = figure.subplots(2, 2, sharey='row')
     for row, value in zip(panels, ('loss', 'accuracy'), strict=True):
         for axes, x in zip(row, ('seconds', 'tokens'), strict=True):
-            for i, (name, of_seeds) in enumerate(curves.items()):
-                xs, ys = ([statistics.mean(getattr(point, of) for point in points)
-                           for points in zip(*of_seeds, strict=True)] for of in (x, value))
+            for i, (name, seeds) in enumerate(curves.items()):
+                xs, ys = ([statistics.mean(getattr(point, attribute) for point in points)
+                           for points in zip(*seeds, strict=True)] for attribute in (x, value))
                 axes.plot(xs, ys, marker='o', markersize=3, color=f'C{i % 10}', linestyle=['-', '--'][i // 10 % 2],
                           label=name)
             axes.set(xlabel=f'training {x}', ylabel=f'validation {value}')
@@ -266,16 +266,17 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('--size', choices=['tiny', 'mini'], default='tiny')
     parser.add_argument('--text', nargs='+', default=['text=tiny_shakespeare'], metavar='NAME=VALUE',
-                        help='items that give the text and its tokens')
-    parser.add_argument('--seconds', type=float, default=90., help='of training, of each side')
+                        help='overrides of the text and its tokenizer')
+    parser.add_argument('--seconds', type=float, default=90., help='training time of each side')
     parser.add_argument('--seeds', type=int, default=3)
-    parser.add_argument('--sides', nargs='*', metavar='NAME', help='of those above; all, unless given')
-    parser.add_argument('--side', action='append', default=[], metavar='NAME: NAME=VALUE ...', help='another of ours')
+    parser.add_argument('--sides', nargs='*', metavar='NAME', help='by default all')
+    parser.add_argument('--side', action='append', default=[], metavar='NAME: NAME=VALUE ...',
+                        help='a side of ours with other overrides')
     parser.add_argument('--json', help='a file for the figures')
     parser.add_argument('--plot', help='a PNG for the figures')
     arguments = parser.parse_args()
-    screen.set_up()
-    all_sides = known(arguments.size)
+    console.set_up()
+    all_sides = known_sides(arguments.size)
     if unknown := set(arguments.sides or ()) - set(all_sides):
         parser.error(f'{", ".join(unknown)}: the sides are {", ".join(all_sides)}')
     wanted = {name: all_sides[name] for name in all_sides if arguments.sides is None or name in arguments.sides}
@@ -290,11 +291,11 @@ def main():
             try:
                 sides[name] = make(name, arguments.size, seed, arguments.seconds, overrides, text)
             except ImportError as e:
-                print(f'{name} is left out: {e}')
+                print(f'Skipping {name}: {e}')
             except (UserError, OSError) as e:
                 parser.error(str(e))
         conf = configs(arguments.size, 1, Clock(1.), text)
-        # Of a long text some batches from all over it
+        # Some batches from all over a long text
         every = max(1, len(conf.valid_tokens) // VALID_TOKENS)
         masked = [conf.valid_mlm(batch.to(conf.device))
                   for batch in itertools.islice(conf.valid_loader, 0, None, every)]

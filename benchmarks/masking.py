@@ -1,12 +1,12 @@
 """
-# How much is masked, and how long that takes
+# Masking rate and time
 
     python benchmarks/masking.py [--batches 40] [name=value ...]
 
-The share of maskable tokens that is selected, by `masking` and the length of sequences, at `masking_prob` 0.15 unless
-another is given, and the time of a batch of 2,048 tokens. Single tokens keep the share at any length of at least
-1 / `masking_prob`. A word or a span is selected as a whole, and at least one in a sequence, so that the share is kept
-as long as none is longer than `masking_prob` of a sequence, and is larger otherwise.
+The fraction of maskable tokens that is selected, by `masking` and sequence length, and the time for a batch of 2,048
+tokens; `masking_prob` is 0.15 unless overridden. Masking of single tokens keeps the rate at any length of at least
+1 / `masking_prob`. A word or a span is selected as a whole, and each sequence gets at least one; so the rate is kept
+while none of them is longer than `masking_prob` × `seq_len`, and is higher in shorter sequences.
 """
 import argparse
 import os
@@ -15,19 +15,19 @@ import statistics
 import time
 
 import torch
-from overhead import built, endless
+from overhead import build, endless
 
 from labml_mlm.common.exit import exit_on_error
-from labml_mlm.tracking import console as screen
+from labml_mlm.tracking import console
 
 LENGTHS = 8, 16, 32, 64, 128, 256, 512
 TOKENS = 2048
 KINDS = 'token', 'word', 'span'
 
 
-def measured(kind: str, seq_len: int, *, n_batches: int, overrides: list[str]) -> tuple[float, float]:
-    """The share that is selected, and seconds a batch."""
-    conf = built(overrides, masking=kind, seq_len=seq_len, batch_size=max(1, TOKENS // seq_len))
+def measure(kind: str, seq_len: int, *, n_batches: int, overrides: list[str]) -> tuple[float, float]:
+    """The masking rate, and seconds per batch."""
+    conf = build(overrides, masking=kind, seq_len=seq_len, batch_size=max(1, TOKENS // seq_len))
     n_selected = n_maskable = 0
     seconds = []
     for batch, _ in zip(endless(conf), range(n_batches), strict=False):
@@ -47,14 +47,14 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('--batches', type=int, default=40)
     arguments, overrides = parser.parse_known_args()
-    screen.set_up()
-    rows = [[measured(kind, seq_len, n_batches=arguments.batches, overrides=overrides) for kind in KINDS]
+    console.set_up()
+    rows = [[measure(kind, seq_len, n_batches=arguments.batches, overrides=overrides) for kind in KINDS]
             for seq_len in LENGTHS]
     print(f'\nPython {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} CPUs, '
           f'{torch.get_num_threads()} threads; {arguments.batches} batches of {TOKENS:,} tokens\n')
     print(f'{"seq_len":>8}' + ''.join(f'{kind:>9}{"ms":>8}' for kind in KINDS))
     for seq_len, row in zip(LENGTHS, rows, strict=True):
-        print(f'{seq_len:8}' + ''.join(f'{share:9.3f}{1e3 * seconds:8.2f}' for share, seconds in row))
+        print(f'{seq_len:8}' + ''.join(f'{rate:9.3f}{1e3 * seconds:8.2f}' for rate, seconds in row))
 
 
 if __name__ == '__main__':

@@ -1,13 +1,13 @@
 """
-# What a step costs as things grow
+# Time and memory of a step by size
 
     python benchmarks/scaling.py [--only NAME] [--points 6] [--steps 5] [--json FILE]
 
-Time and peak memory of a training step against `seq_len`, the size of the vocabulary, the number of layers and the
-batch size, ours beside Hugging Face's BERT (left out where `transformers` cannot be imported), one of them growing at a
-time from d_model 256, d_ff 1024, 4 heads, 2 layers, vocabulary 1,000 and batch 4 × 128. Each point is a process of its
-own: the median time of its steps, and what it has in memory at the most beyond what it has when everything is imported.
-The last line of each table has the slopes on logarithmic scales: 1 is growth in proportion, 2 with the square.
+Time and peak memory of a training step by `seq_len`, vocabulary size, number of layers and batch size, of ours and of
+Hugging Face's BERT (`nan` where `transformers` cannot be imported). One of them grows at a time, from d_model 256, d_ff
+1024, 4 heads, 2 layers, vocabulary 1,000 and batch 4 × 128. Each point is a process of its own: the median time of its
+steps, and its peak memory minus that after all imports. The last line of each table has the slopes on logarithmic
+scales: 1 is proportional growth, 2 quadratic.
 """
 import argparse
 import json
@@ -31,42 +31,55 @@ SWEEPS = {'seq_len': [128, 256, 512, 1024, 2048, 4096], 'n_tokens': [1000, 3000,
 SIDES = 'ours', 'HF BERT'
 
 
-def measure(side: str, name: str, value: int, n_steps: int):
-    """In a process of its own: prints seconds a step, and megabytes."""
-    before = step.resident()
+def make_step(side: str, name: str, value: int) -> tuple[step.Step, step.MLMConfigs]:
+    """The step of a side with one size changed. Raises `ImportError` if it needs a package that cannot be imported."""
     conf = step.configs('tiny', **{**BASE, name: value, 'compile': False})
-    run = step.our_step(conf) if side == 'ours' else step.hugging_face_step(conf, 'Bert')
+    if side == 'ours':
+        return step.our_step(conf), conf
+    model = step.hugging_face(conf, 'Bert')
+    return step.hugging_face_step(conf, model, torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)), conf
+
+
+def measure(side: str, name: str, value: int, n_steps: int):
+    """Called in a process of its own: prints seconds per step and MB, or `null` if the side cannot be imported."""
+    before = step.peak_resident()
+    try:
+        take_step, conf = make_step(side, name, value)
+    except ImportError:
+        print('null')
+        return
     times = []
-    for batch in step.batches_of(conf, n_steps + 1):
+    for batch in step.make_batches(conf, n_steps + 1):
         step.synchronize(conf.device)
         began = time.perf_counter()
-        run(batch)
+        take_step(batch)
         step.synchronize(conf.device)
         times.append(time.perf_counter() - began)
-    memory = torch.cuda.max_memory_allocated() / 1e6 if conf.device.type == 'cuda' else step.resident() - before
-    # The first one warms up
+    is_cuda = conf.device.type == 'cuda'
+    memory = torch.cuda.max_memory_allocated() / 1e6 if is_cuda else step.peak_resident() - before
+    # The first one is warm-up
     print(json.dumps([statistics.median(times[1:]), memory]))
 
 
 def point(side: str, name: str, value: int, n_steps: int) -> list[float] | None:
-    """What `measure` prints; nothing if the side cannot be had."""
+    """What `measure` prints in a new process."""
     folder = str(Path(__file__).parent)
     code = f'import sys; sys.path[:0] = [{folder!r}]; import scaling; scaling.measure{(side, name, value, n_steps)!r}'
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+    out = subprocess.run([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return json.loads(out.splitlines()[-1])
 
 
 def slope(xs: list[float], ys: list[float]) -> float:
-    """Of the line of least squares on logarithmic scales."""
+    """Of the least-squares line on logarithmic scales."""
     fit = statistics.linear_regression([math.log(x) for x in xs], [math.log(max(y, 1e-9)) for y in ys])
     return fit.slope
 
 
 def main():
-    """Prints a table for each thing that grows."""
+    """Prints a table for each size that grows."""
     parser = argparse.ArgumentParser()
     parser.add_argument('--only', choices=SWEEPS)
-    parser.add_argument('--points', type=int, default=6, help='of each sweep, the smallest ones')
+    parser.add_argument('--points', type=int, default=6, help='of each table, the smallest ones')
     parser.add_argument('--steps', type=int, default=5)
     parser.add_argument('--json', help='a file for the figures')
     arguments = parser.parse_args()
@@ -75,21 +88,21 @@ def main():
     results = {}
     for name in [arguments.only] if arguments.only else SWEEPS:
         print(f'\n{name:>22}' + ''.join(f'{side + ", ms":>14}{"MB":>9}' for side in SIDES))
-        values, found = SWEEPS[name][:arguments.points], {side: [] for side in SIDES}
+        values, points = SWEEPS[name][:arguments.points], {side: [] for side in SIDES}
         for value in values:
             cells = ''
             for side in SIDES:
-                found[side].append(point(side, name, value, arguments.steps))
-                seconds, memory = found[side][-1] or (math.nan, math.nan)
+                points[side].append(point(side, name, value, arguments.steps))
+                seconds, memory = points[side][-1] or (math.nan, math.nan)
                 cells += f'{1e3 * seconds:14.1f}{memory:9,.0f}'
             print(f'{value:22,}{cells}', flush=True)
         slopes = ''
         for side in SIDES:
-            columns = zip(*found[side], strict=True) if all(found[side]) and len(values) > 1 else [[], []]
+            columns = zip(*points[side], strict=True) if all(points[side]) and len(values) > 1 else [[], []]
             slopes += ''.join(f'{slope(values, list(column)) if column else math.nan:{width}.2f}'
                               for column, width in zip(columns, (14, 9), strict=True))
         print(f'{"slope":>22}{slopes}')
-        results[name] = {'values': values, **found}
+        results[name] = {'values': values, **points}
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(results, indent=1))
 

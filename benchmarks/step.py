@@ -1,27 +1,29 @@
 """
-# A training step: labml_nn's and Hugging Face's against ours
+# A training step: ours, labml_nn's and Hugging Face's
 
     python benchmarks/step.py [--size tiny] [--sides NAME ...] [--rounds 7] [--steps 20] [--json FILE] [--plot FILE]
 
-Measures tokens per second of a whole step (masking, forward, loss, backward, clipping, update), without loader and
-tracker, which `overhead.py` measures. All sides have the same sizes and the same batches of `python_topics` (of random
-tokens where the vocabulary is larger than that text's), run in one process and take turns; the figures are medians over
-the rounds, and ratios those within a round. The share of the peak is that of the model's operations (6 a weight and
-token, attention and the predictions of masked tokens included, and for all sides the whole of the last layer, of which
-ours leaves out a part) in what a large matrix product reaches here. Peak memory is what a process of its own has at the
-most beyond what it has when everything is imported.
+Tokens per second of a complete step (masking, forward, loss, backward, clipping, update), without loader and tracker,
+which `overhead.py` measures. All sides have the same sizes and train on the same batches of `python_topics` (of random
+tokens where the vocabulary is larger than that text's). They run in alternation in one process; figures are medians
+over the rounds, and ratios those within a round.
+
+* `of peak` is the rate of the model's operations, as a fraction of the rate of a large matrix product on this machine.
+  It counts 6 operations per weight and token, attention, the predictions of masked tokens, and for all sides the whole
+  last layer, part of which ours skips.
+* `memory, MB` is the peak memory of a process of its own, minus that after all imports.
 
 | size | d_model | layers | heads | d_ff | vocabulary | batch |
 |------|---------|--------|-------|------|------------|-------|
-| tiny | 128 | 6 | 8 | 256 | that of the text | 64 × 32, labml_nn's |
+| tiny | 128 | 6 | 8 | 256 | that of the text | 64 × 32, as in labml_nn |
 | mini | 256 | 4 | 4 | 1024 | 30,522 | 32 × 128 |
 | base | 768 | 12 | 12 | 3072 | 30,522 | 32 × 512, for GPUs |
 
-labml_nn's experiment does not run on today's labml, so its step is put together from its own parts (`MLM`,
-`TransformerConfigs` with its default attention and dropout, `Noam`, the loss with `ignore_index`), with the shim of
-`labml_mlm.compat`. Hugging Face's BERT and ModernBERT (of the extra `bench`) have `sdpa` attention, no dropout and
-torch's fused AdamW, and run as they come and under `torch.compile`; they are left out where `transformers` cannot be
-imported, as beside a torchvision that does not match torch.
+labml_nn's experiment does not run on current releases of labml, so its step is assembled from its own parts (`MLM`,
+`TransformerConfigs` with its default attention and dropout, `Noam`, the loss with `ignore_index`), with the fixes of
+`labml_mlm.common.labml_compat`. Hugging Face's BERT and ModernBERT (from the extra `bench`) use `sdpa` attention, no
+dropout and torch's fused AdamW, eagerly and with `torch.compile`. They are skipped where `transformers` cannot be
+imported, for example with a torchvision that does not match torch.
 """
 import argparse
 import json
@@ -43,7 +45,7 @@ from torch import Tensor, nn
 
 from labml_mlm import MLMConfigs
 from labml_mlm.inference.load import silent
-from labml_mlm.tracking import console as screen
+from labml_mlm.tracking import console
 
 SIZES: dict[str, dict[str, Any]] = {
     'tiny': {},
@@ -60,7 +62,7 @@ Step = Callable[[Tensor], None]
 
 
 def configs(size: str, **values: Any) -> MLMConfigs:
-    """Ours, of a size, built."""
+    """Our configs of a size, built."""
     conf = MLMConfigs()
     conf._set_values({'text': 'python_topics', 'n_prompts': 0, **SIZES[size], **values})
     with silent():
@@ -70,7 +72,7 @@ def configs(size: str, **values: Any) -> MLMConfigs:
 
 
 class LabmlNN(nn.Module):
-    """The model of labml_nn's MLM experiment; from token ids to logits, `[seq_len, batch_size, n_tokens]`."""
+    """The model of labml_nn's MLM experiment: token ids to logits, `[seq_len, batch_size, n_tokens]`."""
 
     def __init__(self, conf: MLMConfigs):
         super().__init__()
@@ -85,7 +87,7 @@ class LabmlNN(nn.Module):
 
 
 def labml_nn_step(conf: MLMConfigs, model: LabmlNN) -> Step:
-    """The step of labml_nn's MLM experiment, untracked."""
+    """The step of labml_nn's MLM experiment, without tracking."""
     mlm = labml_nn.transformers.mlm.MLM(padding_token=conf.padding_token, mask_token=conf.mask_token,
                                         no_mask_tokens=[], n_tokens=conf.n_tokens)
     optimizer = Noam(model.parameters(), lr=1., warmup=2000, d_model=conf.transformer.d_model)
@@ -99,7 +101,7 @@ def labml_nn_step(conf: MLMConfigs, model: LabmlNN) -> Step:
 
 
 def hugging_face(conf: MLMConfigs, kind: str) -> nn.Module:
-    """`BertForMaskedLM` or `ModernBertForMaskedLM` of the same sizes. Raises `ImportError` where there is none."""
+    """`BertForMaskedLM` or `ModernBertForMaskedLM` of the same size. Raises `ImportError` if it cannot be imported."""
     try:
         return _hugging_face(conf, kind).to(conf.device)
     except (ImportError, RuntimeError) as e:
@@ -125,7 +127,7 @@ def _hugging_face(conf: MLMConfigs, kind: str) -> nn.Module:
 
 def hugging_face_step(conf: MLMConfigs, model: nn.Module, optimizer: torch.optim.Optimizer, *,
                       is_compiled: bool = False) -> Step:
-    """That of a model of Hugging Face's, with masks of ours."""
+    """The step of one of Hugging Face's models, with our masking."""
     run = torch.compile(model, dynamic=False) if is_compiled else model
 
     def step(batch: Tensor):
@@ -139,7 +141,7 @@ def hugging_face_step(conf: MLMConfigs, model: nn.Module, optimizer: torch.optim
 
 
 def our_step(conf: MLMConfigs) -> Step:
-    """Ours, untracked."""
+    """Our step, without tracking."""
     def step(batch: Tensor):
         conf.engine.forward_backward(*conf.mlm(batch.to(conf.device)), None, None)
         update(conf.model, conf.optimizer)
@@ -147,14 +149,14 @@ def our_step(conf: MLMConfigs) -> Step:
 
 
 def update(model: nn.Module, optimizer: torch.optim.Optimizer):
-    """What comes after the gradients."""
+    """Clips the gradients and updates the weights."""
     nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.)
     optimizer.step()
     optimizer.zero_grad()
 
 
 def make(name: str, size: str) -> tuple[Step, MLMConfigs]:
-    """A side. Raises `ImportError` if it takes what is not there."""
+    """A side, by name. Raises `ImportError` if it needs a package that cannot be imported."""
     model, is_compiled = name.removesuffix(COMPILED), name.endswith(COMPILED)
     conf = configs(size, compile=model == 'ours' and is_compiled)
     if model == 'labml_nn':
@@ -166,15 +168,15 @@ def make(name: str, size: str) -> tuple[Step, MLMConfigs]:
     return our_step(conf), conf
 
 
-def batches_of(conf: MLMConfigs, n: int) -> list[Tensor]:
-    """Batches to train on: of the text, if its vocabulary is what the model has, and else of random tokens."""
+def make_batches(conf: MLMConfigs, n: int) -> list[Tensor]:
+    """Training batches: of the text if its vocabulary is the model's, otherwise of random tokens."""
     if conf.n_tokens == conf.tokenizer.n_tokens:
         return [batch for _, batch in zip(range(n), conf.train_loader, strict=False)]
     return [torch.randint(5, conf.n_tokens, (conf.seq_len, conf.batch_size)) for _ in range(n)]
 
 
-def operations(conf: MLMConfigs) -> float:
-    """Of forward and backward of a token, as multiplications and additions."""
+def operations_per_token(conf: MLMConfigs) -> float:
+    """Multiplications and additions of forward and backward."""
     transformer = conf.transformer
     weights = sum(weight.numel() for weight in conf.model.encoder.parameters())
     attention = 2 * transformer.n_layers * conf.seq_len * transformer.d_model
@@ -182,8 +184,8 @@ def operations(conf: MLMConfigs) -> float:
     return 6 * (weights + attention + head)
 
 
-def peak_speed(device: torch.device, precision: torch.dtype) -> float:
-    """Operations a second of a large matrix product, the best of some."""
+def peak_rate(device: torch.device, precision: torch.dtype) -> float:
+    """Operations per second of a large matrix product, the best of ten."""
     n = 2048 if device.type == 'cpu' else 8192
     a, b = (torch.randn(n, n, device=device, dtype=precision) for _ in range(2))
     best = float('inf')
@@ -197,38 +199,38 @@ def peak_speed(device: torch.device, precision: torch.dtype) -> float:
 
 
 def peak_memory(name: str, size: str) -> float | None:
-    """Megabytes of a side, in a process of its own; of the GPU if there is one."""
+    """Peak memory of a side in a process of its own, in MB; that of the GPU if there is one. `None` if it fails."""
     folder = str(Path(__file__).parent)
     code = f'import sys; sys.path[:0] = [{folder!r}]; import step; step.print_memory{(name, size)!r}'
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    return float(done.stdout.split()[-1]) if done.returncode == 0 else None
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    return float(result.stdout.split()[-1]) if result.returncode == 0 else None
 
 
 def print_memory(name: str, size: str):
-    """What `peak_memory` reads."""
-    before = resident()
+    """Called in a process of its own: prints what `peak_memory` reads."""
+    before = peak_resident()
     step, conf = make(name, size)
-    for batch in batches_of(conf, 3):
+    for batch in make_batches(conf, 3):
         step(batch)
-    print(torch.cuda.max_memory_allocated() / 1e6 if conf.device.type == 'cuda' else resident() - before)
+    print(torch.cuda.max_memory_allocated() / 1e6 if conf.device.type == 'cuda' else peak_resident() - before)
 
 
-def resident() -> float:
-    """Megabytes that were resident at the most."""
+def peak_resident() -> float:
+    """Peak resident memory of this process, in MB."""
     status = Path('/proc/self/status').read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith('VmHWM')) / 1e3
 
 
 def synchronize(device: torch.device):
-    """Waits for the GPU, if it is one."""
+    """Waits for a GPU."""
     if device.type == 'cuda':
         torch.cuda.synchronize(device)
 
 
 def measure(sides: dict[str, tuple[Step, MLMConfigs]], *, n_rounds: int, n_steps: int) -> dict[str, list[float]]:
-    """Seconds a step of each side, one figure a round; the sides take turns."""
+    """Seconds per step by side, one value per round; the sides run in alternation."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
-    batches = batches_of(next(iter(sides.values()))[1], n_steps)
+    batches = make_batches(next(iter(sides.values()))[1], n_steps)
     for round_index in range(-1, n_rounds):
         for name, (step, conf) in sides.items():
             synchronize(conf.device)
@@ -236,14 +238,14 @@ def measure(sides: dict[str, tuple[Step, MLMConfigs]], *, n_rounds: int, n_steps
             for batch in batches:
                 step(batch)
             synchronize(conf.device)
-            # The round before the first one warms up, and compiles
+            # Round -1 is warm-up, and compiles
             if round_index >= 0:
                 seconds[name].append((time.perf_counter() - began) / n_steps)
     return seconds
 
 
 def plot(results: list[dict], path: str):
-    """Bars of tokens a second."""
+    """A bar chart of tokens per second."""
     import matplotlib
     matplotlib.use('Agg')
     from matplotlib import pyplot
@@ -259,33 +261,34 @@ def main():
     """Prints a table."""
     parser = argparse.ArgumentParser()
     parser.add_argument('--size', choices=SIZES, default='tiny')
-    parser.add_argument('--sides', choices=SIDES, nargs='+', default=SIDES, help='ratios are to the first')
+    parser.add_argument('--sides', choices=SIDES, nargs='+', default=SIDES, help='ratios are relative to the first')
     parser.add_argument('--rounds', type=int, default=7)
-    parser.add_argument('--steps', type=int, default=20, help='steps of each side in a round')
+    parser.add_argument('--steps', type=int, default=20, help='steps of each side per round')
     parser.add_argument('--json', help='a file for the figures')
     parser.add_argument('--plot', help='a PNG for the figures')
     arguments = parser.parse_args()
-    screen.set_up()
+    console.set_up()
     sides = {}
     for name in arguments.sides:
         try:
             sides[name] = make(name, arguments.size)
         except ImportError as e:
-            print(f'{name} is left out: {e}')
+            print(f'Skipping {name}: {e}')
     conf = next(iter(sides.values()))[1]
-    n_tokens, peak = conf.batch_size * conf.seq_len, peak_speed(conf.device, conf.precision)
+    n_tokens, peak = conf.batch_size * conf.seq_len, peak_rate(conf.device, conf.precision)
     seconds = measure(sides, n_rounds=arguments.rounds, n_steps=arguments.steps)
     results = []
     for name, times in seconds.items():
         speed = n_tokens / statistics.median(times)
         ratio = statistics.median(a / b for a, b in zip(next(iter(seconds.values())), times, strict=True))
         results.append({'side': name, 'ms/step': 1e3 * statistics.median(times), 'tokens/s': speed, 'ratio': ratio,
-                        'of peak': speed * operations(conf) / peak, 'memory, MB': peak_memory(name, arguments.size)})
+                        'of peak': speed * operations_per_token(conf) / peak,
+                        'memory, MB': peak_memory(name, arguments.size)})
     about = (f'Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} CPUs, '
              f'{torch.get_num_threads()} threads, {conf.device}, {str(conf.precision).removeprefix("torch.")}')
     print(f'\n{about}; matrix products {peak / 1e9:,.0f} GFLOP/s')
     print(f'{arguments.size}: {arguments.rounds} rounds of {arguments.steps} steps of {n_tokens:,} tokens, '
-          f'{operations(conf) / 1e6:.1f} MFLOP each; medians\n')
+          f'{operations_per_token(conf) / 1e6:.1f} MFLOP per token; medians\n')
     print(f'{"":24}{"ms/step":>10}{"tokens/s":>12}{"ratio":>8}{"of peak":>9}{"memory, MB":>12}')
     for result in results:
         memory = '-' if result['memory, MB'] is None else f'{result["memory, MB"]:,.0f}'

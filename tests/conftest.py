@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-# Models of tests are far too small for more; before torch is imported, as it reads this once
+# Models of tests are too small for more threads; torch reads this when it is imported
 os.environ['OMP_NUM_THREADS'] = '1'
 
 import torch
@@ -17,7 +17,7 @@ from support.project import SHAKESPEARE, SMALL_VALUES, TEXT, ForkServer, Project
 
 from labml_mlm import MLMConfigs
 
-# As in a terminal, also under `nohup` and in the background of a script
+# As in a terminal, even under `nohup` or in the background of a script
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -25,12 +25,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.fixture(scope='session')
 def shakespeare() -> Path:
     if not SHAKESPEARE.exists():
-        pytest.skip('Tiny Shakespeare is not there: ../shared/data/tiny_shakespeare.txt')
+        pytest.skip('Tiny Shakespeare is missing: ../shared/data/tiny_shakespeare.txt')
     return SHAKESPEARE
 
 
 def pytest_collection_modifyitems(items):
-    """The long ones first, so that none of them is the last, with a core that waits for it."""
+    """Long tests first, so that no core waits for one at the end."""
     items.sort(key=lambda item: item.get_closest_marker('long') is None)
 
 
@@ -49,7 +49,7 @@ def project(tmp_path, fork_server) -> Iterator[Project]:
     for job in project.jobs:
         job.end()
     if project.is_forked:
-        # The test has failed meanwhile, and the run may have ended
+        # The test has failed, and the run may have ended meanwhile
         with contextlib.suppress(ProcessLookupError):
             os.kill(project.pid, signal.SIGKILL)
         project.wait()
@@ -57,7 +57,7 @@ def project(tmp_path, fork_server) -> Iterator[Project]:
 
 @pytest.fixture(autouse=True)
 def data_path(tmp_path_factory, monkeypatch):
-    """What is kept of texts is kept for one test, and not in this project's data."""
+    """A data path, with its token cache, for each test, rather than this project's."""
     path = tmp_path_factory.mktemp('data')
     monkeypatch.setattr(lab_singleton(), 'data_path', path)
     return path
@@ -82,7 +82,7 @@ def build(text_path):
 
 @pytest.fixture
 def tracked(monkeypatch):
-    """What is tracked, by name with the namespace in place of the dot."""
+    """The tracked values by name, without namespaces."""
     values = {}
 
     def add(name, value):
@@ -99,7 +99,7 @@ def small_disk(tmp_path):
     disk = tmp_path / 'disk'
     disk.mkdir()
     if os.geteuid() or os.system(f'mount -t tmpfs -o size=512k tmpfs {disk} 2>/dev/null'):
-        pytest.skip('a file system cannot be mounted here: it takes root')
+        pytest.skip('cannot mount a file system here: that takes root')
     yield disk
     os.system(f'umount -l {disk}')
 

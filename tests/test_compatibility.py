@@ -1,8 +1,9 @@
 """
-What commit c0efacb wrote goes on working: runs, checkpoints, token caches and the store of the app.
+Runs, checkpoints, token caches and the store of the app that commit c0efacb wrote still work.
 
-`fixtures/c0efacb` has two runs that were interrupted by SIGTERM, `whole` the metrics of the same runs without the
-interruption, `tokens` the token cache of both, and `store.sqlite` the store of the app with the first of them.
+`fixtures/c0efacb` has two runs that were interrupted by SIGTERM, one of them started with items that were renamed since;
+in `whole` the metrics of the same runs without the interruption; in `tokens` the token cache of both; and in
+`store.sqlite` the store of the app with the first of them.
 """
 import json
 import shutil
@@ -18,14 +19,14 @@ from labml_mlm import FillMask
 from labml_mlm.tokenization.token_cache import TokenCache
 
 FIXTURES = Path(__file__).parent / 'fixtures/c0efacb'
-# Run, its text, where it was interrupted
+# Run, its text, tokens at the interruption
 CHARACTER = 'c0efacb0c0efacb0c0efacb000000001', 'text.txt', 8448
 SUBWORD = 'c0efacb0c0efacb0c0efacb000000002', 'docs.jsonl', 6461
 
 
 @pytest.fixture
 def old(project):
-    """A project with the runs, the texts and the token cache."""
+    """A project with these runs, their texts and the token cache."""
     shutil.copytree(FIXTURES / 'logs', project.path / 'logs')
     shutil.copytree(FIXTURES / 'tokens', project.path / 'data/tokens')
     for name in ('text.txt', 'docs.jsonl'):
@@ -34,7 +35,7 @@ def old(project):
 
 
 @pytest.mark.parametrize('name, run', [('character', CHARACTER), ('subword', SUBWORD)])
-def test_a_run_resumes_with_the_same_losses(old, name, run):
+def test_run_resumes_with_the_same_losses(old, name, run):
     uuid, text, tokens = run
     result = old.run('--resume', uuid, f'text_path={old.path / text}')
     assert result.returncode == 0, result.stderr
@@ -45,7 +46,7 @@ def test_a_run_resumes_with_the_same_losses(old, name, run):
     for indicator, curve in expected.items():
         if indicator != 'tokens_per_second':
             assert [step for step, _ in actual[indicator]] == [step for step, _ in curve]
-            # Other processors round otherwise
+            # Rounding depends on the processor
             assert [value for _, value in actual[indicator]] == pytest.approx([value for _, value in curve], rel=1e-4)
     filled = [[[sample['filled'] for sample in json.loads(line)['samples']] for line in path.read_text().splitlines()]
               for path in (folder / 'samples.jsonl', FIXTURES / f'whole/{name}.samples.jsonl')]
@@ -53,7 +54,7 @@ def test_a_run_resumes_with_the_same_losses(old, name, run):
 
 
 @pytest.mark.parametrize('run, text', [(CHARACTER, 'the quick br[MASK]wn fox'), (SUBWORD, 'the quick [MASK] fox')])
-def test_a_run_is_read(old, run, text, capsys, monkeypatch):
+def test_run_is_loaded_and_listed(old, run, text, capsys, monkeypatch):
     monkeypatch.chdir(old.path)
     uuid, _, tokens = run
     trained = labml_mlm.load(uuid, which='last')
@@ -69,7 +70,7 @@ def test_a_run_is_read(old, run, text, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize('uuid', [CHARACTER[0], SUBWORD[0]])
-def test_a_run_is_synced(old, app, uuid, capsys, monkeypatch):
+def test_run_is_synced(old, app, uuid, capsys, monkeypatch):
     monkeypatch.chdir(old.path)
     code, out, err = outcome(capsys, 'sync', uuid, '--url', app.app_url)
     assert code == 0, err
@@ -79,8 +80,7 @@ def test_a_run_is_synced(old, app, uuid, capsys, monkeypatch):
     assert list(steps) == [step for step, _ in log['loss.valid']]
 
 
-def test_the_store_of_the_app(tmp_path):
-    """Its run is listed and drawn, and takes updates."""
+def test_store_of_the_app_is_read_and_updated(tmp_path):
     shutil.copy(FIXTURES / 'store.sqlite', tmp_path)
     server = AppServer(tmp_path / 'store.sqlite')
     try:
@@ -98,8 +98,8 @@ def test_the_store_of_the_app(tmp_path):
         server.stop()
 
 
-def test_what_was_found_out_of_a_text_keeps_its_name():
-    """Names in a token cache come from path, size and time of the text, which are those of another machine here."""
+def test_corpus_files_keep_their_names():
+    """They come from path, size and time of the text."""
     documents = SimpleNamespace(identity=[[['/texts/a.txt', 12212, 1795832017000000000]], 'text', 'strict', 'file'])
-    cache = TokenCache(Path('tokens'), documents, valid_share=0.2)
+    cache = TokenCache(Path('tokens'), documents, valid_fraction=0.2)
     assert cache._corpus_path == Path('tokens/056ed60b53af0d29b6a4188ef8f6c07a.json')

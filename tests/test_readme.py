@@ -1,152 +1,183 @@
-"""README's commands, run as they stand there."""
+"""The commands and Python blocks of README and `docs/`, run as they stand there."""
 import gzip
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support.project import ROOT
 
-from labml_mlm import MLMConfigs
-from labml_mlm.configs.schema import config_items
-
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
-COMMANDS = [line for block in re.findall(r'```sh\n(.*?)```', README, re.DOTALL) for line in block.splitlines()]
-SET_UP = [command for command in COMMANDS if command.startswith('python3 -m venv')]
-USE, EXTEND, MASK = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
+PAGES = {path.name: path.read_text(encoding='utf-8') for path in [ROOT / 'README.md', *sorted(ROOT.glob('docs/*.md'))]}
+TEXT = '\n'.join(PAGES.values())
+# Each once, wherever it stands
+COMMANDS = list(dict.fromkeys(line for block in re.findall(r'```sh\n(.*?)```', TEXT, re.DOTALL)
+                              for line in block.splitlines()))
+INSTALL = [command for command in COMMANDS if 'pip install' in command]
+BLOCKS = {name: re.findall(r'```python\n(.*?)```', page, re.DOTALL) for name, page in PAGES.items()}
+[USE] = BLOCKS['README.md']
+EXTEND, MASK = BLOCKS['extending.md']
+WORKED_EXAMPLES = BLOCKS['architecture.md']
 # On several ranks
 LAUNCHED = [command for command in COMMANDS if 'torchrun' in command or 'labml launch' in command]
-# How they are done in seconds
-BENCHMARKS = {'fill_mask': '', 'benchmarks/app': ' --runs 2 --steps 100',
-              'benchmarks/distributed': ' --steps 1 --sizes tiny',
-              'benchmarks/data': ' --megabytes 1 --bpe-megabytes 1',
-              'watched': ' transformer.n_layers=1 d_model=16 transformer.n_heads=2 batch_size=512'}
-TRAIN = 'python experiments/char_mlm.py text_path=my_text.txt epochs=1 transformer.n_layers=1 n_prompts=0'
+# Arguments with which a command takes seconds
+QUICK = {'benchmarks/fill_mask': '--rounds 1', 'benchmarks/app': '--rounds 1 --runs 2 --steps 100',
+         'benchmarks/distributed': '--rounds 1 --steps 1 --sizes tiny',
+         'benchmarks/data': '--rounds 1 --megabytes 1 --bpe-megabytes 1',
+         'benchmarks/watched': '--rounds 1 transformer.n_layers=1 d_model=16 transformer.n_heads=2 batch_size=512',
+         'benchmarks/learning': '--seconds 1 --seeds 1 --sides labml_nn ours together --text text=python_topics',
+         'benchmarks/masking': '--batches 1', 'benchmarks/scaling': '--rounds 1 --points 2 --steps 1',
+         'benchmarks/plan': '', 'benchmarks/': '--rounds 1 --steps 2',
+         'labml-mlm app': '--port 0 --store store.sqlite'}
+# What a command prints, by a part of it; the first that fits
+EXPECTED = {'--help': 'usage', 'benchmarks/step': 'of peak', 'benchmarks/over': 'everything else',
+            'benchmarks/scal': 'slope', 'benchmarks/check': '% of training time', 'benchmarks/fill': 'batches ',
+            'benchmarks/data': 'speed of tokenizers', 'benchmarks/distributed': 'A run of one process pays',
+            'benchmarks/learn': 'masked accuracy after', 'benchmarks/mask': 'seq_len', 'benchmarks/app': 'updates/s',
+            'benchmarks/watched': 'ratio', 'benchmarks/plan': 'not measured', 'gzip': '', 'import [MASK]': 'import',
+            'labml-mlm app': 'The labml app is at', 'labml-mlm sync': 'values sent', 'labml-mlm runs': 'completed',
+            'labml-mlm fill-mask': 'To be or n', 'labml-mlm samples': 'masked  ', 'labml-mlm plot': 'has the curves of',
+            '--pseudo': 'Pseudo-perplexity', 'labml-mlm evaluate': 'unigram', '--resume last epochs': 'epochs: 1 → 6',
+            '--resume': 'The run', 'experiments/': 'The run is in', 'my_mlm.py': 'The run is in'}
+TRAIN = 'python experiments/char_mlm.py text_path=my_text.txt epochs=1 transformer.n_layers=1'
+
+
+class Checkout:
+    """A copy of what git tracks, with texts that train in a second."""
+
+    def __init__(self, path: Path, environment: dict[str, str]):
+        self.path = path
+        self.environment = environment
+
+    def fill(self):
+        """Copies the files, and adds texts."""
+        files = subprocess.run(['git', 'ls-files', '--cached', '--others', '--exclude-standard'], cwd=ROOT, check=True,
+                               capture_output=True, text=True).stdout.splitlines()
+        for file in files:
+            if (ROOT / file).exists():
+                (self.path / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / file, self.path / file)
+        text = 'the quick brown fox jumps over the lazy dog\nTo be or not to be\n' * 400
+        (self.path / 'my_text.txt').write_text(text)
+        (self.path / 'my_mlm.py').write_text(EXTEND)
+        with gzip.open(self.path / 'topics.jsonl.gz', 'wt') as f:
+            f.writelines(json.dumps({'text': 'the quick brown fox ' * (i % 20 + 1)}) + '\n' for i in range(300))
+        (self.path / 'poems').mkdir()
+        (self.path / 'poems/one.txt').write_text(text)
+        (self.path / '.labml.yaml').write_text('app_url: http://localhost:1/api/v1/default\napp_open_browser: false\n')
+        # `python` is the one that runs the tests
+        (self.path / 'bin').mkdir()
+        for name, command in {'python': sys.executable, 'labml-mlm': f'{sys.executable} -m labml_mlm',
+                              'torchrun': f'{sys.executable} -m torch.distributed.run',
+                              'labml': f'{sys.executable} -m labml.cli'}.items():
+            (self.path / 'bin' / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+            (self.path / 'bin' / name).chmod(0o755)
+
+    def run(self, command: str) -> subprocess.CompletedProcess:
+        """A command of the shell in it."""
+        environment = {**self.environment, 'HOME': str(self.path),
+                       'PATH': f'{self.path / "bin"}:{self.environment["PATH"]}'}
+        return subprocess.run(['bash', '-c', command], cwd=self.path, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope='session')
+def environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ('NO_COLOR', 'RUN_UUID')}
+    return {**kept, 'OMP_NUM_THREADS': '1'}
+
+
+@pytest.fixture(scope='session')
+def trained_once(tmp_path_factory, environment) -> Checkout:
+    """A checkout with a trained run, for commands that use one. Not to be changed."""
+    checkout = Checkout(tmp_path_factory.mktemp('trained') / 'checkout', environment)
+    checkout.path.mkdir()
+    checkout.fill()
+    assert checkout.run(TRAIN).returncode == 0
+    return checkout
 
 
 @pytest.fixture
-def checkout(tmp_path, project):
-    """A copy of what git tracks, with texts that train in a second."""
-    path = tmp_path / 'checkout'
-    files = subprocess.run(['git', 'ls-files', '--cached', '--others', '--exclude-standard'], cwd=ROOT, check=True,
-                           capture_output=True, text=True).stdout.splitlines()
-    for file in files:
-        if (ROOT / file).exists():
-            (path / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / file, path / file)
-    (path / 'my_text.txt').write_text('the quick brown fox jumps over the lazy dog\nTo be or not to be\n' * 400)
-    (path / 'my_mlm.py').write_text(EXTEND)
-    with gzip.open(path / 'topics.jsonl.gz', 'wt') as f:
-        f.writelines(json.dumps({'text': 'the quick brown fox ' * (i % 20 + 1)}) + '\n' for i in range(1000))
-    (path / 'poems').mkdir()
-    (path / 'poems/one.txt').write_text((path / 'my_text.txt').read_text())
-    # `python` is the one that runs the tests
-    (tmp_path / 'bin').mkdir()
-    for name, command in {'python': sys.executable, 'labml-mlm': f'{sys.executable} -m labml_mlm',
-                          'torchrun': f'{sys.executable} -m torch.distributed.run',
-                          'labml': f'{sys.executable} -m labml.cli'}.items():
-        (tmp_path / 'bin' / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
-        (tmp_path / 'bin' / name).chmod(0o755)
-
-    def run(command):
-        env = project.environment()
-        env['PATH'] = f'{tmp_path / "bin"}:{env["PATH"]}'
-        return subprocess.run(['bash', '-c', command], cwd=path, env=env, capture_output=True, text=True)
-
-    return run
+def trained(tmp_path, trained_once, environment) -> Checkout:
+    """A copy of that."""
+    shutil.copytree(trained_once.path, tmp_path / 'checkout', symlinks=True)
+    return Checkout(tmp_path / 'checkout', environment)
 
 
-def test_all_kinds_of_commands_are_found():
-    assert len(SET_UP) == 2
-    assert len(COMMANDS) == 38
+@pytest.fixture
+def checkout(tmp_path, environment) -> Checkout:
+    """A checkout without runs."""
+    checkout = Checkout(tmp_path / 'checkout', environment)
+    checkout.path.mkdir()
+    checkout.fill()
+    return checkout
+
+
+def test_all_commands_are_found():
+    assert len(INSTALL) == 3
+    assert len(COMMANDS) == 40
+    assert {name for name, blocks in BLOCKS.items() if blocks} == {'README.md', 'architecture.md', 'extending.md',
+                                                                   'inference.md'}
+
+
+def test_readme_is_short():
+    assert len(README.splitlines()) <= 250
 
 
 @pytest.mark.parametrize('command', [
     pytest.param(command, marks=[pytest.mark.long] if 'benchmarks/' in command or command in LAUNCHED else [])
-    for command in COMMANDS if command not in SET_UP])
-def test_command(checkout, command, app, project):
-    if '--resume' in command or 'labml-mlm' in command:
-        assert checkout(TRAIN.replace('n_prompts=0', '') if 'samples' in command else TRAIN).returncode == 0
-    elif ' experiments/' in command and 'text_path' not in command and '--help' not in command:
+    for command in COMMANDS if command not in INSTALL])
+def test_command(command, app, request):
+    needs_run = '--resume' in command or 'labml-mlm' in command
+    checkout = request.getfixturevalue('trained' if needs_run else 'checkout')
+    if ' experiments/' in command and 'text_path' not in command and '--help' not in command and not needs_run:
         # The same on a text that takes seconds
         command += ' text_path=my_text.txt'
-    if 'scaling' in command:
-        command += ' --points 2 --steps 1'
-    elif 'benchmarks/learning' in command:
-        command += ' --seconds 1 --seeds 1 --sides labml_nn ours together --text text=python_topics'
-    elif 'benchmarks/masking' in command:
-        command += ' --batches 1'
-    elif 'benchmarks/' in command:
-        command += ' --rounds 1' + next((more for name, more in BENCHMARKS.items() if name in command), ' --steps 2')
+    command += ' ' + next((more for part, more in QUICK.items() if part in command), '')
+    if '--text' in command:
+        # Pseudo-perplexity masks each token of it
+        (checkout.path / 'my_text.txt').write_text('to be or not to be, that is the question\n' * 20)
     if 'sync' in command:
-        project.configure(app.app_url)
-    if command == 'labml-mlm app':
+        (checkout.path / '.labml.yaml').write_text(f'app_url: {app.app_url}\napp_open_browser: false\n')
+    if 'labml-mlm app' in command:
         # Until somebody ends it
-        command = f'timeout --signal INT 10 {command} --port 0 --store store.sqlite'
-    result = checkout(command)
+        command = f'timeout --signal INT 7 {command}'
+    result = checkout.run(command)
     assert result.returncode == (124 if 'timeout' in command else 0), result.stderr
-    expected = {'--help': 'usage', 'benchmarks/step': 'of peak', 'benchmarks/over': 'all beside it',
-                'benchmarks/scal': 'slope', 'benchmarks/check': '% of training time',
-                'benchmarks/fill': 'batches ', 'benchmarks/data': 'speed of tokenizers', 'gzip': '', 'import': 'import',
-                'benchmarks/distributed': 'A run of one process pays',
-                'benchmarks/learn': 'masked accuracy after', 'benchmarks/mask': 'seq_len',
-                'benchmarks/app': 'updates/s', 'benchmarks/watched': 'of the speed',
-                ' app': 'The labml app is at', 'sync': 'values sent', ' runs': 'completed', 'fill-mask': 'To be or n',
-                ' samples': 'masked  ', ' plot': 'has the curves of',
-                '--pseudo': 'Pseudo-perplexity', 'evaluate': 'unigram', '--resume last epochs': 'epochs: 1 → 6',
-                '--resume': 'The run'}
-    assert next((text for part, text in expected.items() if part in command), 'The run is in') in result.stdout
+    assert next(text for part, text in EXPECTED.items() if part in command) in result.stdout
 
 
 @pytest.mark.long
 def test_first_command_on_a_fresh_machine(checkout):
-    """Installs into a new virtual environment and trains to the end on what it can get."""
-    main, tests = SET_UP
+    """Installs into a new virtual environment and trains to the end on the text that is available."""
+    main, tests, _ = INSTALL
     assert tests == main.replace('.[app]', '.[app,test]').replace('python experiments/char_mlm.py', 'python -m pytest')
-    result = checkout(main)
+    result = checkout.run(main)
     assert result.returncode == 0, result.stderr
     accuracy = float(re.search(r'masked accuracy ([\d.]+) after', result.stdout)[1])
     assert accuracy > 0.5
 
 
-def test_refusal_is_what_readme_shows(checkout):
-    command, message = re.search(r'```\n\$ (.*)\n(.*)\n```', README).groups()
-    result = checkout(command)
+def test_refused_override_is_what_readme_shows(checkout):
+    command, message = re.search(r'```\n\$ (.*)\n(`.*)\n```', README).groups()
+    result = checkout.run(command)
     assert result.returncode == 2
     assert result.stderr.strip() == message
 
 
-def test_table_of_items_is_true():
-    items = config_items(MLMConfigs())
-    rows = re.findall(r'^\| (`.*?) \| (.*?) \| (.*?) \|$', README, re.MULTILINE)
-    assert len(rows) > 15
-    for names, defaults, meaning in rows:
-        names = re.findall(r'`(.*?)`', names)
-        assert set(names) <= set(items), names
-        for name, default in zip(names, defaults.split(', '), strict=True):
-            shown = default.strip('`').replace('`', '')
-            actual = items[name].default
-            if isinstance(actual, bool):
-                assert shown == str(actual).lower(), name
-            elif isinstance(actual, int | float):
-                assert float(shown) == actual, name
-            elif shown:
-                assert shown in (actual, actual.replace('transformer.', '')), name
-            else:
-                assert not actual, name
-        # Whatever is in code style in the meaning of an item with options is one of them
-        if items[names[0]].options:
-            allowed = {*items[names[0]].allowed, *items}
-            mentioned = set(re.findall(r'`(\w+)`', meaning)) - {'none'}
-            assert mentioned <= allowed, mentioned - allowed
+def test_page_of_configs_is_up_to_date():
+    code = 'import runpy; print(runpy.run_path("scripts/configs_page.py")["page"](), end="")'
+    page = subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert page == PAGES['configs.md'], 'run `python scripts/configs_page.py`'
 
 
-def test_use_example(checkout, tmp_path):
-    assert checkout(TRAIN).returncode == 0
-    (tmp_path / 'checkout/use.py').write_text(USE + "\nprint(features.shape, per_token[0].shape)\n")
-    result = checkout('python use.py')
+def test_use_example(trained):
+    assert BLOCKS['inference.md'] == [USE]
+    (trained.path / 'use.py').write_text(USE + "\nprint(features.shape, per_token[0].shape)\n")
+    result = trained.run('python use.py')
     assert result.returncode == 0, result.stderr
     first, *predictions, shapes = result.stdout.splitlines()
     assert first.startswith('th') and len(first) == 3
@@ -160,3 +191,19 @@ def test_masking_example():
     x, masked, labels = (namespace[name] for name in ('x', 'masked', 'labels'))
     assert masked.shape == labels.shape == x.shape == (32, 64)
     assert (labels != 0).any()
+
+
+@pytest.mark.parametrize('number', range(len(WORKED_EXAMPLES)))
+def test_worked_example(number, checkout):
+    """A small model in place of the default one."""
+    code = WORKED_EXAMPLES[number].replace(
+        "'epochs=1']", "'epochs=1', 'd_model=16', 'transformer.n_heads=2', 'transformer.n_layers=1', 'batch_size=16']")
+    assert code != WORKED_EXAMPLES[number]
+    (checkout.path / 'example.py').write_text(code)
+    rows = ', '.join(f"('note {i}: the quick brown fox jumps over the lazy dog')" for i in range(500))
+    subprocess.run([sys.executable, '-c', 'import sqlite3, sys; c = sqlite3.connect("notes.sqlite");'
+                    'c.executescript(sys.argv[1])', f'CREATE TABLE notes (body); INSERT INTO notes VALUES {rows}'],
+                   cwd=checkout.path, check=True)
+    result = checkout.run('python example.py')
+    assert result.returncode == 0, result.stderr
+    assert 'The run is in' in result.stdout

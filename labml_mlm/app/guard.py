@@ -1,14 +1,14 @@
 """
-# Who may talk to the labml app
+# Access to the labml app
 
-The app has no login: whoever reaches it may see and delete all runs. So it listens to this machine alone unless told
-otherwise, and even then a browser on this machine takes orders from any page that it shows. `Guard` refuses
+The app has no login: anybody who can reach it can see and delete all runs. So it listens on this machine only by
+default. Even then, any web page open in a browser on this machine can send it requests. `Guard` refuses
 
-* a `Host` that is not one of ours: a page of a foreign site whose name was made to lead here (DNS rebinding) has the
-  name of that site there
-* a foreign `Origin`: a page of another site that sends requests here (cross-site request forgery)
-* bodies that are not `application/json`: those are all that a foreign page can send without asking first
-* bodies that are too large or no JSON
+* a `Host` that is not one of the server's names: with DNS rebinding, the page of another site has a name that resolves
+  to this machine, and requests from it carry that name
+* an `Origin` other than the app itself: a page of another site that sends requests (cross-site request forgery)
+* bodies that are not `application/json`: pages of other sites can send other types without a CORS preflight
+* bodies that are too large or not JSON
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 MAX_BODY = 8 * 2 ** 20
-# Seconds that a body may take to come
+# Seconds within which a body must arrive
 _TIMEOUT = 30.
 
 Receive = Callable[[], Awaitable[dict]]
@@ -40,10 +40,10 @@ class Guard:
     """
     ## An ASGI application behind these checks
 
-    * `app` is the application; it gets whole bodies
+    * `app` is the application; it receives complete bodies
     * `hosts` are the names and addresses that are accepted as `Host`
-    * `is_any_address` accepts every IP address as `Host`, too, for a server that listens at all of the machine's: a
-      rebound name is a name
+    * `is_any_address` also accepts every IP address as `Host`, for a server that listens on all addresses of the
+      machine: DNS rebinding needs a name
     """
 
     def __init__(self, app: Any, *, hosts: set[str], is_any_address: bool = False):
@@ -58,17 +58,17 @@ class Guard:
                            for name, value in scope['headers']}
                 self._check_sender(headers)
                 async with asyncio.timeout(_TIMEOUT):
-                    body = await _read(headers, receive)
+                    body = await _read_body(headers, receive)
                 _check_body(headers, body)
             except Refused as e:
                 await respond(send, e.status, str(e))
                 return
             except TimeoutError:
-                await respond(send, 408, 'the body did not come in time')
+                await respond(send, 408, 'the body did not arrive in time')
                 return
             receive = replay(body)
         elif scope['type'] != 'lifespan':
-            return  # websockets: the app has none
+            return  # the app has no websockets
         await self.app(scope, receive, send)
 
     def _check_sender(self, headers: dict[str, str]):
@@ -78,12 +78,12 @@ class Guard:
             raise Refused(403, f'{name!r} is not a name of this server; --allow-host NAME accepts it')
         origin = headers.get('origin')
         if origin is not None and origin.lower() not in (f'http://{host}'.lower(), f'https://{host}'.lower()):
-            raise Refused(403, f'requests of pages from {origin!r} are not taken')
+            raise Refused(403, f'requests from pages of {origin!r} are not accepted')
 
 
-async def _read(headers: dict[str, str], receive: Receive) -> bytes:
-    """The whole body. Raises `Refused` if it is too large."""
-    too_large = Refused(413, f'a request may have {MAX_BODY:,} bytes')
+async def _read_body(headers: dict[str, str], receive: Receive) -> bytes:
+    """The complete body. Raises `Refused` if it is too large."""
+    too_large = Refused(413, f'the body of a request must not exceed {MAX_BODY:,} bytes')
     length = headers.get('content-length', '0')
     if not length.isdecimal() or int(length) > MAX_BODY:
         raise too_large
@@ -103,11 +103,11 @@ def _check_body(headers: dict[str, str], body: bytes):
     if not body:
         return
     if headers.get('content-type', '').partition(';')[0].strip().lower() != 'application/json':
-        raise Refused(415, 'a body has to be application/json')
+        raise Refused(415, 'the body must be application/json')
     try:
         json.loads(body)
     except (ValueError, RecursionError):
-        raise Refused(400, 'the body is no JSON') from None
+        raise Refused(400, 'the body is not JSON') from None
 
 
 def _host_name(url: str) -> str:
@@ -126,7 +126,7 @@ def _is_address(name: str) -> bool:
 
 
 def replay(body: bytes) -> Receive:
-    """Gives an application a body that was read before."""
+    """Passes a body that was already read on to an application."""
     messages = [{'type': 'http.request', 'body': body, 'more_body': False}]
 
     async def receive() -> dict:
@@ -139,8 +139,7 @@ async def respond(send: Send, status: int, error: str):
     """Answers with an error."""
     body = json.dumps({'error': error}).encode()
     await send({'type': 'http.response.start', 'status': status,
-                # What is left of a body is not read
+                # The rest of the request's body is not read
                 'headers': [(b'content-type', b'application/json'), (b'content-length', str(len(body)).encode()),
                             (b'connection', b'close')]})
     await send({'type': 'http.response.body', 'body': body})
-

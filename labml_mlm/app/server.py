@@ -1,4 +1,4 @@
-"""The labml app, put together and served."""
+"""Assembles and serves the labml app."""
 
 import contextlib
 import logging
@@ -28,85 +28,84 @@ _WILDCARDS = {'0.0.0.0', '::'}
 
 def serve(*, host: str, port: int, store: Path, allowed_hosts: list[str]):
     """
-    Serves the labml app until a signal comes.
+    Serves the labml app until a signal arrives.
 
-    * `store` is the file that runs are kept in; with `MONGO_HOST` in the environment it is that MongoDB instead
-    * `allowed_hosts` are names that requests may have as `Host`, beside `host` and those of the loopback
+    * `store` is the file in which runs are stored; if the environment has `MONGO_HOST`, they are stored in that MongoDB
+    * `allowed_hosts` are names that requests may have as `Host`, besides `host` and the names of the loopback interface
 
-    Raises `UserError` if the address cannot be listened at, or if the store is not for use, and `OSError` if it cannot
-    be written.
+    Raises `UserError` if it cannot listen on the address, or if the store is in use or another kind of file, and
+    `OSError` if the store cannot be written.
     """
-    with contextlib.suppress(KeyboardInterrupt), _listening(host, port) as listening, contextlib.ExitStack() as stack:
-        address, port, *_ = listening.getsockname()
+    with contextlib.suppress(KeyboardInterrupt), _listen(host, port) as listener, contextlib.ExitStack() as stack:
+        address, port, *_ = listener.getsockname()
         if 'MONGO_HOST' in os.environ:
-            transaction, close, where = _use_mongo(), lambda: None, f"the MongoDB at {os.environ['MONGO_HOST']}"
+            transaction, close, where = _connect_mongo(), lambda: None, f"the MongoDB at {os.environ['MONGO_HOST']}"
         else:
             opened = Store(store)
             opened.drive(db.models, [*db.indexes, updates.LivesIndex])
             transaction, close, where = opened.transaction, opened.close, str(opened.path)
         stack.callback(close)
         with transaction():
-            _prepare()
-        app = Guard(Transactions(_application(close), transaction), hosts={*LOOPBACK, host, address, *allowed_hosts},
+            _create_projects()
+        app = Guard(Transactions(_build_app(close), transaction), hosts={*LOOPBACK, host, address, *allowed_hosts},
                     is_any_address=host in _WILDCARDS)
         shown = f'[{host}]' if ':' in host else host
         print(f'The labml app is at http://{shown}:{port}, with its runs in {where}. '
               'Ctrl-C ends it', flush=True)
         if host not in LOOPBACK:
-            print('Note: the labml app has no login. Whoever reaches this address sees all runs, and can delete them',
+            print('Note: the labml app has no login. Anybody who can reach this address can see and delete all runs',
                   flush=True)
         uvicorn.Server(uvicorn.Config(app, log_level='critical', access_log=False, proxy_headers=False,
-                                      server_header=False, timeout_graceful_shutdown=3)).run(sockets=[listening])
+                                      server_header=False, timeout_graceful_shutdown=3)).run(sockets=[listener])
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int) -> socket.socket:
     try:
         [family, type_, protocol, _, address], *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as e:
-        raise UserError(f'{host} is no address to listen at: {e.strerror}') from None
-    listening = socket.socket(family, type_, protocol)
+        raise UserError(f'cannot listen on {host}: {e.strerror}') from None
+    listener = socket.socket(family, type_, protocol)
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(128)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
     except OSError as e:
-        listening.close()
-        raise UserError(f'cannot listen at {host}, port {port}: {e.strerror}. --port takes another one') from None
-    return listening
+        listener.close()
+        raise UserError(f'cannot listen on {host}, port {port}: {e.strerror}. --port chooses another port') from None
+    return listener
 
 
-def _use_mongo() -> Any:
+def _connect_mongo() -> Any:
     try:
         client = db.init_mongo_db()
-    except Exception as e:  # upstream raises no other
+    except Exception as e:  # upstream raises plain `Exception`s
         raise OSError(str(e)) from None
     Index.set_db_drivers([MongoIndexDbDriver(index, client['labml']) for index in [*db.indexes, updates.LivesIndex]])
     return contextlib.nullcontext
 
 
-def _prepare():
-    """Has every run belong to the local user from the start, so that none has to be claimed."""
+def _create_projects():
+    """Assigns every run to the local user from the start, so that none needs to be claimed."""
     db.project.create_project(settings.FLOAT_PROJECT_TOKEN, 'float project')
     db.project.create_project(settings.SAMPLES_PROJECT_TOKEN, 'samples project')
     local = db.user.get_or_create_user('local', is_local_user=True)
-    # labml's clients give no token
+    # labml's clients send no token
     db.project.ProjectIndex.set('', local.projects[0])
 
 
-def _application(close: Callable[[], None]) -> FastAPI:
+def _build_app(close: Callable[[], None]) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI):
         yield
-        # Here, too: after it uvicorn lets SIGTERM end the process
+        # Not only in `serve`: after the lifespan uvicorn re-raises SIGTERM, which ends the process
         close()
 
     logger.setLevel(logging.ERROR)
-    # Upstream takes means of curves that are empty so far
+    # Upstream computes means of curves that are still empty
     warnings.filterwarnings('ignore', category=RuntimeWarning, module='numpy')
-    # The pages of FastAPI's own come from elsewhere
+    # FastAPI's own pages load scripts from other sites
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     updates.add_routes(app)
     handlers.add_handlers(app)
     add_pages(app)
     return app
-

@@ -1,12 +1,12 @@
 """
-# What the labml app knows, in one SQLite file
+# The data of the labml app in one SQLite file
 
-labml-db has models (dictionaries under a key) and indexes (a name that leads to a key), and leaves it to drivers where
-they are kept. `ModelDriver` and `IndexDriver` keep them in SQLite. Values are JSON, so that what lies in the store is
-never run.
+labml-db has models (dictionaries stored under a key) and indexes (which map names to keys); drivers decide where they
+are stored. `ModelDriver` and `IndexDriver` store them in SQLite. Values are JSON, so nothing in the store is ever
+executed.
 
-A kill at any instant loses nothing that was committed: SQLite writes a transaction to its write-ahead log and syncs
-that before it says so, and an incomplete one at the end of the log is left out at the next start
+A kill at any instant loses nothing that was committed: SQLite writes a transaction to its write-ahead log and syncs the
+log before it reports success, and ignores an incomplete transaction at the end of the log at the next start
 (https://sqlite.org/wal.html).
 """
 
@@ -26,7 +26,7 @@ from labml_db.index_driver import IndexDbDriver
 from labml_mlm.common.errors import UserError
 from labml_mlm.common.files import ProcessLock
 
-# Marks the file as one of ours: 'lmlm'
+# Marks the file as a store of this app: 'lmlm'
 _APPLICATION_ID = 0x6c6d6c6d
 _VERSION = 1
 _TABLES = '''
@@ -37,14 +37,14 @@ CREATE TABLE indexes (name TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (nam
 
 class Store:
     """
-    ## The store in the file `path`, which is made if it is not there
+    ## The store in the file `path`, which is created if it does not exist
 
-    It is this process's as long as that lives. Raises `UserError` if another process has it or if the file is something
-    else, and `OSError` if it cannot be written.
+    It is locked until `close` or the end of the process. Raises `UserError` if another process uses it or if it is
+    another kind of file, and `OSError` if it cannot be written.
     """
 
     def __init__(self, path: Path):
-        # However it is called: a store has one lock
+        # Resolved, because a store has one lock, by whichever path it is opened
         path = path.expanduser().resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
@@ -56,16 +56,16 @@ class Store:
         except sqlite3.OperationalError as e:
             raise OSError(f'cannot open the store {path}: {e}') from e
         except sqlite3.DatabaseError:
-            raise UserError(f'{path} is no SQLite file: --store takes the file of a labml app, or a new one') from None
+            raise UserError(f'{path} is not an SQLite file: --store takes a file of a labml app or a new one') from None
 
     def _open(self):
-        # All is done in one thread at a time, if not in the same
+        # One thread at a time uses it, though not always the same one
         self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         execute = self._connection.execute
         [application], [version] = (execute(f'PRAGMA {name}').fetchone() for name in ('application_id', 'user_version'))
         is_new = not application and not execute('SELECT * FROM sqlite_master').fetchone()
         if not is_new and (application, version) != (_APPLICATION_ID, _VERSION):
-            raise UserError(f'{self.path} is the database of something else, or of another version')
+            raise UserError(f'{self.path} is a database of another program, or of another version of this one')
         execute('PRAGMA journal_mode = WAL')
         execute('PRAGMA synchronous = FULL')
         if is_new:
@@ -77,7 +77,7 @@ class Store:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """What is done within is kept as a whole, when it is through, or not at all."""
+        """Commits everything done inside, or nothing if an exception is raised."""
         self._connection.execute('BEGIN IMMEDIATE')
         try:
             yield
@@ -87,12 +87,12 @@ class Store:
         self._connection.execute('COMMIT')
 
     def close(self):
-        """Lets others have it."""
+        """Closes the store; another process may open it."""
         self._connection.close()
         self._lock.release()
 
     def drive(self, models: list[type[Model]], indexes: list[type[Index]]):
-        """Has labml-db keep those here."""
+        """Makes labml-db store these models and indexes here."""
         Model.set_db_drivers([ModelDriver(model, self._connection) for model in models])
         Index.set_db_drivers([IndexDriver(index, self._connection) for index in indexes])
 
@@ -110,20 +110,20 @@ class ModelDriver(DbDriver):
         return row and decode(row[0])
 
     def mload_dict(self, key: list[str]) -> list[dict | None]:
-        """Those under the keys, in their order."""
+        """The models under these keys, in the same order."""
         return [self.load_dict(key) for key in key]
 
     def save_dict(self, key: str, data: dict):
-        """Keeps `data` under `key`, in place of what was there."""
+        """Stores `data` under `key`, replacing any earlier model."""
         self._execute('INSERT OR REPLACE INTO models VALUES (?, ?)', [str(key), encode(data)])
 
     def msave_dict(self, key: list[str], data: list[dict]):
-        """Keeps each under its key."""
-        for one, its_data in zip(key, data, strict=True):
-            self.save_dict(one, its_data)
+        """Stores each model under its key."""
+        for one_key, one_data in zip(key, data, strict=True):
+            self.save_dict(one_key, one_data)
 
     def delete(self, key: str):
-        """Forgets what is under `key`."""
+        """Deletes the model under `key`."""
         self._execute('DELETE FROM models WHERE key = ?', [str(key)])
 
     def get_all(self) -> list[str]:
@@ -141,21 +141,21 @@ class IndexDriver(IndexDbDriver):
         self._execute = connection.execute
 
     def get(self, index_key: str) -> str | None:
-        """The key under that name, if there is one."""
+        """The key stored under the name `index_key`, if there is one."""
         row = self._execute('SELECT value FROM indexes WHERE name = ? AND key = ?',
                             [self.index_name, index_key]).fetchone()
         return row and row[0]
 
     def mget(self, index_key: list[str]) -> list[str | None]:
-        """Those under the names, in their order."""
+        """The keys stored under these names, in the same order."""
         return [self.get(key) for key in index_key]
 
     def set(self, index_key: str, model_key: str):
-        """Keeps the key under that name, in place of what was there."""
+        """Stores a key under the name `index_key`, replacing any earlier one."""
         self._execute('INSERT OR REPLACE INTO indexes VALUES (?, ?, ?)', [self.index_name, index_key, model_key])
 
     def delete(self, index_key: str):
-        """Forgets that name."""
+        """Deletes the name `index_key`."""
         self._execute('DELETE FROM indexes WHERE name = ? AND key = ?', [self.index_name, index_key])
 
     def get_all(self) -> list[str]:
@@ -165,29 +165,29 @@ class IndexDriver(IndexDbDriver):
 
 def encode(value: Any) -> str:
     """
-    The JSON of a model: of numbers, texts, lists, tuples, dicts, sets, keys of models and arrays of numbers.
+    A model as JSON: numbers, strings, lists, tuples, dicts, sets, keys of models, and arrays of numbers.
 
-    Raises `TypeError` if there is anything else in it.
+    Raises `TypeError` if it contains anything else.
     """
-    text = json.dumps(_plain(value), ensure_ascii=False, separators=(',', ':'))
-    # Half a surrogate pair is no text, and could not be sent to a page
+    text = json.dumps(_to_json(value), ensure_ascii=False, separators=(',', ':'))
+    # A lone surrogate is not valid Unicode, and could not be sent to a page
     return text.encode(errors='replace').decode()
 
 
 def decode(data: str) -> Any:
-    """What `encode` was given."""
-    return json.loads(data, object_hook=_unplain)
+    """The value that `encode` was given."""
+    return json.loads(data, object_hook=_from_json)
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     if isinstance(value, dict):
         if all(isinstance(key, str) and not key.startswith('$') for key in value):
-            return {key: _plain(inner) for key, inner in value.items()}
-        return {'$dict': [[_plain(key), _plain(inner)] for key, inner in value.items()]}
+            return {key: _to_json(inner) for key, inner in value.items()}
+        return {'$dict': [[_to_json(key), _to_json(inner)] for key, inner in value.items()]}
     if isinstance(value, list):
-        return [_plain(inner) for inner in value]
+        return [_to_json(inner) for inner in value]
     if isinstance(value, tuple | set):
-        return {f'${type(value).__name__}': [_plain(inner) for inner in value]}
+        return {f'${type(value).__name__}': [_to_json(inner) for inner in value]}
     if isinstance(value, Key):
         return {'$key': str(value)}
     if isinstance(value, np.ndarray) and value.dtype.kind in 'biuf':
@@ -195,15 +195,14 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _unplain(value: dict) -> Any:
+def _from_json(value: dict) -> Any:
     if len(value) == 1:
         [(kind, inner)] = value.items()
         if kind == '$array':
             dtype, shape, data = inner
-            # A copy, as the one over the bytes cannot be written
+            # A copy, because an array on `bytes` is read-only
             return np.frombuffer(base64.b64decode(data), dtype).reshape(shape).copy()
         makers = {'$dict': dict, '$tuple': tuple, '$set': set, '$key': Key}
         if kind in makers:
             return makers[kind](inner)
     return value
-

@@ -1,8 +1,9 @@
 """
 # One request, one transaction
 
-Upstream saves a run, its folder, its project and its index one by one. Here a request of the API is dealt with as a
-whole before the next one begins, and is answered once what it has saved is on the disk; one that fails saves nothing.
+Upstream saves a run, its folder, its project and its index one by one. Here each API request is processed completely
+before the next one starts, and answered only when everything it saved is on the disk. A request that fails saves
+nothing.
 """
 
 import asyncio
@@ -15,16 +16,16 @@ from typing import Any
 
 from labml_mlm.app.guard import Receive, Send, respond
 
-# What upstream's code comes to when a request lacks something, or has it in another shape
-_UNFIT = ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError
+# Raised by upstream's code when something in a request is missing or has another type
+_BAD_REQUEST = ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError
 
 
 class Transactions:
     """
-    ## An ASGI application whose API works in transactions
+    ## An ASGI application whose API requests are transactions
 
     * `app` is the application
-    * `transaction` makes a context for one
+    * `transaction` returns a context manager for one transaction
     """
 
     def __init__(self, app: Any, transaction: Callable[[], contextlib.AbstractContextManager]):
@@ -46,8 +47,8 @@ class Transactions:
                 with self.transaction():
                     await self.app(scope, receive, collect)
                     if messages[0]['status'] >= 400:
-                        raise _Failed
-            except _Failed:
+                        raise _Rollback
+            except _Rollback:
                 pass
             except Exception as e:
                 messages = []
@@ -55,14 +56,13 @@ class Transactions:
         if messages:
             for message in messages:
                 await send(message)
-        elif isinstance(error, _UNFIT) or type(error) is Exception:  # what upstream raises itself
-            await respond(send, 400, f'the labml app cannot take this request: {type(error).__name__}')
+        elif isinstance(error, _BAD_REQUEST) or type(error) is Exception:  # upstream raises plain `Exception`s
+            await respond(send, 400, f'the labml app cannot process this request: {type(error).__name__}')
         else:
             traceback.print_exception(error, file=sys.stderr)
             reason = f': {error}' if isinstance(error, sqlite3.OperationalError) else ''
             await respond(send, 500, f'the labml app failed{reason}')
 
 
-class _Failed(Exception):
-    """Ends a transaction whose request was answered with an error."""
-
+class _Rollback(Exception):
+    """Rolls back a transaction whose request was answered with an error."""

@@ -1,4 +1,4 @@
-"""What is printed when a run ends: its result, or how to resume it."""
+"""Messages at the end of a run: its result, or how to resume it."""
 import os
 import sys
 

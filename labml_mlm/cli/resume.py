@@ -88,7 +88,7 @@ class Resumption:
                 continue
             if name not in may_change:
                 raise UserError(f'`{name}={value}`: in this run it is {before[0]}, and cannot change. '
-                                f'What can change: {", ".join(may_change)}')
+                                f'These can change: {", ".join(may_change)}')
             meaning = items[name].declaration.may_change
             self.changes.append(f'{name}: {before[0]} → {value}' + ('' if meaning is True else f' ({meaning})'))
             values[name] = retyped(items[name], value)

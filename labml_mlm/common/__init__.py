@@ -1,7 +1,7 @@
 """
 # Common
 
-What every folder uses: errors for people, exit codes, atomic files, the labml project, what a config item declares, and
+Used by every folder: errors for people, exit codes, atomic files, the labml project, declarations of config items, and
 work-arounds for labml. It imports no other folder.
 
 Start with `declarations`.

@@ -1,8 +1,8 @@
 """
-# What a config item declares
+# Declarations of config items
 
-labml knows the name, the type and the default of an item. What a person needs to know to set it stands in its
-annotation:
+labml knows the name, the type and the default of an item. Everything else that a person needs to know to set it
+stands in its annotation:
 
     masking_prob: Annotated[float, Item('Masking rate: fraction of the tokens to predict', FRACTION)] = 0.15
 
@@ -18,7 +18,7 @@ from typing import Annotated, Any, NamedTuple
 from labml.configs import BaseConfigs
 from labml.internal.configs.config_item import ConfigItem
 
-# What a change means for a resumed run, where `Item.may_change` allows it
+# For `Item.may_change`: the consequence for a resumed run
 INEXACT = 'from here on, steps differ from those of an uninterrupted run'
 
 
@@ -49,7 +49,7 @@ def at_least(low: float) -> Range:
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """What a config item declares beside its type and default."""
+    """The declaration of a config item, beside its type and default."""
     # One line for `--help`
     help: str = ''
     # Allowed numbers
@@ -57,7 +57,7 @@ class Item:
     _: dataclasses.KW_ONLY
     # Of numbers: `tokens`, `optimizer steps`, …
     unit: str = ''
-    # What sets its default, where that is another item: `d_model`
+    # The item that sets its default, if there is one: `d_model`
     follows: str = ''
     # Earlier names. They still work, in overrides, in Python and in runs that were started with them
     aliases: tuple[str, ...] = ()

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """What was wrong, what is allowed, and the nearest name. The launcher prints it and exits with code 2."""
+    """Says what was wrong, what is allowed, and the nearest name. `train` prints it and exits with code 2."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

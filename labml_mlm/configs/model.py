@@ -25,7 +25,7 @@ class MLMDeviceConfigs(DeclaredConfigs, DeviceConfigs):
     """
     use_cuda: Annotated[bool, Item('Use a CUDA device if there is one', may_change=INEXACT)]
     cuda_device: Annotated[int, Item('Number of the CUDA device', at_least(0), may_change=INEXACT)]
-    device_info: Annotated[Any, Item('What labml shows of the device')]
+    device_info: Annotated[Any, Item('Description of the device')]
     device: Annotated[torch.device, Item('The device')]
 
 

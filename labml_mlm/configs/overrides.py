@@ -79,7 +79,7 @@ def parse_value(item: ConfigField, text: str) -> Any:
         value = _parse_as(scalar, text)
     except ValueError:
         names = ''.join(f', or {name}' for name in [*item.allowed, *(['none'] if is_optional else [])])
-        raise UserError(f'`{item.name}={text}`: it must be {_describe(scalar).rstrip(",")}{names}.'
+        raise UserError(f'`{item.name}={text}`: it must be {_describe(scalar)}{names}.'
                         f'{did_you_mean(text, item.allowed)}') from None
     if (allowed := item.declaration.range) is not None:
         for number in value if isinstance(value, list | tuple) else [value]:
@@ -100,12 +100,12 @@ def help_text(conf: BaseConfigs) -> str:
 
 
 def allowed_text(item: ConfigField) -> str:
-    """What an item can be set to, in words."""
+    """The values that an item allows, in words."""
     scalar, is_optional = scalar_type(item.type)
     allowed, declaration = list(item.allowed), item.declaration
     if scalar is not None and not (scalar is str and item.options):
         allowed.append(_describe(scalar) + (f' {declaration.range}' if declaration.range else '')
-                       + (f' {declaration.unit}' if declaration.unit else ''))
+                       + (f', in {declaration.unit}' if declaration.unit else ''))
     if is_optional:
         allowed.append('none')
     return ' or '.join(filter(None, [', '.join(allowed[:-1]), *allowed[-1:]]))
@@ -168,4 +168,4 @@ def _describe(scalar: Any) -> str:
     plural = {int: 'integers', float: 'numbers', str: 'strings', bool: 'booleans'}
     arguments = typing.get_args(scalar)
     count = f'{len(arguments)} ' if typing.get_origin(scalar) is tuple and Ellipsis not in arguments else ''
-    return f'a list of {count}{plural[arguments[0]]}, separated by commas,'
+    return f'a comma-separated list of {count}{plural[arguments[0]]}'

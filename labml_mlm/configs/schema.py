@@ -83,7 +83,7 @@ def current_names(items: Mapping[str, ConfigField]) -> dict[str, str]:
 
 
 def given_values(conf: BaseConfigs, prefix: str = '') -> dict[str, Any]:
-    """What `conf` and the configs nested in it were given in place of their defaults, by dotted name."""
+    """The values that `conf` and its nested configs were given in place of defaults, by dotted name."""
     values = {prefix + key: value for key, value in conf._Configs__values_override.items()}
     for key, rest in conf._Configs__secondary_values.items():
         values |= {f'{prefix}{key}.{name}': value for name, value in rest.items()}
@@ -93,7 +93,7 @@ def given_values(conf: BaseConfigs, prefix: str = '') -> dict[str, Any]:
 
 
 def computed_values(conf: BaseConfigs, prefix: str = '') -> dict[str, Any]:
-    """What was computed so far of `conf` and the configs nested in it, by dotted name."""
+    """The values computed so far in `conf` and its nested configs, by dotted name."""
     values = {prefix + key: value for key, value in conf._Configs__cached.items()}
     for key, nested in conf._Configs__cached_configs.items():
         values |= computed_values(nested, f'{prefix}{key}.')

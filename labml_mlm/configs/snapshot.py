@@ -106,7 +106,7 @@ def saved_tokenizer(saved: dict, folder: Path) -> Tokenizer:
 
 
 def differing_versions(conf: BaseConfigs, snapshot: dict) -> list[str]:
-    """What has changed since the run was started, and may change the last bits."""
+    """Changes since the run was started that may change the last bits."""
     before = {'ranks': 1, **snapshot['versions']}
     return [f'{name} {before.get(name)} → {now}' for name, now in _versions(conf).items() if before.get(name) != now]
 

@@ -37,17 +37,17 @@ class TextConfigs(DeclaredConfigs, TrainValidConfigs):
     text_errors: Annotated[str, Item('How to handle invalid UTF-8 and files that are not text: `strict` refuses them, '
                                      '`skip` leaves them out, `replace` puts U+FFFD in place of wrong bytes')] \
         = 'strict'
-    text_unit: Annotated[str, Item('What a document is: `file` (or JSON line) or `paragraph`')] = 'file'
+    text_unit: Annotated[str, Item('Unit of a document: `file` (or JSON line) or `paragraph`')] = 'file'
     valid_fraction: Annotated[float, Item('Fraction for validation: of the documents, or the end of a single document',
                                           Range(0, 0.99), aliases=('valid_share',))] = 0.1
     valid_path: Annotated[str, Item('File or folder for validation alone; the whole `text` is for training then',
                                     may_change=True)] = ''
-    default_text: Annotated[str, Item('What text=auto is if no text_path is given')] = 'tiny_shakespeare'
+    default_text: Annotated[str, Item('Text of text=auto without a text_path')] = 'tiny_shakespeare'
     tiny_shakespeare_url: Annotated[str, Item('Where text=tiny_shakespeare is downloaded',
                                               may_change=True)] = sources.TINY_SHAKESPEARE_URL
     # Which text text=auto is
     auto_text: Annotated[str, Item(refused='set `text`')] = 'found'
-    corpus: Annotated[Corpus, Item('What a first pass over the text finds')] = 'read'
+    corpus: Annotated[Corpus, Item('Result of a first pass over the text')] = 'read'
 
     @functools.cached_property
     def _token_cache(self) -> TokenCache:

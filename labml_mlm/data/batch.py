@@ -14,7 +14,7 @@ from labml_mlm.distributed.process_group import Ranks
 
 
 class Columns(NamedTuple):
-    """Which columns of a batch are here, where several ranks share one."""
+    """The columns of a batch that are here, if several ranks share it."""
     first: int
     # Number of columns of all ranks
     total: int
@@ -31,15 +31,15 @@ class Batch(NamedTuple):
     padding_mask: Tensor | None = None
     # Which document of its window a token belongs to; it attends to tokens of the same one
     document_ids: Tensor | None = None
-    # If several ranks share the batch: which columns these are, and how many tokens all of them have without padding
+    # If several ranks share the batch: the columns that are here, and the number of tokens of all ranks
     columns: Columns | None = None
     n_global_tokens: int | None = None
 
     @classmethod
     def of(cls, batch: Any, *, padding_token: int, is_padded: bool = False) -> 'Batch':
         """
-        What a loader gives, with `padding_token` wherever there is padding. If the loader gives no padding mask and
-        `is_padded`, padding is where `padding_token` is.
+        The batch of a loader, with `padding_token` wherever there is padding. If it has no padding mask and `is_padded`,
+        padding is where `padding_token` is.
         """
         batch = cls(batch) if isinstance(batch, Tensor) else cls(*batch)
         if batch.padding_mask is not None:

@@ -19,7 +19,7 @@ _N_CODE_POINTS = 0x110000
 
 
 class Corpus(NamedTuple):
-    """What one pass over a text finds."""
+    """The result of one pass over a text."""
     n_documents: int
     n_characters: int
     # Of the UTF-8 of a single document, or of the hashes of all documents
@@ -30,7 +30,7 @@ class Corpus(NamedTuple):
 
 def scan(documents: Iterable[Piece], *, valid_fraction: float | None) -> tuple[Corpus, np.ndarray]:
     """
-    Reads a text. Returns what it finds, and for each document whether it is for validation, `[n_documents]`.
+    Reads a text. Returns a summary, and for each document whether it is for validation, `[n_documents]`.
 
     * `documents` are pieces, each with whether it ends its document
     * `valid_fraction` is the fraction of documents for validation: at least one and not all, if two differ; `None` for

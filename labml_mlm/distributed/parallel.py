@@ -40,7 +40,7 @@ class SingleProcess:
         return self.parallelize(model, device)
 
     def wrap(self, model: nn.Module) -> Callable[..., Any]:
-        """What is called in place of the model in training."""
+        """The callable that takes the place of the model in training."""
         return model
 
     def micro_batch(self, model: Callable[..., Any], *, is_last: bool) -> contextlib.AbstractContextManager:

@@ -22,7 +22,7 @@ JOIN_TIMEOUT = 120.
 
 
 class RankInfo(NamedTuple):
-    """What torchrun's environment says of this process."""
+    """This process, as torchrun's environment describes it."""
     rank: int
     # World size
     size: int

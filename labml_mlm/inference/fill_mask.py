@@ -46,7 +46,7 @@ class FillMask:
     def __init__(self, pretrained: Pretrained):
         self.pretrained = pretrained
         conf = pretrained.configs
-        # What was never a label is not predicted: special tokens, and ids beyond those of the tokenizer
+        # Never predicted because never a label: special tokens, and ids beyond those of the tokenizer
         self._allowed = torch.ones(conf.n_tokens, dtype=torch.bool)
         self._allowed[conf._unmasked_tokens] = False
         self._allowed[len(pretrained.tokenizer.tokens):] = False

@@ -105,7 +105,7 @@ class MLM:
         # `[n_tokens]`: may a token be selected?
         self.is_maskable = torch.ones(n_tokens, dtype=torch.bool)
         self.is_maskable[special_tokens] = False
-        # What random tokens are drawn from. (If all tokens are special, none is ever selected.)
+        # Random tokens are drawn from these. (If all tokens are special, none is ever selected.)
         self.random_tokens = self.is_maskable.nonzero()[:, 0] if self.is_maskable.any() else torch.tensor([mask_token])
 
     def __call__(self, x: Tensor, columns: Columns | None = None) -> tuple[Tensor, Tensor]:
@@ -172,7 +172,7 @@ class MLM:
         return is_selected.gather(0, unit) & maskable
 
     def _replacements(self, x: Tensor) -> Tensor:
-        """What each token would become if it were selected; `[seq_len, batch_size]`."""
+        """The replacement of each token, in case it is selected; `[seq_len, batch_size]`."""
         u = self._rand(x.shape, x.device)
         randomize = u < self.randomize_prob
         no_change = ~randomize & (u < self.randomize_prob + self.no_change_prob)

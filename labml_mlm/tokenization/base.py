@@ -1,5 +1,5 @@
 """
-# What every tokenizer has
+# The interface of tokenizers
 
 A tokenizer turns text into token ids and back. In tokenizers built from a text, the special tokens come first, in
 BERT's order, whatever the text.
@@ -35,7 +35,7 @@ class SpecialTokens(NamedTuple):
 
 
 class Tokenizer(Protocol):
-    """What every tokenizer has."""
+    """The interface of every tokenizer."""
     # In `to_dict`
     kind: str
     special: SpecialTokens

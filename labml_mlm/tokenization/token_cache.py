@@ -58,7 +58,7 @@ class TokenCache:
         self._corpus_path = folder / f'{_key([identity, valid_fraction])}.json' if identity else None
 
     def corpus(self) -> Corpus:
-        """What the first pass finds; the text is read if that is not known yet."""
+        """The result of the first pass over the text, which is read unless that is cached."""
         if self._corpus_path is not None:
             with contextlib.suppress(OSError, ValueError, TypeError):
                 return Corpus(**json.loads(self._corpus_path.read_bytes()))
@@ -146,7 +146,7 @@ class TokenCache:
 
     def _scan(self) -> Corpus:
         """The first pass."""
-        # What it finds is valid only if the identity is the same in the end
+        # The result is valid only if the identity is the same in the end
         self._identity = self.documents.identity
         corpus, self._is_valid = corpora.scan(self.documents, valid_fraction=self.valid_fraction)
         return corpus

@@ -53,13 +53,13 @@ class TolerantDestination(Destination):
         self.inner = inner
 
     def log(self, *arguments: Any, **options: Any):
-        """What `inner` does."""
+        """Logs to `inner`."""
         with _tolerate_errors():
             self.inner.log(*arguments, **options)
 
 
 class PlainDestination(Destination):
-    """Whole lines, without carriage returns and colours. What would be rewritten later is left out."""
+    """Whole lines, without carriage returns and colours. Lines that would be rewritten later are left out."""
 
     def log(self, parts, *, is_new_line: bool, is_reset: bool):
         """Prints `parts`, texts or (text, style) pairs, if they are a whole line."""

@@ -1,5 +1,5 @@
 """
-# What the labml app has of a run, and what it lacks
+# Bring the labml app up to date with a run
 
 Everything to be watched is in the folder of a run: how it was started, its configs, its metrics, how it ended.
 `AppSync` brings an app up to date with that, as often as is wanted: while the run trains, or later (`labml-mlm sync`).

@@ -129,7 +129,7 @@ class _Thread(threading.Thread):
         return self._complete_with is self._status
 
     def missing(self) -> str:
-        """What the app lacks once the run is over; empty if it has everything."""
+        """A message about what the app lacks once the run is over; empty if it has everything."""
         if self._is_complete:
             return ''
         last_step = self._app.last_step if self._app else None

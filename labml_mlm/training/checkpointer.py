@@ -122,7 +122,7 @@ class Checkpointer:
             metadata['log_bytes'] = log.result()
         folder = CheckpointFolder(self.folder)
         folder.write(step, tensors=tensors, metadata=metadata, texts=texts)
-        # What cannot be removed now will be the next time
+        # Checkpoints that cannot be removed now are removed by the next save
         with contextlib.suppress(OSError):
             folder.prune(keep=self.keep)
 

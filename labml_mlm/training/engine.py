@@ -1,8 +1,8 @@
 """
 # Forward and backward, as fast as the machine allows
 
-What a training step does with a masked batch, behind one call: in which precision, compiled or not, in how many
-micro-batches, on how many ranks. None of that changes what is computed:
+One call computes the gradients of a masked batch, in any precision, compiled or not, in one or more micro-batches, on
+one or more ranks. None of that changes the result:
 
 * **Gradient accumulation.** A batch too large for memory is split into `gradient_accumulation_steps` micro-batches
   whose gradients are summed. The loss of each is divided by the number of masked tokens of the *whole* batch, so the
@@ -28,7 +28,7 @@ from labml_mlm.distributed.process_group import SINGLE_PROCESS, Ranks
 from labml_mlm.model.attention import SDPA
 from labml_mlm.model.transformer import MLMOutput, TransformerMLM
 
-# What torch's compiler needs on a CPU
+# Of which torch's compiler needs one on a CPU
 _COMPILERS = 'g++', 'c++', 'clang++'
 # Operations per second that these models reach there eagerly
 _CPU_SPEED = 5e10

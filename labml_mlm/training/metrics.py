@@ -144,7 +144,7 @@ class Throughput:
         return n_tokens / seconds
 
     def state_dict(self) -> dict[str, int | float]:
-        """What the mean is computed from."""
+        """The sums that the mean is computed from."""
         return {'n_tokens': self.n_tokens, 'seconds': self.seconds}
 
     def load_state_dict(self, state: dict[str, int | float]):

@@ -1,7 +1,7 @@
 """
-A run in a real browser, which reaches nothing but this machine.
+A run in a real browser that can reach this machine only.
 
-With `SCREENSHOT=docs/app.png` in the environment the page of the run is kept there.
+With `SCREENSHOT=docs/app.png` in the environment, a screenshot of the run's page is saved there.
 """
 import json
 import os
@@ -34,17 +34,17 @@ def browser():
     browser.quit()
 
 
-def requested(browser):
-    """The addresses that its pages have asked for."""
+def requested_urls(browser):
+    """The URLs that its pages have requested."""
     messages = [json.loads(entry['message'])['message'] for entry in browser.get_log('performance')]
     return {message['params']['request']['url'] for message in messages
             if message['method'] == 'Network.requestWillBeSent'}
 
 
-def test_a_run_in_a_browser(app, project, browser):
+def test_run_is_shown_in_a_browser(app, project, browser):
     project.configure(app.app_url)
     project.script.write_text(project.script.read_text().replace('"test"', '"char_mlm"'))
-    # Long enough for a curve that is worth a look
+    # Long enough for a curve with some points
     result = project.train('epochs=10', 'batch_size=15', 'optimizer.learning_rate=0.01', 'd_model=24')
     assert result.returncode == 0, result.stderr
     [folder] = project.runs
@@ -74,6 +74,6 @@ def test_a_run_in_a_browser(app, project, browser):
     found('body', 'Configurations')
     assert re.search(r'learning_rate\s*0\.01', browser.find_element(By.TAG_NAME, 'body').text)
 
-    addresses = [address for address in requested(browser) if not address.startswith('data:')]
-    assert len(addresses) > 10
-    assert [address for address in addresses if not address.startswith(f'{app.url}/')] == []
+    urls = [url for url in requested_urls(browser) if not url.startswith('data:')]
+    assert len(urls) > 10
+    assert [url for url in urls if not url.startswith(f'{app.url}/')] == []

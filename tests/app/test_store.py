@@ -51,35 +51,35 @@ def open_store(tmp_path):
 
 
 @given(nested)
-def test_what_is_decoded_is_what_was_encoded(value):
+def test_decode_inverts_encode(value):
     back = decode(encode(value))
     assert back == value and type(back) is type(value)
 
 
 @pytest.mark.parametrize('array', [np.array([]), np.array([1., math.inf, math.nan]), np.arange(6, dtype=np.int32),
                                    np.zeros((2, 3), np.float32), np.array([True])])
-def test_arrays_keep_type_and_shape_and_can_be_written(array):
+def test_arrays_keep_dtype_and_shape_and_are_writable(array):
     back = decode(encode({'series': [array]}))['series'][0]
     assert (back.dtype, back.shape) == (array.dtype, array.shape)
     np.testing.assert_array_equal(back, array)
     back[...] = 0
 
 
-def test_half_a_surrogate_pair():
+def test_lone_surrogate_is_replaced():
     assert decode(encode(['\ud800 and \u00e4, \U0001f600'])) == ['? and \u00e4, \U0001f600']
 
 
-def test_numbers_of_numpy():
+def test_numpy_scalars_become_numbers():
     assert decode(encode([np.float64(0.5), np.int64(3)])) == [0.5, 3]
 
 
 @pytest.mark.parametrize('value', [object(), {'a': [b'bytes']}, np.array([object()])])
-def test_what_cannot_be_kept(value):
+def test_other_types_are_refused(value):
     with pytest.raises(TypeError):
         encode(value)
 
 
-def test_models_and_indexes(open_store):
+def test_models_and_indexes_are_stored(open_store):
     store = open_store()
     thing, other = Thing(name='one', parts={'a', 'b'}), Thingy(name='other')
     for model in (thing, other):
@@ -90,7 +90,7 @@ def test_models_and_indexes(open_store):
     assert ThingIndex.get('second') is None
     assert ThingIndex.mget(['second', 'first']) == [None, thing.key]
     assert ThingIndex.get_all() == [str(thing.key)]
-    # Not those of a class whose name begins with the same
+    # Without those of `Thingy`, whose name has the same prefix
     assert Thing.get_all() == [thing.key]
     more = [Thing(name=str(i)) for i in range(3)]
     Thing.msave(more)
@@ -99,13 +99,13 @@ def test_models_and_indexes(open_store):
     ThingIndex.delete('first')
     assert Thing.load(str(thing.key)) is None and ThingIndex.get('first') is None
 
-    # The same after a start
+    # Still there after a restart
     store.close()
     open_store()
     assert Thing.load(str(more[1].key)).name == '1'
 
 
-def test_a_transaction_is_all_or_nothing(open_store):
+def test_transaction_is_atomic(open_store):
     store = open_store()
     thing = Thing(name='before')
     thing.save()
@@ -121,11 +121,14 @@ def test_a_transaction_is_all_or_nothing(open_store):
     assert thing.key.load().name == 'within' and ThingIndex.get('first') == thing.key
 
 
-def test_a_second_process_is_refused(open_store, tmp_path):
+def test_second_process_is_refused(open_store, tmp_path):
     store = open_store()
     code = f'''
 from pathlib import Path
 from labml_mlm.app.store import Store
+from labml_mlm.common import files
+# Seconds to wait for a lock
+files._PATIENCE = 0.1
 Store(Path({str(store.path)!r}))
 '''
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
@@ -135,25 +138,25 @@ Store(Path({str(store.path)!r}))
 
 
 @pytest.mark.parametrize('content', [b'no database' * 100, b'{"a": 1}'])
-def test_a_file_of_something_else(tmp_path, content):
+def test_other_file_is_refused_and_kept(tmp_path, content):
     path = tmp_path / 'other'
     path.write_bytes(content)
-    with pytest.raises(UserError, match='is no SQLite file'):
+    with pytest.raises(UserError, match='is not an SQLite file'):
         Store(path)
     assert path.read_bytes() == content
 
 
-def test_a_database_of_something_else(tmp_path):
+def test_other_database_is_refused_and_kept(tmp_path):
     path = tmp_path / 'other.sqlite'
     connection = sqlite3.connect(path)
     connection.execute('CREATE TABLE mine (value TEXT)')
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(UserError, match='is the database of something else'):
+    with pytest.raises(UserError, match='is a database of another program'):
         Store(path)
     assert path.read_bytes() == before
 
 
-def test_a_folder_that_cannot_be_written():
+def test_folder_that_cannot_be_written_is_an_error():
     with pytest.raises(OSError):
         Store(Path('/proc/none/store.sqlite'))

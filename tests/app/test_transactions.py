@@ -22,7 +22,7 @@ def store(tmp_path):
 
 
 def ask(application, *, path='/api/v1/note'):
-    """The status and the JSON of its answer."""
+    """The status and the JSON of the answer."""
     messages = []
 
     async def send(message):
@@ -33,7 +33,7 @@ def ask(application, *, path='/api/v1/note'):
 
 
 def answering(status, act):
-    """An application that does `act`, and answers."""
+    """An application that calls `act` and answers."""
     async def application(scope, receive, send):
         act()
         await send({'type': 'http.response.start', 'status': status, 'headers': []})
@@ -50,12 +50,12 @@ def save_and_raise(error):
     raise error
 
 
-def test_what_is_answered_is_kept(store):
+def test_successful_request_is_saved(store):
     assert ask(Transactions(answering(200, save), store.transaction)) == (200, 'answer')
     assert len(Note.get_all()) == 1
 
 
-def test_an_answer_that_says_no_keeps_nothing(store):
+def test_error_answer_saves_nothing(store):
     assert ask(Transactions(answering(404, save), store.transaction)) == (404, 'answer')
     assert Note.get_all() == []
 
@@ -64,18 +64,18 @@ def test_an_answer_that_says_no_keeps_nothing(store):
     (KeyError('page'), 400), (TypeError('/home/me/file.py'), 400), (Exception('Invalid Run UUID'), 400),
     (OSError(28, 'No space left on device'), 500), (RuntimeError('/home/me/file.py'), 500),
 ])
-def test_a_failure_keeps_nothing_and_tells_no_paths(store, error, status, capsys):
+def test_exception_saves_nothing_and_reveals_no_paths(store, error, status, capsys):
     application = Transactions(answering(200, lambda: save_and_raise(error)), store.transaction)
     answered, body = ask(application)
     assert answered == status
     assert 'labml app' in body['error'] and '.py' not in body['error']
     assert Note.get_all() == []
-    # Whoever runs the server sees what was not the request's fault
+    # Errors of the server are logged
     assert ('Traceback' in capsys.readouterr().err) == (status == 500)
 
 
-def test_it_is_on_the_disk_before_it_is_answered(store, tmp_path):
-    """Seen from another connection at the moment of the answer."""
+def test_request_is_committed_before_it_is_answered(store, tmp_path):
+    """Another connection sees it at the time of the answer."""
     seen = []
 
     async def send(message):
@@ -87,8 +87,8 @@ def test_it_is_on_the_disk_before_it_is_answered(store, tmp_path):
     assert seen == [1, 1]
 
 
-def test_one_after_the_other(store):
-    """A request that waits in the middle has the store for itself."""
+def test_requests_are_processed_one_at_a_time(store):
+    """Even if one of them awaits something."""
     seen = []
 
     async def application(scope, receive, send):

@@ -5,7 +5,7 @@ import pytest
 from labml_mlm.common import files
 
 
-def test_a_file_is_replaced_as_a_whole(tmp_path):
+def test_atomic_write_replaces_the_complete_file(tmp_path):
     path = tmp_path / 'folder' / 'file'
     old_mask = os.umask(0o027)
     try:
@@ -15,12 +15,12 @@ def test_a_file_is_replaced_as_a_whole(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o640
     with open(path, 'rb') as before:
         files.write_atomically(path, b'after')
-        # Whoever has it open goes on reading what it was
+        # A reader that has it open keeps reading the old content
         assert before.read() == b'before'
     assert path.read_bytes() == b'after'
 
 
-def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
+def test_failed_write_keeps_the_old_file_and_leaves_no_temporary_file(tmp_path, monkeypatch):
     path = tmp_path / 'file'
     path.write_bytes(b'before')
 

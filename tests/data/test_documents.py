@@ -13,20 +13,20 @@ from labml_mlm.data.files import list_text_files
 
 
 def read(source):
-    """The documents, whole."""
-    found, parts = [], []
+    """The documents of a source, joined from their pieces."""
+    found, pieces = [], []
     for piece, is_last in source:
-        parts.append(piece)
+        pieces.append(piece)
         if is_last:
-            found.append(''.join(parts))
-            parts = []
-    assert not parts
+            found.append(''.join(pieces))
+            pieces = []
+    assert not pieces
     return found
 
 
 @pytest.fixture(params=[1, 2, 3, 7, 1 << 22])
 def chunk(request, monkeypatch):
-    """Pieces of a few bytes, so that everything lies across a border of two."""
+    """Reads a few bytes at a time, so that characters, line ends and paragraphs span two pieces."""
     monkeypatch.setattr(documents, '_CHUNK', request.param)
 
 
@@ -42,42 +42,42 @@ def write(tmp_path):
 
 
 @pytest.mark.parametrize('suffix', ['.txt', '.md', '', '.txt.gz', '.md.zst'])
-def test_a_file_is_a_document(write, chunk, suffix):
+def test_a_text_file_is_one_document(write, chunk, suffix):
     assert read(TextFiles([write(f'a{suffix}', 'Ünïcödé ↵ 𝔘\nand more\n')])) == ['Ünïcödé ↵ 𝔘\nand more\n']
 
 
-def test_line_ends_and_a_byte_order_mark(write, chunk):
+def test_line_ends_are_normalized_and_a_byte_order_mark_is_dropped(write, chunk):
     path = write('a.txt', b'\xef\xbb\xbfone\r\ntwo\rthree\n\r\nfour\r')
     assert read(TextFiles([path])) == ['one\ntwo\nthree\n\nfour\n']
 
 
 @pytest.mark.parametrize('suffix', ['.jsonl', '.jsonl.gz', '.jsonl.zst'])
-def test_a_json_line_is_a_document(write, chunk, suffix):
+def test_a_json_line_is_one_document(write, chunk, suffix):
     lines = [json.dumps({'body': text, 'text': 5}) for text in ('one', 'two\r\nlines', '\u00e4')]
     path = write(f'a{suffix}', '\n'.join(lines) + '\n\n')
     assert read(TextFiles([path], field='body')) == ['one', 'two\nlines', '\u00e4']
 
 
-def test_paragraphs(write, chunk):
+def test_a_paragraph_is_one_document(write, chunk):
     path = write('a.txt', '\n\none\nmore of it\n\n\n\ntwo\n\nthree')
     assert read(TextFiles([path], unit='paragraph')) == ['one\nmore of it\n', 'two\n', 'three\n']
     path = write('a.jsonl', json.dumps({'text': 'one\n\ntwo'}) + '\n' + json.dumps({'text': 'three'}))
     assert read(TextFiles([path], unit='paragraph')) == ['one\n', 'two\n', 'three\n']
 
 
-WRONG = {'empty.txt': b'', 'binary.txt': b'a\0b', 'latin.md': 'Ü'.encode('latin-1'), 'cut.txt.gz': None,
-         'lines.jsonl': b'{"text": "good"}\n{"text": 5}\nno JSON\n{"other": "x"}\n\xff\n{"text": ""}\n'}
-SAID = ['empty.txt is empty', 'binary.txt is binary: it has the character NUL',
-        'latin.md is not UTF-8 text: invalid byte 0xdc', 'cut.txt.gz cannot be',
-        'lines.jsonl, line 2, has no text in the field `text`',
-        'lines.jsonl, line 3, is no JSON', 'lines.jsonl, line 4, has no text in the field `text`',
-        'lines.jsonl, line 5, is not UTF-8 text', 'lines.jsonl, line 6, is empty']
+INVALID = {'empty.txt': b'', 'binary.txt': b'a\0b', 'latin.md': 'Ü'.encode('latin-1'), 'truncated.txt.gz': None,
+           'lines.jsonl': b'{"text": "good"}\n{"text": 5}\nno JSON\n{"other": "x"}\n\xff\n{"text": ""}\n'}
+MESSAGES = ['empty.txt is empty', 'binary.txt is binary: it contains NUL characters',
+            'latin.md is not UTF-8: invalid byte 0xdc', 'truncated.txt.gz cannot be',
+            'lines.jsonl, line 2, has no text in the field `text`',
+            'lines.jsonl, line 3, is not JSON', 'lines.jsonl, line 4, has no text in the field `text`',
+            'lines.jsonl, line 5, is not UTF-8', 'lines.jsonl, line 6, is empty']
 
 
 @pytest.fixture
-def wrong(write, tmp_path):
+def invalid(write, tmp_path):
     paths = [write('good.txt', 'good text')]
-    for name, data in WRONG.items():
+    for name, data in INVALID.items():
         if data is None:
             path = write(name, 'text' * 1000)
             path.write_bytes(path.read_bytes()[:-9])
@@ -87,34 +87,34 @@ def wrong(write, tmp_path):
     return [*paths, tmp_path / 'missing.txt']
 
 
-def test_what_is_no_text_is_named(wrong, chunk, monkeypatch):
+def test_invalid_files_and_lines_are_named(invalid, chunk, monkeypatch):
     monkeypatch.setattr(documents, '_MAX_NAMED', 99)
     with pytest.raises(UserError) as caught:
-        read(TextFiles(wrong))
-    message = str(caught.value)
-    for said in SAID:
-        assert said in message
-    assert 'missing.txt cannot be read: No such file' in message
-    assert message.endswith('. text_errors=skip leaves them out, '
-                            'text_errors=replace has U+FFFD in place of what is not UTF-8')
-    assert message.startswith('10 files or lines are no text: ')
-    assert 'good.txt' not in message
+        read(TextFiles(invalid))
+    error = str(caught.value)
+    for message in MESSAGES:
+        assert message in error
+    assert 'missing.txt cannot be read: No such file' in error
+    assert error.endswith('. text_errors=skip leaves them out, '
+                          'text_errors=replace puts U+FFFD in place of invalid UTF-8')
+    assert error.startswith('10 files or lines are not text: ')
+    assert 'good.txt' not in error
 
 
-def test_a_message_names_some_and_counts_the_rest(write):
+def test_error_names_some_files_and_counts_the_others(write):
     paths = [write(f'{i}.txt', b'\xff') for i in range(12)]
-    with pytest.raises(UserError, match=r'/0\.txt is not.*/4\.txt is not UTF-8 text: invalid byte 0xff and 7 more\.'):
+    with pytest.raises(UserError, match=r'/0\.txt is not.*/4\.txt is not UTF-8: invalid byte 0xff and 7 more\.'):
         read(TextFiles(paths))
 
 
-def test_what_is_no_text_is_skipped_and_said(wrong, chunk, capsys):
-    source = TextFiles(wrong, errors='skip')
+def test_invalid_files_and_lines_are_skipped_and_reported_once(invalid, chunk, capsys):
+    source = TextFiles(invalid, errors='skip')
     for _ in range(2):
         assert read(source) == ['good text', 'good']
     assert capsys.readouterr().out.count('Left out: ') == 1
 
 
-def test_what_cannot_be_decoded_is_replaced(write, chunk):
+def test_invalid_utf8_is_replaced(write, chunk):
     path = write('latin.txt', 'a Ü b'.encode('latin-1'))
     assert read(TextFiles([path], errors='replace')) == ['a \ufffd b']
     path = write('a.jsonl', b'{"text": "a\xff"}')
@@ -122,30 +122,30 @@ def test_what_cannot_be_decoded_is_replaced(write, chunk):
 
 
 @pytest.mark.parametrize('errors', ['strict', 'skip', 'replace'])
-def test_nothing_to_read(write, errors):
+def test_empty_texts_are_refused(write, errors):
     with pytest.raises(UserError):
         read(TextFiles([write('a.txt', ''), write('b.jsonl', '\n')], errors=errors))
     with pytest.raises(UserError, match='there is no text: no file to read'):
         read(TextFiles([], errors=errors))
 
 
-def test_a_folder(write, tmp_path):
+def test_folder_lists_files_with_the_suffix_of_a_text(write, tmp_path):
     for name in ('b.txt', 'a.md', 'deep/er/c.jsonl.gz', 'deep/d.TXT.zst', 'no.py', 'e.gz', '[x]/f.txt'):
         write(name, '{"text": "x"}')
     assert [path.relative_to(tmp_path).as_posix() for path in list_text_files(tmp_path, '**/*')] == \
         ['[x]/f.txt', 'a.md', 'b.txt', 'deep/d.TXT.zst', 'deep/er/c.jsonl.gz']
     assert len(list_text_files(str(tmp_path / '[x]'), '**/*.txt')) == 1
-    # What is asked for by name is taken
+    # A pattern may ask for any other suffix
     assert [path.name for path in list_text_files(tmp_path, '*.py')] == ['no.py']
-    with pytest.raises(UserError, match='there is no text in .*: \\*.rst takes no file'):
+    with pytest.raises(UserError, match='there is no text in .*: no file matches \\*.rst'):
         list_text_files(tmp_path, '*.rst')
     with pytest.raises(UserError, match='no file ends in .txt, .md, .jsonl, or in one of those and .gz or .zst'):
         list_text_files(write('code/a.py', 'x').parent, '**/*')
-    with pytest.raises(UserError, match='is no folder'):
+    with pytest.raises(UserError, match='there is no folder'):
         list_text_files(tmp_path / 'none', '*')
 
 
-def test_identity_goes_by_name_size_and_time(write):
+def test_identity_depends_on_name_size_time_and_unit(write):
     path = write('a.txt', 'text')
     before = TextFiles([path]).identity
     assert TextFiles([path]).identity == before == json.loads(json.dumps(before))
@@ -154,25 +154,24 @@ def test_identity_goes_by_name_size_and_time(write):
     assert TextFiles([path]).identity != before
 
 
-def test_texts_from_python(chunk):
+def test_texts_from_python_can_be_read_repeatedly(chunk):
     for texts in (['one', '', 'th\u00fc'], ('one', '', 'th\u00fc'), iter(['one', '', 'th\u00fc']),
                   (text for text in ['one', '', 'th\u00fc'])):
         source = TextIterable(texts)
-        # As often as needed
         for _ in range(2):
             assert read(source) == ['one', '', 'th\u00fc']
-        # Also while it is being read
+        # Also while another iteration is under way
         outer = iter(source)
         next(outer)
         assert read(source) == ['one', '', 'th\u00fc']
         assert read([('', False), *outer])[-1] == 'th\u00fc'
     assert read(TextIterable('one text')) == ['one text']
-    with pytest.raises(UserError, match='a document has to be a text, and one is a int'):
+    with pytest.raises(UserError, match='a document must be a text, and one is a int'):
         read(TextIterable([5]))
 
 
 @given(st.lists(st.binary(max_size=40), max_size=5))
-def test_any_bytes_give_texts_or_one_clear_error(tmp_path_factory, contents):
+def test_any_bytes_give_texts_or_a_user_error(tmp_path_factory, contents):
     folder = tmp_path_factory.mktemp('any')
     paths = []
     for i, content in enumerate(contents):

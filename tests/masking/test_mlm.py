@@ -17,16 +17,16 @@ def make(n_tokens=30, seed=0, **kwargs):
 
 
 @st.composite
-def shares(draw):
-    randomize = draw(st.floats(0, 1))
-    return randomize, draw(st.floats(0, 1 - randomize))
+def replacement_probs(draw):
+    randomize_prob = draw(st.floats(0, 1))
+    return randomize_prob, draw(st.floats(0, 1 - randomize_prob))
 
 
 @settings(max_examples=200, deadline=None)
 @given(seq_len=st.integers(1, 40), batch_size=st.integers(1, 6), n_tokens=st.integers(6, 60),
-       masking_prob=st.floats(0, 1), randomize_and_no_change=shares(), seed=st.integers(0, 2 ** 32))
-def test_invariants(seq_len, batch_size, n_tokens, masking_prob, randomize_and_no_change, seed):
-    randomize_prob, no_change_prob = randomize_and_no_change
+       masking_prob=st.floats(0, 1), probs=replacement_probs(), seed=st.integers(0, 2 ** 32))
+def test_invariants(seq_len, batch_size, n_tokens, masking_prob, probs, seed):
+    randomize_prob, no_change_prob = probs
     mlm = make(n_tokens, seed, masking_prob=masking_prob, randomize_prob=randomize_prob, no_change_prob=no_change_prob)
     x = torch.randint(n_tokens, (seq_len, batch_size), generator=torch.Generator().manual_seed(seed))
     before, global_state = x.clone(), torch.get_rng_state()
@@ -40,7 +40,7 @@ def test_invariants(seq_len, batch_size, n_tokens, masking_prob, randomize_and_n
     assert torch.equal(labels[selected], x[selected])
     assert torch.equal(masked[~selected], x[~selected])
     assert not (selected & special).any()
-    # What a token became: `[MASK]`, itself, or another that is not special
+    # A selected token becomes `[MASK]`, stays, or becomes another one that is not special
     assert ((masked[selected] == MASK) | (masked[selected] >= 5)).all()
 
     n = (~special).sum(dim=0)
@@ -49,7 +49,7 @@ def test_invariants(seq_len, batch_size, n_tokens, masking_prob, randomize_and_n
         if masking_prob == 0 or n_maskable == 0:
             assert n_selected == 0
         else:
-            # The product is taken in single precision
+            # The product is computed in single precision
             pn = masking_prob * n_maskable
             assert max(1, math.floor(pn - 1e-5)) <= n_selected <= max(1, math.ceil(pn + 1e-5))
 
@@ -60,14 +60,14 @@ def test_invariants(seq_len, batch_size, n_tokens, masking_prob, randomize_and_n
 
 
 @pytest.mark.parametrize('masking_prob, seq_len', [(0.15, 7), (0.15, 32), (0.15, 100), (0.4, 9), (0.02, 50), (1.0, 10)])
-def test_share_of_selected_tokens(masking_prob, seq_len):
+def test_fraction_of_selected_tokens_is_the_masking_rate(masking_prob, seq_len):
     mlm = make(masking_prob=masking_prob)
     x = torch.randint(5, 30, (seq_len, 1_000_000 // seq_len + 1), generator=torch.Generator().manual_seed(1))
     _, labels = mlm(x)
     assert (labels != PAD).double().mean().item() == pytest.approx(masking_prob, abs=0.002)
 
 
-def test_at_least_one_below_one_expected():
+def test_at_least_one_token_is_selected():
     _, labels = make(masking_prob=0.01)(torch.full((20, 1000), 7))
     assert ((labels != PAD).sum(dim=0) == 1).all()
 
@@ -76,7 +76,7 @@ def test_every_position_is_selected_equally_often():
     seq_len, n = 10, 50_000
     _, labels = make(masking_prob=0.2)(torch.full((seq_len, n), 7))
     counts = (labels != PAD).sum(dim=1).double()
-    # Two of ten a sequence; chi-square with 9 degrees of freedom exceeds 27.9 once in 1,000
+    # Two of ten tokens per sequence; chi-square with 9 degrees of freedom exceeds 27.9 once in 1,000
     expected = 0.2 * n
     assert ((counts - expected) ** 2 / expected).sum() < 27.9
 
@@ -86,39 +86,39 @@ def chi_square(counts, expected):
     return ((counts - expected) ** 2 / expected).sum().item()
 
 
-def test_split_and_uniformity_on_a_million_tokens():
+def test_replacements_are_80_10_10_and_random_tokens_are_uniform():
     n_tokens = 65
     mlm = make(n_tokens, masking_prob=1.)
     x = torch.full((1000, 1000), 64)
     masked, labels = mlm(x)
     assert (labels == 64).all()
 
-    # The original is a possible random token, too: 10% stay, and 10% become one of 60, itself included
+    # 10% stay, and 10% become one of 60 random tokens, which may be the original
     n = x.numel()
     n_mask, n_same = (masked == MASK).sum().item(), (masked == 64).sum().item()
     n_other = n - n_mask - n_same
     expected = [0.8 * n, (0.1 + 0.1 / 60) * n, (0.1 - 0.1 / 60) * n]
-    # Chi-square with 2 and with 58 degrees of freedom, exceeded once in 1,000
+    # Chi-square with 2 and with 58 degrees of freedom exceeds these once in 1,000
     assert chi_square([n_mask, n_same, n_other], expected) < 13.8
     counts = torch.bincount(masked.flatten(), minlength=n_tokens)[5:64]
     assert chi_square(counts, torch.full((59,), n_other / 59)) < 98.0
 
 
-def test_nothing_maskable():
+def test_a_batch_of_special_tokens_is_unchanged():
     x = torch.tensor([[PAD, CLS], [MASK, SEP], [UNK, PAD]])
     masked, labels = make()(x)
     assert torch.equal(masked, x)
     assert (labels == PAD).all()
 
 
-def test_vocabulary_of_special_tokens_only():
+def test_a_vocabulary_of_special_tokens_only():
     x = torch.tensor([[PAD, CLS], [MASK, SEP]])
     masked, labels = make(n_tokens=5)(x)
     assert torch.equal(masked, x)
     assert (labels == PAD).all()
 
 
-def test_global_generator_without_one_of_its_own():
+def test_global_generator_is_the_default():
     mlm = MLM(padding_token=PAD, mask_token=MASK, no_mask_tokens=[], n_tokens=30)
     x = torch.full((20, 5), 7)
     torch.manual_seed(3)
@@ -132,29 +132,29 @@ def test_global_generator_without_one_of_its_own():
     ({'masking_prob': 1.1}, 'masking_prob=1.1'), ({'masking_prob': -0.1}, 'from 0 to 1'),
     ({'randomize_prob': 2}, 'randomize_prob'), ({'no_change_prob': -1}, 'no_change_prob'),
     ({'masking_prob': float('nan')}, 'masking_prob=nan'),
-    ({'randomize_prob': 0.6, 'no_change_prob': 0.5}, 'their sum is at most 1'),
+    ({'randomize_prob': 0.6, 'no_change_prob': 0.5}, 'their sum must be at most 1'),
     ({'n_tokens': 4}, 'not in the vocabulary'),
 ])
-def test_wrong_arguments(kwargs, message):
+def test_invalid_arguments_are_refused(kwargs, message):
     with pytest.raises(ValueError, match=message):
         make(**kwargs)
 
 
-def test_shares_that_add_up_to_one():
+def test_random_and_unchanged_tokens_may_add_up_to_all():
     masked, labels = make(masking_prob=1., randomize_prob=0.3, no_change_prob=0.7)(torch.full((100, 100), 7))
     assert not (masked == MASK).any()
 
 
 @given(seq_len=st.integers(1, 20), batch_size=st.integers(1, 8), masking_prob=st.floats(0, 1),
        seed=st.integers(0, 2 ** 32), data=st.data())
-def test_columns_of_a_batch_are_masked_as_in_the_whole(seq_len, batch_size, masking_prob, seed, data):
+def test_columns_are_masked_as_in_the_global_batch(seq_len, batch_size, masking_prob, seed, data):
     x = torch.randint(30, (seq_len, batch_size), generator=torch.Generator().manual_seed(seed))
-    whole, part = (make(30, seed, masking_prob=masking_prob) for _ in range(2))
+    global_mlm, shard_mlm = (make(30, seed, masking_prob=masking_prob) for _ in range(2))
     first = data.draw(st.integers(0, batch_size))
     end = data.draw(st.integers(first, batch_size))
-    # Again and again, as both generators have to be at the same place after each
+    # Repeatedly, as both generators must be in the same state after each batch
     for _ in range(3):
-        masked, labels = whole(x)
-        of_part = part(x[:, first:end], Columns(first, batch_size))
-        assert torch.equal(of_part[0], masked[:, first:end])
-        assert torch.equal(of_part[1], labels[:, first:end])
+        masked, labels = global_mlm(x)
+        shard_masked, shard_labels = shard_mlm(x[:, first:end], Columns(first, batch_size))
+        assert torch.equal(shard_masked, masked[:, first:end])
+        assert torch.equal(shard_labels, labels[:, first:end])

@@ -38,8 +38,8 @@ def test_sdpa_equals_mha(mask, is_self, bias):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
-def slow_turn(x):
-    """Rotary positions by complex numbers, one position and one pair at a time."""
+def reference_rotation(x):
+    """Rotary positions of `[seq_len, batch_size, heads, d_k]`, one position and one pair of features at a time."""
     seq_len, _, _, d_k = x.shape
     out = torch.empty_like(x)
     for m in range(seq_len):
@@ -50,20 +50,20 @@ def slow_turn(x):
     return out
 
 
-def turn(attention, x):
-    """Ours of `[seq_len, batch_size, heads, d_k]`, which wants the features that turn together side by side."""
+def rotate(attention, x):
+    """The same by `SDPA`, which expects the features of a pair next to each other."""
     pairs = x.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2)
-    return attention._turned(pairs[:, :, None])[:, :, 0].unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
+    return attention._rotate(pairs[:, :, None])[:, :, 0].unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
 
 
 @pytest.mark.parametrize('is_self', [True, False])
-def test_rotary_is_attention_of_turned_queries_and_keys(is_self):
+def test_rotary_attention_equals_attention_of_rotated_queries_and_keys(is_self):
     attention = SDPA(2, 16, is_rotary=True)
     x, other = torch.randn(7, 3, 16), torch.randn(9, 3, 16)
     other = x if is_self else other
     q, k, v = (layer(y) for layer, y in zip((attention.query, attention.key, attention.value), (x, other, other),
                                             strict=True))
-    scores = torch.einsum('ibhd,jbhd->ijbh', slow_turn(q), slow_turn(k)) / 8 ** 0.5
+    scores = torch.einsum('ibhd,jbhd->ijbh', reference_rotation(q), reference_rotation(k)) / 8 ** 0.5
     expected = attention.output(torch.einsum('ijbh,jbhd->ibhd', scores.softmax(dim=1), v).flatten(2))
     output = attention(query=x, key=other, value=other)
     torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5)
@@ -73,56 +73,56 @@ def test_rotary_is_attention_of_turned_queries_and_keys(is_self):
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
 
 
-def test_without_complex_numbers_it_is_the_same():
-    """As under the compiler and with 16 bits."""
+def test_rotation_with_real_numbers_equals_that_with_complex_numbers():
+    """Real numbers are used by the compiler and in 16 bits."""
     attention = SDPA(2, 16, is_rotary=True)
     x = torch.randn(7, 3, 2, 8)
-    torch.testing.assert_close(turn(attention, x.double()).float(), turn(attention, x), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(turn(attention, x.bfloat16()).float(), turn(attention, x), rtol=2e-2, atol=2e-2)
+    torch.testing.assert_close(rotate(attention, x.double()).float(), rotate(attention, x), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(rotate(attention, x.bfloat16()).float(), rotate(attention, x), rtol=2e-2, atol=2e-2)
     gradients = []
     for dtype in (torch.float64, torch.float32):
         leaf = x.to(dtype).requires_grad_()
-        (turn(attention, leaf) * torch.linspace(-1, 2, 8)).sum().backward()
+        (rotate(attention, leaf) * torch.linspace(-1, 2, 8)).sum().backward()
         gradients.append(leaf.grad.float())
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
 
 
-def test_gradients_are_those_of_the_slow_turn():
+def test_gradients_of_the_rotation():
     attention = SDPA(2, 16, is_rotary=True)
     x = torch.randn(7, 3, 3, 2, 8)
     gradients = []
-    for turns in (lambda y: turn(attention, y), slow_turn):
+    for rotation in (lambda y: rotate(attention, y), reference_rotation):
         leaf = x.clone().requires_grad_()
-        (turns(leaf[:, :, 1]) * torch.linspace(-1, 2, 8)).sum().backward()
+        (rotation(leaf[:, :, 1]) * torch.linspace(-1, 2, 8)).sum().backward()
         gradients.append(leaf.grad)
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
 
 
-def test_rotary_turns_by_position():
+def test_rotation_by_position_for_sequences_of_changing_length():
     attention = SDPA(2, 16, is_rotary=True)
     x = torch.randn(7, 3, 2, 8)
-    torch.testing.assert_close(turn(attention, x), slow_turn(x), rtol=1e-5, atol=1e-5)
-    # A longer sequence after a shorter one, and the shorter one again
+    torch.testing.assert_close(rotate(attention, x), reference_rotation(x), rtol=1e-5, atol=1e-5)
+    # A longer sequence, which extends the cache, and the shorter one again
     longer = torch.randn(20, 1, 2, 8)
-    torch.testing.assert_close(turn(attention, longer), slow_turn(longer), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(turn(attention, x), slow_turn(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(rotate(attention, longer), reference_rotation(longer), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(rotate(attention, x), reference_rotation(x), rtol=1e-5, atol=1e-5)
 
 
-def test_rotary_sees_distances_only():
+def test_rotary_scores_depend_on_the_distance_only():
     attention = SDPA(1, 16, is_rotary=True)
     q, k = torch.randn(16), torch.randn(16)
-    turned_q, turned_k = (turn(attention, t.expand(30, 1, 1, 16)).flatten(1) for t in (q, k))
+    rotated_q, rotated_k = (rotate(attention, t.expand(30, 1, 1, 16)).flatten(1) for t in (q, k))
     # `[30, 30]`; equal along each diagonal
-    scores = turned_q @ turned_k.T
+    scores = rotated_q @ rotated_k.T
     torch.testing.assert_close(scores[5:, 5:], scores[:-5, :-5], rtol=1e-4, atol=1e-4)
     assert not torch.allclose(scores[0, 0], scores[0, 7], atol=1e-3)
 
 
-def test_rotary_has_no_further_parameters():
+def test_rotary_adds_no_parameters():
     assert SDPA(2, 16, is_rotary=True).state_dict().keys() == MultiHeadAttention(2, 16).state_dict().keys()
 
 
-def test_dropout_in_training_only():
+def test_dropout_is_applied_in_training_only():
     attention = SDPA(2, 16, dropout_prob=0.5)
     x = torch.randn(8, 2, 16)
     attention.eval()
@@ -131,6 +131,6 @@ def test_dropout_in_training_only():
     assert not torch.equal(attention(query=x, key=x, value=x), attention(query=x, key=x, value=x))
 
 
-def test_odd_head_size():
-    with pytest.raises(UserError, match='has to be even'):
+def test_rotary_refuses_an_odd_head_size():
+    with pytest.raises(UserError, match='must be even'):
         SDPA(2, 6, is_rotary=True)

@@ -30,15 +30,15 @@ def gradients(model, loss):
 
 
 @pytest.mark.parametrize('attention', ATTENTIONS)
-def test_masked_only_equals_all_logits(attention):
+def test_loss_at_masked_positions_equals_that_of_all_logits(attention):
     model = make(encoder_attn=attention).train()
     masked, labels = batch()
     output = model(masked, labels)
     logits = model.predict(masked)
-    slow = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=PAD)
-    torch.testing.assert_close(output.loss, slow, rtol=1e-5, atol=1e-6)
-    for fast_grad, slow_grad in zip(gradients(model, output.loss), gradients(model, slow), strict=True):
-        torch.testing.assert_close(fast_grad, slow_grad, rtol=1e-5, atol=1e-6)
+    expected = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=PAD)
+    torch.testing.assert_close(output.loss, expected, rtol=1e-5, atol=1e-6)
+    for a, b in zip(gradients(model, output.loss), gradients(model, expected), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
     selected = labels != PAD
     assert output.n_masked == selected.sum()
@@ -67,7 +67,7 @@ def test_nothing_masked_gives_zero_loss_and_gradients(attention):
 
 
 @pytest.mark.parametrize('attention', ATTENTIONS)
-def test_content_of_padding_changes_nothing(attention):
+def test_padding_is_never_attended_to(attention):
     model = make(encoder_attn=attention)
     masked, labels = batch()
     padding_mask = torch.zeros_like(masked, dtype=torch.bool)
@@ -77,53 +77,53 @@ def test_content_of_padding_changes_nothing(attention):
     for content in (PAD, 13):
         x = masked.masked_fill(padding_mask, content)
         output = model(x, labels, padding_mask=padding_mask)
-        kept = model.predict(x, padding_mask=padding_mask)[~padding_mask]
-        results.append([output.loss, kept])
+        logits = model.predict(x, padding_mask=padding_mask)[~padding_mask]
+        results.append([output.loss, logits])
     torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-6)
-    # Without the mask it does
-    seen = model.predict(masked.masked_fill(padding_mask, PAD))[~padding_mask]
-    assert not torch.allclose(seen, results[0][1], atol=1e-3)
+    # Without the padding mask it is
+    logits = model.predict(masked.masked_fill(padding_mask, PAD))[~padding_mask]
+    assert not torch.allclose(logits, results[0][1], atol=1e-3)
 
 
 @pytest.mark.parametrize('attention', ATTENTIONS)
-def test_a_document_does_not_see_its_neighbours_in_a_pack(attention):
+def test_packed_documents_do_not_attend_to_each_other(attention):
     model = make(encoder_attn=attention).eval()
     masked, labels = batch()
     # `[seq_len, batch_size]`: three documents in the first sequence, two and padding in the second, one in the others
-    document = torch.ones_like(masked)
-    document[4:, 0], document[9:, 0], document[5:, 1], document[8:, 1] = 2, 3, 2, 0
-    padding_mask = document == 0
-    before = model.predict(masked, padding_mask=padding_mask, document_ids=document)
+    document_ids = torch.ones_like(masked)
+    document_ids[4:, 0], document_ids[9:, 0], document_ids[5:, 1], document_ids[8:, 1] = 2, 3, 2, 0
+    padding_mask = document_ids == 0
+    before = model.predict(masked, padding_mask=padding_mask, document_ids=document_ids)
     for column, number in [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 0)]:
         changed = masked.clone()
-        is_of_it = document[:, column] == number
-        changed[is_of_it, column] = 5 + (changed[is_of_it, column] + 3) % 15
-        after = model.predict(changed, padding_mask=padding_mask, document_ids=document)
+        in_document = document_ids[:, column] == number
+        changed[in_document, column] = 5 + (changed[in_document, column] + 3) % 15
+        after = model.predict(changed, padding_mask=padding_mask, document_ids=document_ids)
         is_other = torch.ones_like(padding_mask)
-        is_other[is_of_it, column] = False
+        is_other[in_document, column] = False
         is_other &= ~padding_mask
         assert torch.equal(after[is_other], before[is_other])
         if number:
             assert not torch.allclose(after[~is_other & ~padding_mask], before[~is_other & ~padding_mask], atol=1e-3)
-    # Without that, it does
+    # Without document ids they do
     assert not torch.allclose(model.predict(masked)[:, 0], before[:, 0], atol=1e-3)
-    output = model(masked, labels, padding_mask=padding_mask, document_ids=document)
+    output = model(masked, labels, padding_mask=padding_mask, document_ids=document_ids)
     assert all(gradient.isfinite().all() for gradient in gradients(model, output.loss))
 
 
-def test_a_document_in_a_pack_is_as_it_is_alone():
-    """With positions that are relative."""
+def test_a_packed_document_has_the_logits_of_the_document_alone():
+    """With relative positions."""
     model = make(encoder_attn='sdpa_rotary').eval()
     masked, _ = batch()
-    document = torch.ones_like(masked)
-    document[5:] = 2
-    packed = model.predict(masked, document_ids=document)
+    document_ids = torch.ones_like(masked)
+    document_ids[5:] = 2
+    packed = model.predict(masked, document_ids=document_ids)
     alone = torch.cat([model.predict(masked[:5]), model.predict(masked[5:])])
     torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize('attention', ATTENTIONS)
-def test_a_fully_padded_sequence_is_finite(attention):
+def test_a_fully_padded_sequence_has_finite_loss_and_gradients(attention):
     model = make(encoder_attn=attention)
     masked, labels = batch()
     padding_mask = torch.zeros_like(masked, dtype=torch.bool)
@@ -136,11 +136,11 @@ def test_a_fully_padded_sequence_is_finite(attention):
 
 
 @pytest.mark.parametrize('attention', ATTENTIONS)
-def test_order_matters(attention):
+def test_logits_depend_on_the_order_of_tokens(attention):
     model = make(encoder_attn=attention)
     for module in model.modules():
         if hasattr(module, 'key_pos_bias'):
-            torch.nn.init.normal_(module.key_pos_bias)  # starts at 0
+            torch.nn.init.normal_(module.key_pos_bias)  # initialized with 0
     masked, _ = batch()
     assert not torch.allclose(model.predict(masked).flip(0), model.predict(masked.flip(0)), atol=1e-3)
 
@@ -148,7 +148,7 @@ def test_order_matters(attention):
 @pytest.mark.parametrize('attention', ATTENTIONS)
 @pytest.mark.parametrize('src_embed', ['fixed_pos', 'learned_pos', 'no_pos', 'by_attention'])
 @pytest.mark.parametrize('glu_variant', ['none', 'GLU', 'SwiGLU'])
-def test_options_combine(attention, src_embed, glu_variant):
+def test_attentions_embeddings_and_feed_forward_layers_combine(attention, src_embed, glu_variant):
     model = make(**{'encoder_attn': attention, 'src_embed': src_embed, 'ffn.glu_variant': glu_variant, 'dropout': 0.1})
     output = model.train()(*batch())
     assert all(gradient.isfinite().all() for gradient in gradients(model, output.loss))
@@ -158,7 +158,7 @@ def test_options_combine(attention, src_embed, glu_variant):
     assert feed_forward.is_gated == (glu_variant != 'none')
 
 
-def test_layers_start_differently_and_a_seed_repeats_them():
+def test_layers_are_initialized_independently_by_the_seed():
     model, same, other = make(), make(), make(seed=2)
     first, second = (layer.feed_forward.layer1.weight for layer in model.encoder.layers)
     assert not torch.equal(first, second)
@@ -168,28 +168,28 @@ def test_layers_start_differently_and_a_seed_repeats_them():
 
 
 @pytest.mark.parametrize('src_embed', ['fixed_pos', 'learned_pos', 'no_pos'])
-def test_embeddings_start_with_unit_variance(src_embed):
+def test_embeddings_are_initialized_with_unit_variance(src_embed):
     embed = make(src_embed=src_embed, d_model=256).src_embed
     x = torch.arange(N_TOKENS)[None]
     positions = getattr(embed, 'positional_encodings', torch.zeros(1, 1, 256))[:1]
     assert (embed(x) - positions).std().item() == pytest.approx(1, abs=0.05)
 
 
-def test_dropout_reaches_every_attention():
-    for attention in ATTENTIONS:
-        assert make(encoder_attn=attention).encoder.layers[1].self_attn.dropout.p == 0
-        assert make(encoder_attn=attention, dropout=0.2).encoder.layers[1].self_attn.dropout.p == 0.2
+@pytest.mark.parametrize('attention', ATTENTIONS)
+def test_dropout_applies_to_every_attention(attention):
+    assert make(encoder_attn=attention).encoder.layers[1].self_attn.dropout.p == 0
+    assert make(encoder_attn=attention, dropout=0.2).encoder.layers[1].self_attn.dropout.p == 0.2
 
 
 @pytest.mark.parametrize('values, expected', [
     ({}, float('inf')), ({'encoder_attn': 'sdpa'}, 5000), ({'encoder_attn': 'relative'}, 4096),
     ({'src_embed': 'learned_pos'}, 5000),
 ])
-def test_longest_sequence(values, expected):
+def test_longest_sequence_by_position_embeddings(values, expected):
     assert make(**values).max_seq_len == expected
 
 
-def test_relative_positions_reach_their_limit():
+def test_relative_attention_takes_its_longest_sequence():
     model = make(encoder_attn='relative', n_layers=1)
     attention = model.encoder.layers[0].self_attn
     # Fewer positions, for speed: 2P embeddings allow P tokens
@@ -203,8 +203,8 @@ def test_relative_positions_reach_their_limit():
 @pytest.mark.parametrize('values, message', [
     ({'d_model': 30}, 'd_model=30 is not divisible by n_heads=4'),
     ({'d_model': 3, 'n_heads': 3}, 'd_model=3 is odd'),
-    ({'d_model': 12}, 'has to be even'),
+    ({'d_model': 12}, 'must be even'),
 ])
-def test_sizes_that_do_not_fit(values, message):
+def test_invalid_sizes_are_refused(values, message):
     with pytest.raises(UserError, match=message):
         make(**values)

@@ -28,11 +28,11 @@ def step(optimizer, p):
 
 
 @pytest.mark.parametrize('name', [*LABML_NN, 'SGD', 'FusedAdamW'])
-def test_every_optimizer_steps(name):
+def test_every_optimizer_updates_parameters(name):
     p = parameter()
     optimizer = make([p], optimizer=name)
     before = p.detach().clone()
-    # RAdam and AdaBelief wait for some gradients
+    # RAdam and AdaBelief do not update in the first steps
     for _ in range(10):
         step(optimizer, p)
     assert p.isfinite().all()
@@ -40,7 +40,7 @@ def test_every_optimizer_steps(name):
     assert has_own_schedule(optimizer) == (name in LABML_NN)
 
 
-def test_names_keep_labml_nns_meaning():
+def test_names_select_the_same_optimizers_as_in_labml_nn():
     from labml_nn.optimizers.adam_warmup import AdamWarmup
     from labml_nn.optimizers.noam import Noam
     assert type(make([parameter()], optimizer='AdamW')) is AdamWarmup
@@ -49,14 +49,14 @@ def test_names_keep_labml_nns_meaning():
     assert type(make([parameter()])) is torch.optim.AdamW
 
 
-def parameters_of_a_model():
+def model_parameters():
     """Five matrices of an encoder, of three shapes, an embedding and a gain."""
     generator = torch.Generator().manual_seed(0)
     shapes = [(4, 4), (8, 4), (4, 8), (8, 4), (4, 4), (9, 4), (4,)]
     return [torch.nn.Parameter(torch.randn(*shape, generator=generator)) for shape in shapes]
 
 
-def steps_of(parameters, optimizers, n_steps, seed=0):
+def random_steps(parameters, optimizers, n_steps, seed=0):
     generator = torch.Generator().manual_seed(seed)
     for _ in range(n_steps):
         for p in parameters:
@@ -65,24 +65,25 @@ def steps_of(parameters, optimizers, n_steps, seed=0):
             optimizer.step()
 
 
-def test_muon_is_torchs_for_matrices_of_the_encoder_and_adamw_for_the_rest(monkeypatch):
+def test_muon_equals_torchs_muon_for_encoder_matrices_and_adamw_for_others(monkeypatch):
     if not hasattr(torch.optim, 'Muon'):
         pytest.skip('torch has a Muon since 2.9')
-    # torch's computes with 16 bits otherwise
+    # torch's Muon computes in 16 bits otherwise
     monkeypatch.setattr(torch.Tensor, 'bfloat16', torch.Tensor.float)
-    ours, (*matrices, embedding, gain) = parameters_of_a_model(), parameters_of_a_model()
+    ours, (*matrices, embedding, gain) = model_parameters(), model_parameters()
     optimizer = muon(ours[:5], ours[5:], learning_rate=0.01, weight_decay=0.1, muon_momentum=0.9)
-    steps_of(ours, [optimizer], 6)
-    slow = [torch.optim.Muon(matrices, lr=0.01, weight_decay=0.1, momentum=0.9, adjust_lr_fn='match_rms_adamw'),
-            torch.optim.AdamW([embedding], lr=0.01, weight_decay=0.1, fused=False),
-            torch.optim.AdamW([gain], lr=0.01, weight_decay=0., fused=False)]
-    steps_of([*matrices, embedding, gain], slow, 6)
-    for mine, theirs in zip(ours, [*matrices, embedding, gain], strict=True):
-        torch.testing.assert_close(mine, theirs)
+    random_steps(ours, [optimizer], 6)
+    reference = [
+        torch.optim.Muon(matrices, lr=0.01, weight_decay=0.1, momentum=0.9, adjust_lr_fn='match_rms_adamw'),
+        torch.optim.AdamW([embedding], lr=0.01, weight_decay=0.1, fused=False),
+        torch.optim.AdamW([gain], lr=0.01, weight_decay=0., fused=False)]
+    random_steps([*matrices, embedding, gain], reference, 6)
+    for actual, expected in zip(ours, [*matrices, embedding, gain], strict=True):
+        torch.testing.assert_close(actual, expected)
 
 
-def test_matrices_without_a_gradient_stay():
-    a, b, *rest = parameters_of_a_model()
+def test_muon_skips_matrices_without_a_gradient():
+    a, b, *rest = model_parameters()
     optimizer = muon([a, b], rest)
     before = a.detach().clone()
     b.grad = torch.ones_like(b)
@@ -91,45 +92,45 @@ def test_matrices_without_a_gradient_stay():
     assert b in optimizer.state
 
 
-def test_muon_moves_matrices_by_orthogonal_ones():
-    a, b, *rest = parameters_of_a_model()
+def test_muon_updates_are_nearly_orthogonal():
+    a, b, *rest = model_parameters()
     before = b.detach().clone()
-    steps_of([a, b, *rest], [muon([a, b], rest, learning_rate=0.01)], 1)
-    moved = torch.linalg.svdvals(b.detach() - before) / (0.01 * 0.2 * 8 ** 0.5)
-    # Five steps of Newton and Schulz come as near to 1 as this
-    assert ((moved > 0.6) & (moved < 1.3)).all()
+    random_steps([a, b, *rest], [muon([a, b], rest, learning_rate=0.01)], 1)
+    singular_values = torch.linalg.svdvals(b.detach() - before) / (0.01 * 0.2 * 8 ** 0.5)
+    # Five Newton–Schulz iterations bring them this near to 1
+    assert ((singular_values > 0.6) & (singular_values < 1.3)).all()
 
 
-def test_muon_goes_on_and_follows_a_schedule():
-    whole, parts = parameters_of_a_model(), parameters_of_a_model()
-    optimizer, first = muon(whole[:5], whole[5:]), muon(parts[:5], parts[5:])
-    steps_of(whole, [optimizer], 4)
-    steps_of(parts, [first], 4)
-    second = muon(parts[:5], parts[5:])
-    second.load_state_dict(first.state_dict())
-    for one in (optimizer, second):
+def test_muon_resumes_from_its_state_and_follows_a_schedule():
+    uninterrupted, resumed = model_parameters(), model_parameters()
+    optimizer, before = muon(uninterrupted[:5], uninterrupted[5:]), muon(resumed[:5], resumed[5:])
+    random_steps(uninterrupted, [optimizer], 4)
+    random_steps(resumed, [before], 4)
+    after = muon(resumed[:5], resumed[5:])
+    after.load_state_dict(before.state_dict())
+    for parameters, one in ((uninterrupted, optimizer), (resumed, after)):
         schedule = torch.optim.lr_scheduler.LambdaLR(one, lambda step: 0.5)
-        steps_of(whole if one is optimizer else parts, [one], 3, seed=1)
+        random_steps(parameters, [one], 3, seed=1)
         assert {group['lr'] for part in one.parts for group in part.param_groups} == {1e-3}
         schedule.step()
-    for a, b in zip(whole, parts, strict=True):
+    for a, b in zip(uninterrupted, resumed, strict=True):
         assert torch.equal(a, b)
 
 
-def test_fused_adamw_equals_the_plain_one_and_decays_matrices_only():
+def test_fused_adamw_equals_adamw_and_decays_matrices_only():
     matrix, gain = parameter(), torch.nn.Parameter(torch.ones(3))
     optimizer = make([matrix, gain], weight_decay=0.1, learning_rate=0.01)
     twin = torch.nn.Parameter(matrix.detach().clone())
-    slow = torch.optim.AdamW([twin], lr=0.01, weight_decay=0.1, foreach=False, fused=False)
+    reference = torch.optim.AdamW([twin], lr=0.01, weight_decay=0.1, foreach=False, fused=False)
     for _ in range(5):
         gain.grad = torch.zeros(3)
         step(optimizer, matrix)
-        step(slow, twin)
+        step(reference, twin)
     torch.testing.assert_close(matrix, twin)
     assert torch.equal(gain, torch.ones(3))
 
 
-def test_rate_in_force():
+def test_current_learning_rate():
     p = parameter()
     noam = make([p], optimizer='Noam', learning_rate=1.0, warmup=10)
     for n in range(1, 21):
@@ -146,8 +147,7 @@ def test_rate_in_force():
     assert current_lr(adamw) == 0.25
 
 
-def test_rate_in_force_is_what_moves_the_weights():
-    # The first step of Adam moves each weight by the rate
+def test_current_learning_rate_is_the_size_of_the_first_adam_step():
     p = parameter()
     noam = make([p], optimizer='Noam', learning_rate=1.0, warmup=10)
     before = p.detach().clone()

@@ -1,4 +1,4 @@
-"""Metrics in the run's folder."""
+"""The metrics of a run in its folder."""
 import json
 import os
 import subprocess
@@ -21,7 +21,7 @@ def write(writer, step, **values):
     writer.write(global_step=step, indicators=indicators)
 
 
-def test_format_is_that_of_labmls_writer(tmp_path):
+def test_format_is_that_of_labml(tmp_path):
     ours, labmls = MetricsWriter(tmp_path / 'ours'), file.Writer(tmp_path / 'labmls')
     for step in range(5):
         for writer in (ours, labmls):
@@ -34,7 +34,7 @@ def test_format_is_that_of_labmls_writer(tmp_path):
     assert lines[0][0].keys() == lines[1][0].keys()
 
 
-def test_what_comes_after_the_loop_arrives(tmp_path):
+def test_values_after_finish_are_written(tmp_path):
     writer = MetricsWriter(tmp_path / 'log')
     write(writer, 1, loss=1.)
     writer.finish()
@@ -44,10 +44,10 @@ def test_what_comes_after_the_loop_arrives(tmp_path):
     writer.finish()
     assert values_of(tmp_path / 'log') == {'loss': [(1, 1.), (2, 2.)]}
     assert len((tmp_path / 'log').read_text().splitlines()) == 2
-    assert writer.lost is None
+    assert writer.error is None
 
 
-def test_an_unforeseen_error_does_not_hang(tmp_path, monkeypatch):
+def test_unexpected_error_does_not_block_finish(tmp_path, monkeypatch):
     writer = MetricsWriter(tmp_path / 'log')
 
     def fail(_):
@@ -56,10 +56,10 @@ def test_an_unforeseen_error_does_not_hang(tmp_path, monkeypatch):
     monkeypatch.setattr(writer.thread, '_append', fail)
     write(writer, 1, loss=1.)
     writer.finish()
-    assert str(writer.lost) == 'no idea'
+    assert str(writer.error) == 'no idea'
 
 
-def test_a_full_disk_loses_nothing_once_there_is_space(tmp_path, capsys, monkeypatch):
+def test_values_are_written_once_a_full_disk_has_space(tmp_path, capsys, monkeypatch):
     path = tmp_path / 'log'
     writer = MetricsWriter(path)
     write(writer, 1, loss=1.)
@@ -67,7 +67,7 @@ def test_a_full_disk_loses_nothing_once_there_is_space(tmp_path, capsys, monkeyp
     before = path.read_bytes()
 
     class FullDisk:
-        """Takes ten bytes of a line."""
+        """A file that takes ten bytes of a line."""
 
         def __init__(self, f):
             self.f = f
@@ -87,7 +87,7 @@ def test_a_full_disk_loses_nothing_once_there_is_space(tmp_path, capsys, monkeyp
             return self.f.write(data[:10])
 
     def open_full(*args, **kwargs):
-        return FullDisk(open(*args, **kwargs))  # noqa: SIM115  it closes it
+        return FullDisk(open(*args, **kwargs))  # noqa: SIM115  FullDisk closes it
 
     monkeypatch.setattr('labml_mlm.runs.metrics_log.open', open_full, raising=False)
     write(writer, 2, loss=2.)
@@ -96,16 +96,16 @@ def test_a_full_disk_loses_nothing_once_there_is_space(tmp_path, capsys, monkeyp
     write(writer, 3, lr=3.)
     writer.finish()
     assert path.read_bytes() == before
-    assert writer.lost.errno == 28
+    assert writer.error.errno == 28
     assert capsys.readouterr().out.count('No space left on device') == 1
 
     monkeypatch.undo()
     writer.finish()
     assert values_of(path) == {'loss': [(1, 1.), (2, 2.), (3, 3.)], 'lr': [(3, 3.)]}
-    assert writer.lost is None
+    assert writer.error is None
 
 
-def test_a_mark_is_the_size_with_all_so_far_on_the_disk(tmp_path):
+def test_sync_returns_the_size_with_all_values_so_far(tmp_path):
     path = tmp_path / 'log'
     writer = MetricsWriter(path)
     for step in range(3):
@@ -118,7 +118,7 @@ def test_a_mark_is_the_size_with_all_so_far_on_the_disk(tmp_path):
     assert values_of(path) == {'loss': [(0, 0), (1, 1), (2, 2)]}
 
 
-def test_a_mark_is_on_the_disk(tmp_path, monkeypatch):
+def test_sync_flushes_to_the_disk(tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr(os, 'fsync', lambda handle: synced.append(os.fstat(handle).st_size))
     writer = MetricsWriter(tmp_path / 'log')
@@ -126,7 +126,7 @@ def test_a_mark_is_on_the_disk(tmp_path, monkeypatch):
     assert writer.sync().result() == (tmp_path / 'log').stat().st_size == synced[0]
 
 
-def test_an_end_that_is_not_waited_for(tmp_path, monkeypatch):
+def test_finish_returns_after_its_patience(tmp_path, monkeypatch):
     go = threading.Event()
     writer = MetricsWriter(tmp_path / 'log')
     monkeypatch.setattr(writer.thread, '_append', lambda _: go.wait(60))
@@ -136,15 +136,15 @@ def test_an_end_that_is_not_waited_for(tmp_path, monkeypatch):
     go.set()
 
 
-def test_what_is_tracked_after_the_run_arrives(tmp_path):
-    """labml's experiment is over, and the process ends."""
+def test_values_tracked_after_the_run_are_written(tmp_path):
+    """After the end of labml's experiment, until the process exits."""
     code = f'''
 from pathlib import Path
 from labml import tracker
 from labml.internal.tracker import tracker_singleton
-from labml_mlm.runs.metrics_log import FileWriter
+from labml_mlm.runs.metrics_log import MetricsWriter
 tracker_singleton().reset_writers()
-tracker_singleton().add_writer(FileWriter(Path({str(tmp_path / "log")!r})))
+tracker_singleton().add_writer(MetricsWriter(Path({str(tmp_path / "log")!r})))
 tracker.save(1, {{"loss": 1.}})
 tracker_singleton().finish_loop()
 tracker.save(2, {{"late": 2.}})
@@ -153,37 +153,37 @@ tracker.save(2, {{"late": 2.}})
     assert values_of(tmp_path / 'log') == {'loss': [(1, 1.)], 'late': [(2, 2.)]}
 
 
-def test_a_mark_of_nothing(tmp_path):
+def test_sync_without_values(tmp_path):
     assert MetricsWriter(tmp_path / 'log').sync().result() == 0
 
 
-def test_a_mark_tells_what_is_not_on_the_disk(tmp_path):
+def test_sync_raises_if_values_are_not_on_the_disk(tmp_path):
     (tmp_path / 'log').symlink_to('/dev/full')
     writer = MetricsWriter(tmp_path / 'log')
     write(writer, 1, loss=1.)
     with pytest.raises(OSError, match='No space left'):
         writer.sync().result()
-    # Its values are not forgotten
+    # The values are kept
     (tmp_path / 'log').unlink()
     writer.sync().result()
     assert values_of(tmp_path / 'log') == {'loss': [(1, 1.)]}
 
 
 @pytest.mark.parametrize('n_bytes, kept, missing', [(0, 0, 0), (10, 10, 0), (20, 20, 0), (30, 20, 10), (24, 20, 4)])
-def test_cut(tmp_path, n_bytes, kept, missing):
-    """Two lines of ten bytes, and a third one that a kill has cut."""
+def test_truncate(tmp_path, n_bytes, kept, missing):
+    """Two lines of ten bytes, and a third one that a kill has truncated."""
     (tmp_path / 'log').write_bytes(b'{"a": 10}\n{"b": 20}\n{"c"')
     assert truncate(tmp_path / 'log', n_bytes) == missing
     assert (tmp_path / 'log').stat().st_size == kept
 
 
-def test_cut_of_a_file_that_is_not_there(tmp_path):
+def test_truncate_of_a_missing_file(tmp_path):
     assert truncate(tmp_path / 'log', 0) == 0
     assert truncate(tmp_path / 'log', 7) == 7
     assert not (tmp_path / 'log').exists()
 
 
-def test_summary(tmp_path):
+def test_summarize(tmp_path):
     path = tmp_path / 'log'
     assert summarize(path) == (None, None, None)
     writer = MetricsWriter(path)
@@ -197,11 +197,11 @@ def test_summary(tmp_path):
     write(writer, 48, **{'loss.train': 0.1})
     writer.sync().result()
     assert summarize(path) == (48, 1., 0.32)
-    # A line that was damaged
+    # A damaged line
     with open(path, 'a') as f:
         f.write('{"track": {"loss.valid"}\n')
         f.write('{"track": {"loss.train": [[48, [0.1]]]}, "time": 0}\n')
-    # The next line is being written
+    # A line that is being written
     with open(path, 'a') as f:
         f.write('{"track": {"loss.valid": [[56, [0.')
     assert summarize(path) == (48, 1., 0.32)

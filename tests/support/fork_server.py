@@ -1,7 +1,7 @@
 """
-Runs scripts in processes of their own, as `python script.py …` would, but with torch and labml imported already: that
-is most of the time that a short run takes. It says `ready` on stdout. A line of JSON on stdin starts a script; its
-process id and, once it has ended, its exit code are lines on stdout.
+Runs scripts in processes of their own, as `python script.py …` would, but with torch and labml already imported, which
+is most of the time of a short run. It prints `ready`. A line of JSON on stdin starts a script; its process id and, when
+it ends, its exit code are printed.
 """
 import json
 import os

@@ -1,4 +1,4 @@
-"""Projects of labml's for tests, with a script that trains in processes of its own."""
+"""labml projects for tests, whose script trains in a process of its own."""
 import contextlib
 import json
 import os
@@ -18,7 +18,7 @@ from labml_mlm.__main__ import main
 ROOT = Path(__file__).parent.parent.parent
 SHAKESPEARE = ROOT.parent / 'shared/data/tiny_shakespeare.txt'
 
-# A run of a second: small model, small text
+# A run that takes a second: small model, small text
 SMALL = ['transformer.n_layers=1', 'd_model=16', 'transformer.n_heads=2', 'epochs=1', 'batch_size=16', 'seq_len=16']
 # The same in Python
 SMALL_VALUES = {'transformer.n_layers': 1, 'd_model': 16, 'transformer.n_heads': 2, 'batch_size': 8, 'seq_len': 16}
@@ -27,7 +27,7 @@ TRAIN = 'from labml_mlm import MLMConfigs, train\n\ntrain(MLMConfigs(), name="te
 
 
 def values_of(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """`{name: [(step, value)]}` of a file of tracked metrics."""
+    """`{name: [(step, value)]}` of a metrics log."""
     values = {}
     for line in path.read_text().splitlines():
         for name, pairs in json.loads(line)['track'].items():
@@ -36,7 +36,7 @@ def values_of(path: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def outcome(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str, str]:
-    """Of `labml-mlm` with some arguments: exit code, output and errors."""
+    """Exit code, stdout and stderr of `labml-mlm` with some arguments."""
     code = 0
     try:
         main(arguments)
@@ -63,13 +63,13 @@ class ForkServer:
         self._is_ready = False
 
     def ready(self):
-        """Returns when it has imported everything."""
+        """Waits until it has imported everything."""
         if not self._is_ready:
             assert self.process.stdout.readline() == 'ready\n'
             self._is_ready = True
 
     def start(self, argv: list[str], *, cwd: Path, env: dict[str, str], out: Path, err: Path) -> int:
-        """The process id. What it prints is added to `out` and `err`."""
+        """Starts a script, and returns its process id. Its output is appended to `out` and `err`."""
         self.ready()
         request = {'argv': argv, 'cwd': str(cwd), 'env': env, 'outputs': [str(out), str(err)]}
         self.process.stdin.write(json.dumps(request) + '\n')
@@ -77,12 +77,12 @@ class ForkServer:
         return int(self.process.stdout.readline())
 
     def wait(self) -> int:
-        """The exit code, once it has ended."""
+        """Waits for the end of the script, and returns its exit code."""
         return int(self.process.stdout.readline())
 
 
 class Job:
-    """The script of a project as several ranks, with the environment that torchrun would give them."""
+    """The script of a project on several ranks, with the environment that torchrun would set."""
 
     def __init__(self, project: 'Project', n: int, *arguments: str, env: dict | None = None,
                  of_rank: dict[int, list[str]] | None = None, script: str | None = None):
@@ -111,7 +111,7 @@ class Job:
             time.sleep(0.001)
 
     def wait(self, seconds: float = 60.) -> list[subprocess.CompletedProcess]:
-        """The ends of all ranks, in time or by force."""
+        """Waits for all ranks, and kills them after so many seconds."""
         killer = threading.Timer(seconds, self.kill)
         killer.start()
         codes = [server.wait() for server in self._servers]
@@ -121,13 +121,13 @@ class Job:
                 for code, outputs in zip(codes, self._outputs, strict=True)]
 
     def kill(self):
-        """All of them."""
+        """Kills all ranks."""
         for pid in self.pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
     def end(self):
-        """Nothing is left of it."""
+        """Kills the ranks that are still running."""
         if self._servers:
             self.kill()
             self.wait()
@@ -136,12 +136,12 @@ class Job:
         return [path.read_text()[-3000:] for outputs in self._outputs for path in outputs]
 
 
-# Of this process, as many as a job has had ranks
+# One per rank of the largest job so far
 _RANK_SERVERS: list[ForkServer] = []
 
 
 class Project:
-    """A labml project of its own, with a script that trains, in a folder for the test."""
+    """A labml project with a script that trains, in the folder of a test."""
 
     def __init__(self, path: Path, server: ForkServer):
         self.path = path
@@ -169,7 +169,7 @@ class Project:
                                 env=self.environment(**(env or {})), **kwargs)
 
     def run(self, *arguments: str, env: dict | None = None, **kwargs) -> subprocess.CompletedProcess:
-        """A run to its end; with `kwargs` for `Popen`, or what Python reads at its start, by a new Python."""
+        """Runs the script to its end; in a new Python if there are `kwargs` for `Popen`, or variables for Python."""
         if not kwargs and not any(name.startswith('PYTHON') for name in env or {}):
             self.fork(*arguments, env=env)
             return self.wait()
@@ -178,7 +178,7 @@ class Project:
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     def fork(self, *arguments: str, env: dict | None = None) -> int:
-        """Starts a run by the fork server, and returns its process id; `wait` waits for its end."""
+        """Starts the script in the fork server, and returns its process id; `wait` waits for its end."""
         self.is_forked = True
         self.outputs = [self.path / f'{stream}-{time.monotonic_ns()}' for stream in ('out', 'err')]
         self.pid = self.server.start([self.script.name, *arguments], cwd=self.path, out=self.outputs[0],
@@ -186,21 +186,21 @@ class Project:
         return self.pid
 
     def ranks(self, n: int, *arguments: str, **options) -> Job:
-        """Starts the script as so many ranks."""
+        """Starts the script on `n` ranks."""
         self.jobs.append(Job(self, n, *arguments, **options))
         return self.jobs[-1]
 
     def until(self, condition: Callable[[], object], *, seconds: float = 60.):
-        """Waits for `condition()` while what was forked lives."""
+        """Waits for `condition()` while the forked script runs."""
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline
-            # The server waits for it at once, so it is gone as soon as it has ended
+            # The server reaps it at once, so it is gone as soon as it has ended
             assert os.path.exists(f'/proc/{self.pid}'), [path.read_text()[-3000:] for path in self.outputs]
             time.sleep(0.001)
 
     def wait(self) -> subprocess.CompletedProcess:
-        """The end of what was forked."""
+        """Waits for the end of the forked script."""
         code, self.is_forked = self.server.wait(), False
         return subprocess.CompletedProcess([], code, *(path.read_text() for path in self.outputs))
 
@@ -209,10 +209,10 @@ class Project:
 
     @property
     def runs(self) -> list[Path]:
-        """Run folders."""
+        """The folders of its runs."""
         return [path for path in self.path.glob('logs/*/*') if path.is_dir()]
 
     def status(self) -> str:
-        """How labml says that the only run ended."""
+        """labml's final status of the only run."""
         [run] = self.runs
         return json.loads((run / 'run_log.jsonl').read_text().splitlines()[-1])['status']

@@ -3,7 +3,7 @@ from labml_mlm.training.signals import Stopped
 
 
 class StopAt:
-    """An interrupt that comes after so many training steps, or in the validation after them."""
+    """A signal after a number of training steps, or in the validation after them."""
 
     def __init__(self, conf, steps, is_in_validation=False):
         self.conf, self.steps, self.is_in_validation = conf, steps, is_in_validation

@@ -7,12 +7,12 @@ from labml.internal.tracker.indicators.numeric import Scalar
 from labml.logger import Text
 
 from labml_mlm.runs.samples_log import Sample
-from labml_mlm.tracking import console as screen
+from labml_mlm.tracking import console
 from labml_mlm.tracking.console import ColourlessDestination, PlainDestination, PlainWriter
 from labml_mlm.training.sampler import log_sample
 
 
-def test_plain_destination_prints_whole_lines_only(capsys):
+def test_plain_destination_prints_complete_lines_only(capsys):
     plain = PlainDestination()
     plain.log([('good', Text.success), ' text'], is_new_line=True, is_reset=True)
     plain.log([('live', Text.value)], is_new_line=False, is_reset=True)
@@ -22,7 +22,7 @@ def test_plain_destination_prints_whole_lines_only(capsys):
     assert capsys.readouterr().out == 'good text\nPrepare model...[DONE]\n'
 
 
-def test_colourless_terminal(capsys):
+def test_colourless_destination_prints_no_colours(capsys):
     ColourlessDestination(True).log([('good', Text.success)], is_new_line=False, is_reset=False)
     assert capsys.readouterr().out == 'good'
 
@@ -37,9 +37,9 @@ def indicators(**values):
     return scalars
 
 
-def test_a_line_at_each_validation_and_interval(capsys, monkeypatch):
+def test_metrics_are_printed_at_each_validation_and_interval(capsys, monkeypatch):
     clock = [100.]
-    monkeypatch.setattr(screen.time, 'monotonic', lambda: clock[0])
+    monkeypatch.setattr(console.time, 'monotonic', lambda: clock[0])
     writer = PlainWriter(interval=30.)
     writer.write(global_step=1000, indicators=indicators(loss_train=[2.]))
     assert capsys.readouterr().out == ''
@@ -56,13 +56,13 @@ def sample():
     return lambda: log_sample(Sample(['a', 'b', '\n', '\n'], [1, 3], ['b', 'a'], [True, False]))
 
 
-def test_sample_in_a_pipe(capsys, sample, monkeypatch):
-    monkeypatch.setattr(screen.logger_singleton(), '_Logger__destinations', [PlainDestination()])
+def test_sample_in_a_pipe_has_marks(capsys, sample, monkeypatch):
+    monkeypatch.setattr(console.logger_singleton(), '_Logger__destinations', [PlainDestination()])
     sample()
     assert capsys.readouterr().out == 'masked  a_↵_\nfilled  ab↵a\n         + x\n'
 
 
-def test_sample_in_colour(capsys, sample, monkeypatch):
+def test_sample_on_a_terminal_has_colours(capsys, sample, monkeypatch):
     monkeypatch.setattr('labml_mlm.training.sampler.has_colours', lambda: True)
     sample()
     out = capsys.readouterr().out
@@ -71,19 +71,19 @@ def test_sample_in_colour(capsys, sample, monkeypatch):
     assert out.count('\n') == 2
 
 
-def test_set_up_survives_another_encoding(monkeypatch):
+def test_output_in_another_encoding_is_replaced(monkeypatch):
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding='ascii')
     monkeypatch.setattr('sys.stdout', stream)
-    monkeypatch.setattr(screen.logger_singleton(), '_Logger__destinations', [])
-    screen.set_up()
+    monkeypatch.setattr(console.logger_singleton(), '_Logger__destinations', [])
+    console.set_up()
     print('↵')
     stream.flush()
     assert raw.getvalue() == b'?\n'
 
 
-def test_a_notebook_of_ipython_9():
-    """What labml takes `display` from has none there."""
+def test_display_is_restored_for_ipython_9():
+    """labml imports `display` from a module that no longer has it."""
     code = '''
 import sys, types
 for name in ("IPython", "IPython.core", "IPython.core.display", "IPython.display"):

@@ -7,7 +7,7 @@ from support.stop import StopAt
 from labml_mlm.runs import checkpoint
 from labml_mlm.runs.checkpoint_folder import CheckpointFolder
 from labml_mlm.runs.metrics_log import MetricsWriter
-from labml_mlm.training import checkpointer as saver
+from labml_mlm.training.checkpointer import Checkpointer
 from labml_mlm.training.metrics import ValidMetrics
 from labml_mlm.training.signals import Stopped
 
@@ -22,21 +22,25 @@ def conf(build, tracked, tmp_path):
 
 @pytest.fixture
 def written(monkeypatch):
-    """Steps and validation losses of the checkpoints that are written."""
-    steps = []
-    write = checkpoint.write
+    """Optimizer steps and validation losses of the checkpoints that are written."""
+    written = []
+    write = CheckpointFolder.write
 
-    def note(folder, step, *, tensors, document, texts):
-        steps.append((document['progress']['steps'], document['valid'] and document['valid']['loss']))
-        write(folder, step, tensors=tensors, metadata=document, texts=texts)
+    def record(self, step, *, metadata, **arguments):
+        written.append((metadata['progress']['steps'], metadata['valid'] and metadata['valid']['loss']))
+        write(self, step, metadata=metadata, **arguments)
 
-    monkeypatch.setattr(checkpoint, 'write', note)
-    return steps
+    monkeypatch.setattr(CheckpointFolder, 'write', record)
+    return written
 
 
-def test_at_every_interval_and_at_each_validation(conf, written):
-    # A step is shorter here than a write
+def wait_for_disk(conf):
+    """Makes each step wait until its checkpoint is written: steps are shorter here than writes."""
     step, conf.checkpointer.step = conf.checkpointer.step, lambda c: (step(c), conf.checkpointer.finish())
+
+
+def test_saves_at_every_interval_and_at_each_validation(conf, written):
+    wait_for_disk(conf)
     conf.run()
     losses = [loss for steps, loss in written if loss is not None]
     assert [steps for steps, _ in written] == [10, 20, 30, 31, 40, 50, 60, 62]
@@ -45,29 +49,28 @@ def test_at_every_interval_and_at_each_validation(conf, written):
     assert conf.checkpointer.error is None
 
 
-def test_for_validations_only(build, tracked, tmp_path, written):
+def test_saves_at_validations_only(build, tracked, tmp_path, written):
     conf = build(epochs=2, n_prompts=0, checkpoint_interval=None)
     conf.checkpointer.folder = tmp_path / 'checkpoints'
     conf.run()
     assert [steps for steps, _ in written] == [31, 62]
 
 
-def test_the_last_one_and_the_best_stay(build, tracked, tmp_path, monkeypatch):
+def test_the_last_and_the_best_are_kept(build, tracked, tmp_path, monkeypatch):
     losses = iter([3., 1., 2., 4., 2.5])
     monkeypatch.setattr(ValidMetrics, 'values', property(lambda self: {'loss': next(losses), 'accuracy': 0.}))
     conf = build(epochs=5, n_prompts=0, checkpoint_interval=None, keep_checkpoints=1)
     conf.checkpointer.folder = tmp_path / 'checkpoints'
-    # None waits in memory until the next one takes its place
-    step, conf.checkpointer.step = conf.checkpointer.step, lambda c: (step(c), conf.checkpointer.finish())
+    wait_for_disk(conf)
     conf.run()
     kept = [checkpoint.read(path) for path in CheckpointFolder(tmp_path / 'checkpoints').steps().values()]
     assert [found.valid['loss'] for found in kept] == [1., 2.5]
 
 
 def test_a_save_is_a_copy(conf):
-    """What trains on meanwhile does not change what is written."""
+    """Further training does not change what is written."""
     begin = threading.Event()
-    write = saver.Saver._write
+    write = Checkpointer._write
     conf.checkpointer._write = lambda **save: (begin.wait(), write(conf.checkpointer, **save))
     conf.progress.steps, conf.progress.tokens = 1, 16
     conf.checkpointer.save(conf)
@@ -77,7 +80,7 @@ def test_a_save_is_a_copy(conf):
             parameter.zero_()
     begin.set()
     conf.checkpointer.finish()
-    saved = CheckpointFolder(conf.checkpointer.folder).last()[0].tensors('model')
+    saved = CheckpointFolder(conf.checkpointer.folder).last()[0].load_tensors('model')
     assert saved.keys() == before.keys()
     assert all(torch.equal(saved[name], before[name]) for name in before)
 
@@ -86,26 +89,26 @@ def test_training_does_not_wait_for_a_slow_disk(conf, monkeypatch, tracked):
     """The first write lasts until training is over."""
     is_over = threading.Event()
     steps = []
-    write = checkpoint.write
+    write = CheckpointFolder.write
 
-    def slow(folder, step, **arguments):
+    def slow(self, step, *, metadata, **arguments):
         is_over.wait(60)
-        steps.append(arguments['document']['progress']['steps'])
-        write(folder, step, **arguments)
+        steps.append(metadata['progress']['steps'])
+        write(self, step, metadata=metadata, **arguments)
 
-    monkeypatch.setattr(checkpoint, 'write', slow)
+    monkeypatch.setattr(CheckpointFolder, 'write', slow)
     finish = conf.checkpointer.finish
     conf.checkpointer.finish = lambda: (is_over.set(), finish())
     conf.run()
     assert len(tracked['lr']) == 62
-    # The one under way, and of those that had to wait in memory the last
+    # The one being written, and the last of those that waited in memory
     assert steps == [10, 62]
     assert conf.checkpointer.error is None
 
 
-def test_one_that_is_due_is_saved_once_the_disk_is_free(conf, monkeypatch, written):
+def test_save_that_is_due_waits_until_the_disk_is_free(conf, written):
     step = conf.checkpointer.step
-    write = saver.Saver._write
+    write = Checkpointer._write
     free = threading.Event()
     conf.checkpointer._write = lambda **save: (free.wait(), write(conf.checkpointer, **save))
 
@@ -124,28 +127,27 @@ def test_one_that_is_due_is_saved_once_the_disk_is_free(conf, monkeypatch, writt
 
 @pytest.mark.parametrize('error', [OSError(28, 'No space left on device'), OSError(30, 'Read-only file system'),
                                    RuntimeError('no idea')])
-def test_a_save_that_fails_does_not_end_the_run(conf, monkeypatch, tracked, capsys, error):
-    write = checkpoint.write
+def test_failed_save_does_not_end_the_run(conf, monkeypatch, tracked, capsys, error):
+    write = CheckpointFolder.write
     failures = []
 
-    def fail_twice(folder, step, **arguments):
-        if arguments['document']['progress']['steps'] in (20, 30):
+    def fail_twice(self, step, *, metadata, **arguments):
+        if metadata['progress']['steps'] in (20, 30):
             failures.append(step)
             raise error
-        write(folder, step, **arguments)
+        write(self, step, metadata=metadata, **arguments)
 
-    monkeypatch.setattr(checkpoint, 'write', fail_twice)
-    step = conf.checkpointer.step
-    conf.checkpointer.step = lambda c: (step(c), conf.checkpointer.finish())
+    monkeypatch.setattr(CheckpointFolder, 'write', fail_twice)
+    wait_for_disk(conf)
     conf.run()
     assert len(tracked['lr']) == 62 and len(failures) == 2
-    # Once for a spell of failures, and nothing is left of it
+    # Reported once for several failures in a row
     assert capsys.readouterr().out.count(f'Cannot save a checkpoint: {error}. The run goes on, and tries again') == 1
     assert conf.checkpointer.error is None
     assert list(CheckpointFolder(conf.checkpointer.folder).steps())[-1] == conf.progress.tokens
 
 
-def test_a_state_that_cannot_be_saved(conf, tracked, capsys, monkeypatch):
+def test_state_that_cannot_be_packed_does_not_end_the_run(conf, tracked, capsys, monkeypatch):
     state_dict = conf.optimizer.state_dict
     monkeypatch.setattr(conf.optimizer, 'state_dict', lambda: {**state_dict(), 'mine': object()})
     conf.run()
@@ -155,28 +157,28 @@ def test_a_state_that_cannot_be_saved(conf, tracked, capsys, monkeypatch):
     assert isinstance(conf.checkpointer.error, TypeError)
 
 
-def test_without_a_run_nothing_is_saved(build, tracked, tmp_path):
+def test_nothing_is_saved_without_a_run(build, tracked, tmp_path):
     conf = build(epochs=1, n_prompts=0)
     assert conf.checkpointer.folder is None
     conf.run()
     assert conf.checkpointer._thread is None
 
 
-def test_metrics_up_to_the_checkpoint_are_on_the_disk(conf, tmp_path, monkeypatch):
+def test_metrics_are_on_the_disk_before_the_checkpoint(conf, tmp_path, monkeypatch):
     log = conf.checkpointer.log = MetricsWriter(tmp_path / 'run' / 'log.jsonl')
     (tmp_path / 'run').mkdir()
     sizes = []
-    write = checkpoint.write
+    write = CheckpointFolder.write
 
-    def note(folder, step, *, tensors, document, texts):
-        sizes.append((document['log_bytes'], log.file_path.stat().st_size, step))
-        write(folder, step, tensors=tensors, metadata=document)
+    def record(self, step, *, metadata, **arguments):
+        sizes.append((metadata['log_bytes'], log.file_path.stat().st_size, step))
+        write(self, step, metadata=metadata, **arguments)
 
-    monkeypatch.setattr(checkpoint, 'write', note)
+    monkeypatch.setattr(CheckpointFolder, 'write', record)
     step = conf.checkpointer.step
 
     def step_and_track(c):
-        # What a step tracks
+        # As if the step had tracked it
         log.indicators.setdefault('loss.train', []).append((c.progress.tokens, [1.]))
         step(c)
         conf.checkpointer.finish()
@@ -188,5 +190,5 @@ def test_metrics_up_to_the_checkpoint_are_on_the_disk(conf, tmp_path, monkeypatc
     for n_bytes, size, step in sizes:
         assert n_bytes <= size
         assert data[n_bytes - 1:n_bytes] == b'\n'
-        # The last value up to there is that of the checkpoint
+        # The last value up to there is that of the checkpoint's step
         assert data[:n_bytes].decode().splitlines()[-1].split(']]]')[0].endswith(f'[{step}, [1.0')

@@ -1,4 +1,4 @@
-"""Metrics of steps whose values arrive late, as those of a GPU do; here it is the CPU that plays the GPU."""
+"""Metrics of steps whose values arrive late, as they do from a GPU, which is simulated here."""
 import pytest
 import torch
 from labml import tracker
@@ -37,7 +37,7 @@ def recorder():
 
 
 class Gpu:
-    """Copies what it was asked to copy when `works` is called, or somebody waits for it."""
+    """A simulated GPU: a copy arrives when `work` is called, or when it is waited for."""
 
     def __init__(self, monkeypatch):
         self.copies = []
@@ -59,13 +59,13 @@ class Gpu:
                 if not self.is_over:
                     gpu.n_waits += 1
                 while not self.is_over:
-                    gpu.works()
+                    gpu.work()
 
         arrival = Arrival()
         self.copies.append((copied, values.clone(), arrival))
         return copied, arrival
 
-    def works(self):
+    def work(self):
         copied, values, arrival = self.copies.pop(0)
         copied.copy_(values)
         arrival.is_over = True
@@ -74,7 +74,7 @@ class Gpu:
 def step(step_metrics, i):
     tracker.add_global_step(10)
     with tracker.namespace('train'):
-        # What somebody else tracks
+        # Tracked by other code
         tracker.add('mine', float(i))
         step_metrics.add({'loss.': torch.tensor(i / 8, requires_grad=True), 'accuracy.': torch.tensor(i / 16)})
         tracker.add('lr', i / 4)
@@ -86,24 +86,24 @@ def expected(n):
                   for name, value in (('mine', i), ('lr', i / 4), ('loss.train', i / 8), ('accuracy.train', i / 16)))
 
 
-def test_on_the_cpu_at_once(recorder):
+def test_values_on_the_cpu_are_tracked_at_once(recorder):
     step_metrics = StepMetrics()
     for i in range(1, 6):
         step(step_metrics, i)
         assert sorted(recorder.values) == expected(i)
 
 
-@pytest.mark.parametrize('works_every', [1, 2, 100])
-def test_on_a_gpu_late_but_each_at_its_own_step(recorder, monkeypatch, works_every):
+@pytest.mark.parametrize('work_every', [1, 2, 100])
+def test_values_on_a_gpu_are_tracked_late_at_their_own_step(recorder, monkeypatch, work_every):
     gpu, step_metrics = Gpu(monkeypatch), StepMetrics(max_late=2)
     for i in range(1, 9):
         step(step_metrics, i)
         assert len([name for name, *_ in recorder.values if name == 'loss.train']) >= i - 2
         assert tracker.get_global_step() == 10 * i
-        if i % works_every == 0:
-            gpu.works()
-    assert (gpu.n_waits == 0) == (works_every == 1)
-    # Elsewhere than where they were added
+        if i % work_every == 0:
+            gpu.work()
+    assert (gpu.n_waits == 0) == (work_every == 1)
+    # In another namespace than they were added in
     with tracker.namespace('valid'):
         step_metrics.finish()
     assert tracker.get_global_step() == 80

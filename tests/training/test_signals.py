@@ -6,26 +6,26 @@ from types import SimpleNamespace
 
 import pytest
 
-from labml_mlm.training import signals as interrupt_module
+from labml_mlm.training import signals
 from labml_mlm.training.signals import SignalHandler, Stopped
 
 
 @pytest.mark.parametrize('number', SignalHandler.signals)
-def test_a_signal_waits_for_a_check_and_ctrl_c_after_it_does_not(number):
+def test_signal_waits_for_check_and_a_later_ctrl_c_does_not(number):
     before = signal.getsignal(number)
-    interrupt = SignalHandler()
+    handler = SignalHandler()
     # Also a second time, as in a notebook
     for _ in range(2):
-        with interrupt:
-            interrupt.check()
+        with handler:
+            handler.check()
             os.kill(os.getpid(), number)
-            assert interrupt.signal == number
+            assert handler.signal == number
             with pytest.raises(Stopped):
-                interrupt.check()
-            # What else the end of a session sends
+                handler.check()
+            # The end of a session often sends several
             for more in (signal.SIGTERM, signal.SIGHUP):
                 os.kill(os.getpid(), more)
-            assert interrupt.signal == number
+            assert handler.signal == number
             with pytest.raises(KeyboardInterrupt) as caught:
                 os.kill(os.getpid(), signal.SIGINT)
                 time.sleep(1)
@@ -33,15 +33,15 @@ def test_a_signal_waits_for_a_check_and_ctrl_c_after_it_does_not(number):
     assert signal.getsignal(number) == before
 
 
-def test_torchrun_hands_on_what_came_from_the_terminal(monkeypatch):
+def test_ctrl_c_forwarded_by_torchrun_is_ignored(monkeypatch):
     now = 100.
-    monkeypatch.setattr(interrupt_module, 'ranks', lambda: SimpleNamespace(size=2, latest=lambda value: value))
-    monkeypatch.setattr(interrupt_module, 'time', SimpleNamespace(monotonic=lambda: now))
-    with SignalHandler() as interrupt:
+    monkeypatch.setattr(signals, 'ranks', lambda: SimpleNamespace(size=2, delayed_max=lambda value: value))
+    monkeypatch.setattr(signals, 'time', SimpleNamespace(monotonic=lambda: now))
+    with SignalHandler() as handler:
         for now in (100., 100.01, 104.9):  # noqa: B007
             os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(Stopped):
-            interrupt.check()
+            handler.check()
         now = 105.1
         with pytest.raises(KeyboardInterrupt) as caught:
             os.kill(os.getpid(), signal.SIGINT)
@@ -49,18 +49,18 @@ def test_torchrun_hands_on_what_came_from_the_terminal(monkeypatch):
         assert not isinstance(caught.value, Stopped)
 
 
-def test_an_ignored_signal_stays_ignored():
+def test_ignored_signal_stays_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with SignalHandler() as interrupt:
+        with SignalHandler() as handler:
             os.kill(os.getpid(), signal.SIGINT)
-            interrupt.check()
+            handler.check()
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def test_another_thread_leaves_handlers_alone():
+def test_other_threads_set_no_handlers():
     seen = []
 
     def use():

@@ -1,0 +1,230 @@
+"""Rounds of training and validation: custom loaders, labml_helpers' state modules and trainer, and progress views."""
+import contextlib
+
+import numpy as np
+import pytest
+import torch
+from labml.configs import option
+from labml_helpers.metrics import StateModule
+from labml_helpers.metrics.accuracy import Accuracy
+from labml_helpers.train_valid import BatchIndex, Trainer
+
+from labml_mlm import MLMConfigs
+
+
+class Plain:
+    """A loader without a state."""
+
+    def __init__(self, c):
+        self.windows = c.train_tokens[:1600].view(100, 16)
+
+    def __len__(self):
+        return 30
+
+    def __iter__(self):
+        return (self.windows[3 * i:3 * i + 3].T.long() for i in range(30))
+
+
+class Stateful(Plain):
+    """A loader that draws its order and can start at a position, like torch's stateful loaders."""
+    epoch, position = 0, 0
+
+    def state_dict(self):
+        return {'epoch': self.epoch, 'position': torch.tensor(self.position)}
+
+    def load_state_dict(self, state):
+        self.epoch, self.position = state['epoch'], state['position'].item()
+
+    def __iter__(self):
+        order = np.random.default_rng(self.epoch).permutation(30)
+        for i in order[self.position:]:
+            self.position += 1
+            if self.position == 30:
+                self.epoch, self.position = self.epoch + 1, 0
+            yield self.windows[3 * i:3 * i + 3].T.long()
+
+
+class LoaderConfigs(MLMConfigs):
+    """With custom loaders."""
+    train_loader: Plain = 'plain'
+
+
+@option(LoaderConfigs.train_loader, 'plain')
+def _plain(c: LoaderConfigs):
+    return Plain(c)
+
+
+@option(LoaderConfigs.train_loader, 'stateful')
+def _stateful(c: LoaderConfigs):
+    return Stateful(c)
+
+
+@option(LoaderConfigs.train_loader, 'torch_shuffled')
+def _torch_shuffled(c: LoaderConfigs):
+    return torch.utils.data.DataLoader(Plain(c).windows, batch_size=3, shuffle=True,
+                                       collate_fn=lambda windows: torch.stack(windows, dim=1).long())
+
+
+@option(LoaderConfigs.train_loader, 'torch_in_order')
+def _torch_in_order(c: LoaderConfigs):
+    return torch.utils.data.DataLoader(Plain(c).windows, batch_size=3,
+                                       collate_fn=lambda windows: torch.stack(windows, dim=1).long())
+
+
+@pytest.mark.parametrize('train_loader', ['plain', 'stateful', 'torch_shuffled', 'torch_in_order'])
+@pytest.mark.parametrize('stops', [[(7,)], [(15, True)], [(30, True)], [(44,), (45,)]])
+def test_resume_with_custom_loaders(assert_resumes_identically, train_loader, stops):
+    assert_resumes_identically({'train_loader': train_loader, 'transformer.dropout': 0.2}, stops, LoaderConfigs)
+
+
+class AccuracyConfigs(MLMConfigs):
+    """With a metric of labml_helpers, which sums over an epoch."""
+    accuracy: Accuracy = 'of_all'
+
+    def init(self):
+        self.state_modules = [self.accuracy]
+        super().init()
+
+    def step(self, batch: torch.Tensor, batch_idx: BatchIndex):
+        super().step(batch, batch_idx)
+        self.accuracy(torch.eye(3)[batch_idx.idx % 3][None], torch.tensor([0]))
+
+
+@option(AccuracyConfigs.accuracy, 'of_all')
+def _accuracy():
+    return Accuracy()
+
+
+def test_resume_with_metrics_of_labml_helpers(assert_resumes_identically, tracked):
+    assert_resumes_identically({'inner_iterations': 1}, [(7,), (31,), (50,)], AccuracyConfigs)
+    # Every third of 31 batches is right, and none of them is lost on resume
+    assert pytest.approx(11 / 31) in tracked['accuracy.']
+
+
+class Recorder(StateModule):
+    """Records its calls. The state of the training loop is created first."""
+
+    def __init__(self):
+        super().__init__()
+        self.new_states = iter(['train', 'valid'])
+        self.state = None
+        self.calls = []
+
+    def create_state(self):
+        return next(self.new_states)
+
+    def set_state(self, data):
+        if data != self.state:
+            self.state = data
+            self.record('set_state')
+
+    def on_epoch_start(self):
+        self.record('on_epoch_start')
+
+    def on_epoch_end(self):
+        self.record('on_epoch_end')
+
+    def record(self, name):
+        self.calls.append((name, self.state))
+
+
+class RecordingConfigs(MLMConfigs):
+    """With a state module that also records steps, and labml_helpers' `Trainer` as options."""
+
+    def step(self, batch: torch.Tensor, batch_idx: BatchIndex):
+        super().step(batch, batch_idx)
+        for module in self.state_modules:
+            module.record('step')
+
+
+@option(RecordingConfigs.trainer, 'labml_helpers')
+def _labml_trainer(c: RecordingConfigs):
+    return Trainer(name='Train', mode=c.mode, data_loader=c.train_loader, inner_iterations=c.inner_iterations,
+                   state_modules=c.state_modules, is_track_time=c.is_track_time, step=c.step)
+
+
+@option(RecordingConfigs.validator, 'labml_helpers')
+def _labml_validator(c: RecordingConfigs):
+    def step(batch: torch.Tensor, batch_idx: BatchIndex):
+        if batch_idx.idx == 0:
+            # The same masks each time
+            c.valid_mlm.generator.manual_seed(0)
+        c.step(batch, batch_idx)
+
+    return Trainer(name='Valid', mode=c.mode, data_loader=c.valid_loader, inner_iterations=1,
+                   state_modules=[*c.state_modules, c.valid_metrics], is_track_time=c.is_track_time, step=step)
+
+
+OURS = {'trainer': 'resumable', 'validator': 'all_windows'}
+LABML_HELPERS = {'trainer': 'labml_helpers', 'validator': 'labml_helpers'}
+
+
+@pytest.mark.parametrize('loops', [OURS, LABML_HELPERS])
+def test_state_modules_see_their_own_state_in_training_and_validation(build, tracked, loops):
+    recorder = Recorder()
+    conf = build(RecordingConfigs, epochs=2, inner_iterations=2, n_prompts=0, state_modules=[recorder], **loops)
+    conf.run()
+    n_valid = len(conf.valid_loader)
+    validation = [('set_state', 'valid'), ('on_epoch_start', 'valid'), *n_valid * [('step', 'valid')],
+                  ('on_epoch_end', 'valid')]
+    # An epoch of two rounds
+    epoch = [('set_state', 'train'), ('on_epoch_start', 'train'), *15 * [('step', 'train')], *validation,
+             ('set_state', 'train'), *16 * [('step', 'train')], ('on_epoch_end', 'train'), *validation]
+    assert n_valid > 0 and recorder.calls == 2 * epoch
+
+
+@pytest.mark.parametrize('inner_iterations', [1, 2])
+def test_trainer_of_labml_helpers_tracks_the_same(build, tracked, inner_iterations):
+    tracks = []
+    for loops in (OURS, LABML_HELPERS):
+        tracked.clear()
+        conf = build(RecordingConfigs, epochs=2, inner_iterations=inner_iterations, n_prompts=0, **loops)
+        conf.run()
+        tracks.append({name: list(values) for name, values in tracked.items() if name != 'tokens_per_second'})
+    assert isinstance(conf.trainer, Trainer) and isinstance(conf.validator, Trainer)
+    assert tracks[0] == tracks[1]
+    # Those of training, and of each validation
+    assert len(tracks[0]['lr']) == 62 and len(tracks[0]['loss.']) == 62 + 2 * inner_iterations
+
+
+class View:
+    """A progress view that records its calls."""
+
+    def __init__(self):
+        self.calls = []
+
+    def epochs(self, first, end):
+        for epoch in range(first, end):
+            self.calls.append(f'epoch {epoch}')
+            yield epoch
+        self.calls.append('end')
+
+    @contextlib.contextmanager
+    def phase(self, name, *, is_track_time):
+        assert is_track_time
+        self.calls.append(name)
+        yield
+        self.calls.append(f'end of {name}')
+
+    def update(self, fraction):
+        self.calls.append(fraction)
+
+
+def test_custom_progress_view(build, tracked):
+    view = View()
+    conf = build(epochs=2, inner_iterations=2, n_prompts=0, is_track_time=True, progress_view=view)
+    conf.run()
+    n_valid = len(conf.valid_loader)
+    validation = ['Valid', *(i / n_valid for i in range(n_valid + 1)), 'end of Valid']
+    rounds = ['Train', *(i / 31 for i in range(16)), 'end of Train', *validation,
+              'Train', *(i / 31 for i in range(15, 32)), 'end of Train', *validation]
+    assert view.calls == ['epoch 0', *rounds, 'epoch 1', *rounds, 'end']
+
+
+def test_custom_progress_view_of_a_resumed_run(train, tmp_path):
+    train(tmp_path / 'run', {}, stop=(40,))
+    view = View()
+    _, conf = train(tmp_path / 'run', {'progress_view': view, 'is_track_time': True}, resume=True)
+    # 9 steps of the second epoch are done
+    assert view.calls[:4] == ['epoch 1', 'Train', 9 / 31, 10 / 31]
+    assert view.calls[-1] == 'end' and conf.progress.epoch == 2
