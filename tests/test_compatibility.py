@@ -1,7 +1,7 @@
 """
 Runs, checkpoints, token caches and the store of the app that commit c0efacb wrote still work.
 
-`fixtures/c0efacb` has two runs that were interrupted by SIGTERM, one of them started with items that were renamed since;
+`fixtures/c0efacb` has two runs that were interrupted by SIGTERM, one of them with items that were renamed since;
 in `whole` the metrics of the same runs without the interruption; in `tokens` the token cache of both; and in
 `store.sqlite` the store of the app with the first of them.
 """

@@ -67,8 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument('--text', action='append', metavar='FILE',
                           help='a UTF-8 text or a folder of texts; may be repeated. By default, the validation set of '
                                'the run')
-    evaluate.add_argument('--pseudo', action='store_true', help='also pseudo-perplexity, which masks each token in turn; '
-                                                                'takes seq_len times as long')
+    evaluate.add_argument('--pseudo', action='store_true',
+                          help='also pseudo-perplexity, which masks each token in turn; takes seq_len times as long')
     sync = command('sync', commands.sync, 'Send a labml app what it lacks of a run.')
     sync.add_argument('run', metavar='RUN', nargs='?', help=f'{_RUN}; by default, the newest')
     sync.add_argument('--all', action='store_true', help='all runs of the project')

@@ -72,8 +72,8 @@ def _print_help(conf: MLMConfigs, arguments: Sequence[str]):
     if os.environ.get('RANK', '0') != '0':
         return
     print(f'usage: python {script_path()} [name=value ...] [--resume RUN] [--help]\n\n'
-          f'  --resume RUN\n        Resume a run: its uuid or the beginning of it, its folder, that of a checkpoint, or\n'
-          f'        `last` for the newest\n\n'
+          f'  --resume RUN\n        Resume a run: its uuid or the beginning of it, its folder, that of a checkpoint,\n'
+          f'        or `last` for the newest\n\n'
           f'Items, their defaults, and what they can be:\n\n{help_text(conf)}')
 
 

@@ -108,6 +108,8 @@ class DeclaredConfigs(BaseConfigs, metaclass=_WithAliases):
         for alias, name in cls._aliases.items():
             if alias in annotations:
                 annotations[name] = annotations.pop(alias)
+            if alias in cls._declared:
+                cls._declared[name] = cls._declared.pop(alias)
             if alias in vars(cls):
                 setattr(cls, name, vars(cls)[alias])
                 delattr(cls, alias)

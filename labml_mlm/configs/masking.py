@@ -30,7 +30,8 @@ class MaskConfigs(TokenConfigs):
         may_change=INEXACT)] = 'constant'
     masking_prob_start: Annotated[float, Item('Masking rate at the beginning of a schedule', FRACTION,
                                               may_change=INEXACT)] = 0.3
-    masking: Annotated[Units | None, Item('Unit of masking in training: single tokens, whole words, or spans of words', may_change=INEXACT)] = 'token'
+    masking: Annotated[Units | None, Item(
+        'Unit of masking in training: single tokens, whole words, or spans of words', may_change=INEXACT)] = 'token'
     valid_masking_prob: Annotated[float, Item('Masking rate in validation', FRACTION)] = 0.15
     randomize_prob: Annotated[float, Item('Fraction of the selected tokens that become a random token', FRACTION,
                                           may_change=INEXACT)] = 0.1

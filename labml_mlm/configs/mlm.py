@@ -169,7 +169,7 @@ def _auto_compile(c: MLMConfigs):
 
 @option(MLMConfigs.engine, 'engine')
 def _engine(c: MLMConfigs):
-    # An `mlm` of somebody else's, even if derived from ours, may mask more than this bound
+    # A custom `mlm`, even if derived from `MLM`, may mask more than this bound
     n_positions = None
     if type(c.mlm) is MLM:
         # That of the highest rate, as what is compiled has one shape

@@ -81,7 +81,7 @@ class TrainingConfigs(OptimizationConfigs):
             self.init()
         if not self.checkpointer.metadata and has_experiment() and ranks().is_main:
             self.checkpointer.metadata = {'configs': take_snapshot(self, experiment=experiment_singleton().run.name)}
-        # A loader of somebody's own may draw from any generator, and must give all ranks the same
+        # A custom loader may draw from any generator, and must give all ranks the same batches
         if ranks().size > 1:
             set_rng_state(ranks().broadcast(rng_state()))
         self.progress.start()
@@ -92,7 +92,7 @@ class TrainingConfigs(OptimizationConfigs):
                     self.valid_metrics.clear()
                     self.run_step()
                     if self.progress.epoch == epoch:
-                        # A `run_step` of the user's own does not count rounds
+                        # A custom `run_step` does not count rounds
                         self.progress.end_epoch()
                         self.checkpointer.save(self, valid=self.valid_metrics.values)
             except Stopped:

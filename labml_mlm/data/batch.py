@@ -38,8 +38,8 @@ class Batch(NamedTuple):
     @classmethod
     def of(cls, batch: Any, *, padding_token: int, is_padded: bool = False) -> 'Batch':
         """
-        The batch of a loader, with `padding_token` wherever there is padding. If it has no padding mask and `is_padded`,
-        padding is where `padding_token` is.
+        The batch of a loader, with `padding_token` wherever there is padding. If it has no padding mask and
+        `is_padded`, padding is where `padding_token` is.
         """
         batch = cls(batch) if isinstance(batch, Tensor) else cls(*batch)
         if batch.padding_mask is not None:

@@ -198,7 +198,7 @@ class TextIterable:
     def _pieces(self, documents: Iterable[str]) -> Iterator[Piece]:
         for document in documents:
             if not isinstance(document, str):
-                raise UserError(f'a document must be a text, and one is a {type(document).__name__}')
+                raise UserError(f'documents must be of type str, and one is of type {type(document).__name__}')
             # No longer than those of a file
             for begin in range(0, max(len(document), 1), _CHUNK):
                 yield document[begin:begin + _CHUNK], begin + _CHUNK >= len(document)

@@ -1,7 +1,7 @@
 """
 # A random order in constant memory
 
-`Shuffle` is a permutation of `0 … n - 1` that can be evaluated at any place: an array of `n` numbers would take
+`Shuffle` is a permutation of `0 … n - 1` that can be evaluated at any index: an array of `n` numbers would take
 gigabytes for a text of some billion tokens. It is a Feistel network (Luby and Rackoff 1988): a number is split into two
 halves, and each round changes one half by a hash of the other,
 
@@ -32,9 +32,9 @@ class Shuffle:
         self._mask = np.uint64((1 << self._half) - 1)
         self._keys = np.random.default_rng(seed).integers(0, 2 ** 64, _N_ROUNDS, dtype=np.uint64)
 
-    def __call__(self, places: np.ndarray) -> np.ndarray:
-        """The numbers at `places`, an array of any shape; `int64` of the same shape."""
-        numbers = self._permute(places.astype(np.uint64))
+    def __call__(self, indices: np.ndarray) -> np.ndarray:
+        """The numbers at `indices`, an array of any shape; `int64` of the same shape."""
+        numbers = self._permute(indices.astype(np.uint64))
         while (beyond := numbers >= self.n).any():
             numbers[beyond] = self._permute(numbers[beyond])
         return numbers.astype(np.int64)

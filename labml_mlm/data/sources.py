@@ -75,7 +75,7 @@ def download(url: str, *, size: int, progress: Callable[[float], None] = lambda 
     """
     The content of `url`: exactly `size` bytes. Raises `OSError` otherwise, and after `TIMEOUT` seconds without data.
 
-    A thread does the reading: a socket's time-out starts anew for each address of a host and does not cover name
+    A thread does the reading: a socket's time-out restarts for each address of a host and does not cover name
     look-up, which behind a firewall adds up to minutes. So `requests`, and `pooch` on top of it, wait as long.
     """
     chunks: queue.Queue = queue.Queue()

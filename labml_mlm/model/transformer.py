@@ -233,7 +233,7 @@ def _src_embed(c: MLMTransformerConfigs):
 @option(MLMTransformerConfigs.transformer_mlm, 'default')
 def _transformer_mlm(c: MLMTransformerConfigs):
     if c.d_model % c.n_heads:
-        raise UserError(f'd_model={c.d_model} is not divisible by n_heads={c.n_heads}: each head gets an equal share')
+        raise UserError(f'd_model={c.d_model} is not divisible by n_heads={c.n_heads}')
     if c.d_model % 2:
         raise UserError(f'd_model={c.d_model} is odd: sinusoidal positions come in pairs')
     model = TransformerMLM(src_embed=c.src_embed, encoder=c.encoder, generator=c.generator,

@@ -1,23 +1,24 @@
 import contextlib
+import re
+from typing import Annotated
 
 import pytest
 from labml.configs import BaseConfigs, option
 
 from labml_mlm import MLMConfigs
+from labml_mlm.common.declarations import DeclaredConfigs, Item, at_least
 from labml_mlm.common.errors import UserError, did_you_mean
 from labml_mlm.configs.overrides import help_text, parse_overrides
 from labml_mlm.configs.schema import config_items
 
 
-class InnerConfigs(BaseConfigs):
-    # Width
-    # in features
-    width: int = 3
+class InnerConfigs(DeclaredConfigs):
+    width: Annotated[int, Item('Width in features', at_least(1), unit='features')] = 3
 
 
 class Configs(BaseConfigs):
     number: int = 3
-    share: float = 0.5
+    rate: float = 0.5
     flag: bool = False
     word: str = 'none'
     name: str = ''
@@ -47,14 +48,14 @@ def _wide():
 
 
 @pytest.mark.parametrize('argument, value', [
-    ('number=12', 12), ('number=-3', -3), ('number=1_000', 1000), ('number=1e3', 1000), ('share=1e-3', 0.001),
-    ('share=1', 1.0), ('flag=true', True), ('flag=no', False), ('flag=1', True), ('flag=False', False),
+    ('number=12', 12), ('number=-3', -3), ('number=1_000', 1000), ('number=1e3', 1000), ('rate=1e-3', 0.001),
+    ('rate=1', 1.0), ('flag=true', True), ('flag=no', False), ('flag=1', True), ('flag=False', False),
     ('word=none', 'none'), ('name=none', 'none'), ('name=a=b', 'a=b'), ('name=', ''), ('numbers=1,2', [1, 2]),
     ('numbers=[1, 2]', [1, 2]), ('numbers=5', [5]), ('numbers=', []), ('pair=0.5,0.6', (0.5, 0.6)),
     ('words=["a, b", "c"]', ['a, b', 'c']), ('words=To be or', ['To be or']), ('words=a,b', ['a', 'b']),
     ('maybe=none', None), ('maybe=2', 2.0), ('choice=second', 'second'), ('inner.width=4', 4), ('inner=wide', 'wide'),
 ])
-def test_values(argument, value):
+def test_values_are_parsed_as_the_type_of_their_item(argument, value):
     name = argument.partition('=')[0]
     parsed = parse_overrides(Configs(), [argument])[name]
     assert parsed == value
@@ -62,32 +63,33 @@ def test_values(argument, value):
 
 
 @pytest.mark.parametrize('argument, message', [
-    ('number=x', 'it has to be an integer'), ('number=1.5', 'an integer'), ('number=none', 'an integer'),
-    ('number=', 'an integer'), ('share=nan', 'a number'), ('share=inf', 'a number'), ('flag=maybe', 'true or false'),
-    ('numbers=1,x', 'a list of integers'), ('pair=1', 'a list of 2 numbers'), ('pair=1,2,3', 'a list of 2 numbers'),
-    ('thing=3', 'an object, to be set in Python'), ('choice=secnd', 'one of first, second. Did you mean `second`?'),
-    ('choice=3', 'one of first, second'), ('inner=narrow', 'one of wide'), ('numbr=3', 'Did you mean `number`?'),
+    ('number=x', 'it must be an integer'), ('number=1.5', 'an integer'), ('number=none', 'an integer'),
+    ('number=', 'an integer'), ('rate=nan', 'a number'), ('rate=inf', 'a number'), ('flag=maybe', 'true or false'),
+    ('numbers=1,x', 'a comma-separated list of integers'), ('pair=1', 'a comma-separated list of 2 numbers'),
+    ('pair=1,2,3', 'a comma-separated list of 2 numbers'), ('thing=3', 'an object, to be set in Python'),
+    ('choice=secnd', 'one of first, second. Did you mean `second`?'), ('choice=3', 'one of first, second'),
+    ('inner=narrow', 'one of wide'), ('inner.width=0', 'at least 1'), ('numbr=3', 'Did you mean `number`?'),
     ('width=3', 'Did you mean `inner.width`?'), ('inner.widht=3', 'Did you mean `inner.width`?'),
     ('number.x=3', '`number` has no items below it. Did you mean `number`?'), ('number', 'not an override'),
     ('--number=3', 'no such item. Did you mean `number`?'), ('=3', 'not an override'),
 ])
-def test_wrong_values(argument, message):
+def test_invalid_overrides_are_refused(argument, message):
     with pytest.raises(UserError) as e:
         parse_overrides(Configs(), ['number=4', argument])
     assert message in str(e.value)
     assert argument.partition('=')[0] in str(e.value)
 
 
-def test_the_last_wins():
-    assert parse_overrides(Configs(), ['number=1', 'share=0.1', 'number=2']) == {'number': 2, 'share': 0.1}
+def test_last_override_of_a_name_wins():
+    assert parse_overrides(Configs(), ['number=1', 'rate=0.1', 'number=2']) == {'number': 2, 'rate': 0.1}
 
 
-def test_comments_and_defaults_are_listed():
+def test_items_have_declarations_defaults_and_options():
     items = config_items(Configs())
-    assert items['inner.width'].comment == 'Width in features'
+    assert items['inner.width'].declaration == Item('Width in features', at_least(1), unit='features')
     assert items['inner.width'].default == 3
-    assert items['choice'].options == ['first', 'second']
-    assert set(items) == {'number', 'share', 'flag', 'word', 'name', 'numbers', 'pair', 'words', 'maybe', 'thing',
+    assert items['choice'].options == ('first', 'second')
+    assert set(items) == {'number', 'rate', 'flag', 'word', 'name', 'numbers', 'pair', 'words', 'maybe', 'thing',
                           'choice', 'inner', 'inner.width', 'plain'}
 
 
@@ -97,7 +99,7 @@ def test_comments_and_defaults_are_listed():
     ('n_layers.x=3', 'Did you mean `transformer.n_layers`?'),
     ('transformer.n_layers.x=3', '`transformer.n_layers` has no items below it'),
     ('seqlen=3', 'Did you mean `seq_len`?'),
-    ('seq_len=0', 'it has to be at least 1'),
+    ('seq_len=0', 'it must be at least 1'),
     ('masking_prob=1.5', 'from 0 to 1'),
     ('optimizer.learning_rate=0', 'above 0'),
     ('grad_norm_clip=-1', 'above 0'),
@@ -115,17 +117,17 @@ def test_comments_and_defaults_are_listed():
     ('state_module=3', 'there is no such item. `--help`'),
     ('loop_cnt=3', 'there is no such item. `--help`'),
     ('validator=_default_validator', 'one of all_windows'),
-    ('trainer=_default_trainer', 'it is one of resumable'),
+    ('trainer=_default_trainer', 'it must be one of resumable'),
     ('seed=1e30', 'from 0 to 4294967295'),
     ('epochs=1e30', 'from 1 to 1000000000'),
 ])
-def test_mlm_configs_refuse(argument, message):
+def test_invalid_overrides_of_mlm_configs_are_refused(argument, message):
     with pytest.raises(UserError) as e:
         parse_overrides(MLMConfigs(), [argument])
     assert message in str(e.value)
 
 
-def test_mlm_configs_accept():
+def test_overrides_of_mlm_configs():
     values = parse_overrides(MLMConfigs(), [
         'seq_len=64', 'transformer.n_layers=4', 'optimizer.optimizer=Noam', 'optimizer.learning_rate=1.0',
         'transformer.ffn.glu_variant=none', 'transformer.ffn.activation=ReLU', 'grad_norm_clip=none', 'n_tokens=99',
@@ -136,8 +138,8 @@ def test_mlm_configs_accept():
     assert values['prompt'] == ['To be']
 
 
-def can_be_given(item):
-    """Is there a value that is accepted?"""
+def is_accepted(item):
+    """Is there a value that can be given on the command line?"""
     candidates = [*item.options, 'true', '2', '0.5', '0.5,0.5', 'some text']
     for candidate in candidates:
         with contextlib.suppress(UserError):
@@ -146,65 +148,97 @@ def can_be_given(item):
     return False
 
 
-def test_help_lists_every_item_that_can_be_given():
+def test_help_lists_every_item_that_can_be_set():
     conf = MLMConfigs()
     text = help_text(conf)
     listed = {line.split()[0] for line in text.splitlines() if line.startswith('  ') and line[2] != ' '}
-    # What it lists can be given, and what can be given is listed
-    assert listed == {name for name, item in config_items(conf).items() if can_be_given(item)}
+    assert listed == {name for name, item in config_items(conf).items() if is_accepted(item)}
     for name in ['seq_len', 'masking_prob', 'n_tokens', 'no_mask_tokens', 'mlm', 'prompt', 'text', 'tokenizer',
                  'grad_norm_clip', 'transformer.ffn.d_ff', 'optimizer.optimizer', 'device.use_cuda', 'epochs']:
         assert name in listed, name
-    assert 'Share of the tokens to predict in training (a number from 0 to 1)' in text
+    assert 'Masking rate: fraction of the tokens to predict in training (a number from 0 to 1)' in text
     assert 'mha, relative, sdpa or sdpa_rotary' in text
     assert '  transformer.d_model = d_model\n' in text
     assert 'Sophia' not in text
 
 
-def test_every_own_item_has_a_comment():
-    nested = ('device.', 'transformer.', 'optimizer.')
-    names = [name for name, item in config_items(MLMConfigs()).items() if item.is_given and not name.startswith(nested)]
-    assert {'epochs', 'seq_len', 'masking_prob', 'mlm'} <= set(names)
-    assert [name for name in names if not config_items(MLMConfigs())[name].comment] == ['is_track_time']
+def test_help_shows_range_and_unit():
+    assert '  inner.width = 3\n        Width in features (an integer at least 1, in features)' in help_text(Configs())
+
+
+def test_help_of_a_script_shows_items_and_options(project):
+    out = project.run('--help').stdout
+    for item in ('masking', 'masking_schedule', 'masking_prob_start', 'seq_len_schedule', 'is_token_budget_constant',
+                 'lr_decay_fraction', 'optimizer.muon_momentum'):
+        assert re.search(rf'^ *{re.escape(item)}\b', out, re.MULTILINE), item
+    out = ' '.join(out.split())
+    for option_ in ('token, word, span', 'constant, linear, cosine', 'wsd', 'inverse_sqrt', 'noam', 'Muon'):
+        assert option_ in out
+
+
+def test_every_settable_item_has_a_help_text():
+    items = {name: item for name, item in config_items(MLMConfigs()).items() if item.is_settable}
+    assert {'epochs', 'seq_len', 'masking_prob', 'mlm', 'is_track_time', 'device.use_cuda', 'transformer.n_layers',
+            'transformer.ffn.d_ff', 'optimizer.learning_rate'} <= set(items)
+    assert [name for name, item in items.items() if not item.declaration.help] == []
+    for name, item in items.items():
+        # One line of text
+        assert item.declaration.help == ' '.join(item.declaration.help.split()), name
+
+
+def test_every_other_item_has_a_help_text_or_the_reason_why_it_cannot_be_set():
+    items = {name: item.declaration for name, item in config_items(MLMConfigs()).items() if not item.is_settable}
+    # `mode` is labml_helpers'
+    assert [name for name, item in items.items() if not item.help and not item.refused] == ['mode']
 
 
 @pytest.mark.parametrize('name, known, expected', [
     ('seq', ['seq_len'], ' Did you mean `seq_len`?'), ('b.width', ['a.width', 'c'], ' Did you mean `a.width`?'),
     ('zzz', ['seq_len'], ''), ('zzz.q', ['seq_len'], ''), ('x', [], ''),
 ])
-def test_did_you_mean(name, known, expected):
+def test_nearest_name_is_suggested(name, known, expected):
     assert did_you_mean(name, known) == expected
 
 
 def test_annotations_that_are_strings(tmp_path, monkeypatch):
-    (tmp_path / 'own_configs.py').write_text('''
+    (tmp_path / 'configs_with_strings.py').write_text('''
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from labml.configs import option
 
-from labml_mlm import MLMConfigs
+from labml_mlm import Item, MLMConfigs
+from labml_mlm.common.declarations import at_least
 
 if TYPE_CHECKING:
     from somewhere import Thing
 
 
-class Own(MLMConfigs):
-    # How often
-    repeats: int = 2
+class Custom(MLMConfigs):
+    repeats: Annotated[int, Item('Repetitions of the text', at_least(1), aliases=('times',))] = 2
     sizes: list[int] = []
     thing: Thing = 'large'
+    seq_len: int = 16
+    accumulate: int = 4
 
 
-@option(Own.thing, 'large')
-def _large(c: Own) -> Thing:
+@option(Custom.thing, 'large')
+def _large(c: Custom) -> Thing:
     return 3
 ''')
     monkeypatch.syspath_prepend(tmp_path)
-    from own_configs import Own
-    values = parse_overrides(Own(), ['repeats=3', 'sizes=1,2', 'thing=large', 'seq_len=3'])
+    from configs_with_strings import Custom
+    values = parse_overrides(Custom(), ['repeats=3', 'sizes=1,2', 'thing=large', 'seq_len=3'])
     assert values == {'repeats': 3, 'sizes': [1, 2], 'thing': 'large', 'seq_len': 3}
-    with pytest.raises(UserError, match='it has to be an integer'):
-        parse_overrides(Own(), ['repeats=x'])
-    assert config_items(Own())['repeats'].comment == 'How often'
+    assert parse_overrides(Custom(), ['times=4']) == {'repeats': 4}
+    for override, message in (('repeats=x', 'it must be an integer'), ('repeats=0', 'at least 1'),
+                              ('seq_len=0', 'at least 1'), ('accumulate=x', 'it must be an integer')):
+        with pytest.raises(UserError, match=message):
+            parse_overrides(Custom(), [override])
+    items = config_items(Custom())
+    assert items['repeats'].declaration == Item('Repetitions of the text', at_least(1), aliases=('times',))
+    assert items['seq_len'].declaration == config_items(MLMConfigs())['seq_len'].declaration
+    assert (items['seq_len'].default, items['gradient_accumulation_steps'].default) == (16, 4)
+    conf = Custom()
+    assert (conf.times, conf.gradient_accumulation_steps, conf.thing) == (2, 4, 3)

@@ -166,7 +166,7 @@ def test_texts_from_python_can_be_read_repeatedly(chunk):
         assert read(source) == ['one', '', 'th\u00fc']
         assert read([('', False), *outer])[-1] == 'th\u00fc'
     assert read(TextIterable('one text')) == ['one text']
-    with pytest.raises(UserError, match='a document must be a text, and one is a int'):
+    with pytest.raises(UserError, match='documents must be of type str, and one is of type int'):
         read(TextIterable([5]))
 
 
