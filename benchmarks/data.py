@@ -122,7 +122,7 @@ def bpe_tokenizers(path: str, data: str, output: str):
 
 
 def measure(work: Callable[[], object]):
-    """Called in a process of its own. Prints the seconds of `work`, and peak memory before and after it, in MB."""
+    """Called in a separate process. Prints the seconds of `work`, and peak memory before and after it, in MB."""
     before, began = peak_memory(), time.perf_counter()
     work()
     print(time.perf_counter() - began, before, peak_memory())
@@ -180,7 +180,7 @@ def main():
     parser.add_argument('--rounds', type=int, default=5)
     arguments = parser.parse_args()
     print(f'Python {platform.python_version()}, tokenizers {version("tokenizers")}, {os.cpu_count()} CPUs\n')
-    print(f'{"":24}{"text, MB":>10}{"seconds":>9}{"MB/s":>9}{"peak, MB":>10}{"imports, MB":>14}')
+    print(f'{"":24}{"text, MB":>10}{"seconds":>9}{"MB/s":>9}{"peak, MB":>10}{"before, MB":>14}')
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         text = folder / 'text.txt'

@@ -228,7 +228,7 @@ def report(sides: dict[str, Side], seconds: dict[str, list[float]], n_bytes: dic
               f'{communication:15.1%}{megabytes:9.1f}{1e6 * megabytes / n_parameters:21.1f}')
     (peak, state), *others = (save.tolist() for save in saves)
     print(f'\nA save with FSDP, of {state:.0f} MB, raises peak memory by {peak:.0f} MB on the main rank, and by '
-          f'{max((other for other, _ in others), default=0.):.0f} MB on the others')
+          f'{max(other for other, _ in others):.0f} MB on the others')
     print('\nAll-reduce of DDP\'s gradient buckets, as fractions of the backward pass\n')
     print(f'{"MB":>8}{"begins at":>12}{"ends at":>10}')
     for megabytes, begin, end in buckets:
@@ -265,6 +265,8 @@ def main():
     parser.add_argument('--steps', type=int, default=10, help='steps of each side per round')
     parser.add_argument('--trace', help='a file for a trace of three steps of the main rank')
     arguments, unparsed = parser.parse_known_args()
+    if arguments.ranks < 2:
+        parser.error('--ranks: it must be at least 2')
     overrides = parse_overrides(MLMConfigs(), unparsed)
     if 'RANK' in os.environ:
         console.silence()

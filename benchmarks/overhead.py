@@ -1,5 +1,5 @@
 """
-# What a step takes besides the model
+# The overhead of a step besides the model
 
     python benchmarks/overhead.py [--rounds 7] [--steps 20] [name=value ...]
 
@@ -33,7 +33,7 @@ from torch import nn
 from labml_mlm import MLMConfigs
 from labml_mlm.common.exit import exit_on_error
 from labml_mlm.configs.overrides import parse_overrides
-from labml_mlm.inference.load import silent
+from labml_mlm.inference.pretrained import silent
 from labml_mlm.runs.metrics_log import MetricsWriter
 from labml_mlm.tracking import console
 from labml_mlm.tracking.console import PlainWriter

@@ -12,7 +12,7 @@ import math
 
 from labml_mlm import MLMTransformerConfigs
 from labml_mlm.common.exit import exit_on_error
-from labml_mlm.inference.load import silent
+from labml_mlm.inference.pretrained import silent
 
 # d_model, layers, heads
 MODELS = {'BERT-base': (768, 12, 12), 'BERT-large': (1024, 24, 16)}

@@ -5,7 +5,7 @@
 
 Time and peak memory of a training step by `seq_len`, vocabulary size, number of layers and batch size, of ours and of
 Hugging Face's BERT (`nan` where `transformers` cannot be imported). One of them grows at a time, from d_model 256, d_ff
-1024, 4 heads, 2 layers, vocabulary 1,000 and batch 4 × 128. Each point is a process of its own: the median time of its
+1024, 4 heads, 2 layers, vocabulary 1,000 and batch 4 × 128. Each point is a separate process: the median time of its
 steps, and its peak memory minus that after all imports. The last line of each table has the slopes on logarithmic
 scales: 1 is proportional growth, 2 quadratic.
 """
@@ -41,7 +41,7 @@ def make_step(side: str, name: str, value: int) -> tuple[step.Step, step.MLMConf
 
 
 def measure(side: str, name: str, value: int, n_steps: int):
-    """Called in a process of its own: prints seconds per step and MB, or `null` if the side cannot be imported."""
+    """Called in a separate process: prints seconds per step and MB, or `null` if the side cannot be imported."""
     before = step.peak_resident()
     try:
         take_step, conf = make_step(side, name, value)
@@ -62,7 +62,7 @@ def measure(side: str, name: str, value: int, n_steps: int):
 
 
 def point(side: str, name: str, value: int, n_steps: int) -> list[float] | None:
-    """What `measure` prints in a new process."""
+    """Runs `measure` in a new process. Returns what it prints."""
     folder = str(Path(__file__).parent)
     code = f'import sys; sys.path[:0] = [{folder!r}]; import scaling; scaling.measure{(side, name, value, n_steps)!r}'
     out = subprocess.run([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True, check=True).stdout

@@ -11,7 +11,7 @@ over the rounds, and ratios those within a round.
 * `of peak` is the rate of the model's operations, as a fraction of the rate of a large matrix product on this machine.
   It counts 6 operations per weight and token, attention, the predictions of masked tokens, and for all sides the whole
   last layer, part of which ours skips.
-* `memory, MB` is the peak memory of a process of its own, minus that after all imports.
+* `memory, MB` is the peak memory of a separate process, minus that after all imports.
 
 | size | d_model | layers | heads | d_ff | vocabulary | batch |
 |------|---------|--------|-------|------|------------|-------|
@@ -44,7 +44,7 @@ from labml_nn.transformers import TransformerConfigs
 from torch import Tensor, nn
 
 from labml_mlm import MLMConfigs
-from labml_mlm.inference.load import silent
+from labml_mlm.inference.pretrained import silent
 from labml_mlm.tracking import console
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -199,7 +199,7 @@ def peak_rate(device: torch.device, precision: torch.dtype) -> float:
 
 
 def peak_memory(name: str, size: str) -> float | None:
-    """Peak memory of a side in a process of its own, in MB; that of the GPU if there is one. `None` if it fails."""
+    """Peak memory of a side in a separate process, in MB; that of the GPU if there is one. `None` if it fails."""
     folder = str(Path(__file__).parent)
     code = f'import sys; sys.path[:0] = [{folder!r}]; import step; step.print_memory{(name, size)!r}'
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
@@ -207,7 +207,7 @@ def peak_memory(name: str, size: str) -> float | None:
 
 
 def print_memory(name: str, size: str):
-    """Called in a process of its own: prints what `peak_memory` reads."""
+    """Called in a separate process: prints what `peak_memory` reads."""
     before = peak_resident()
     step, conf = make(name, size)
     for batch in make_batches(conf, 3):

@@ -3,8 +3,9 @@
 
     python experiments/char_mlm.py [name=value ...] [--resume RUN] [--help]
 
-The defaults are the size of labml_nn's MLM experiment: d_model 128, d_ff 256, 8 heads, 6 layers, batch 64 × seq_len 32,
-characters, 0.8 million parameters in all. Four epochs take 3.5 minutes on 2 CPU cores (torch 2.13.0, Python 3.11):
+The defaults have the size of labml_nn's MLM experiment: d_model 128, d_ff 256, 8 heads, 6 layers, batch 64 × seq_len
+32, a token per character, 0.8 million parameters. Four epochs take 3.5 minutes on 2 CPU cores (torch 2.13.0, Python
+3.11):
 
 | training tokens | loss.valid | accuracy.valid |
 |-----------------|------------|----------------|
@@ -13,8 +14,8 @@ characters, 0.8 million parameters in all. Four epochs take 3.5 minutes on 2 CPU
 | 3.0 million     | 1.057      | 0.685          |
 | 4.0 million     | 0.975      | 0.715          |
 
-labml_nn's recipe (Noam, layers that start equal, dropout in validation, too) is at 0.23 after 1,000 seconds. Without
-internet, the text is `python_topics` instead, which is half as long.
+With labml_nn's recipe (Noam, layers that start equal, dropout during validation) the masked accuracy is 0.23 after
+1,000 seconds. Without internet access the text is `python_topics`, which is half as long.
 """
 from labml_mlm import MLMConfigs, train
 
@@ -23,7 +24,7 @@ class Configs(MLMConfigs):
     """
     ## Configurations for characters
 
-    What learned the fastest of all that `benchmarks/learning.py` tried.
+    The recipe that learns fastest in `benchmarks/learning.py`.
     """
     optimizer = 'muon'
     lr_schedule = 'warmup_linear'

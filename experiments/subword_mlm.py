@@ -1,11 +1,11 @@
 """
-# MLM of subwords, on Python's own sources
+# Subword MLM on Python's own sources
 
     python experiments/subword_mlm.py [name=value ...] [--resume RUN] [--help]
 
-Byte-level BPE with a vocabulary of 8,192 on the sources of the standard library that came with Python (31 MB, 1,758
-files, 8.6 million tokens), or on any other text: `text_path=PATH`. Needs no internet. d_model 128, d_ff 256, 8 heads,
-6 layers, batch 32 × seq_len 128, 2.9 million parameters in all. One epoch takes 13.5 minutes on 2 CPU cores (torch
+Byte-level BPE with a vocabulary of 8,192, on the sources of the installed Python's standard library (31 MB, 1,758
+files, 8.6 million tokens) or on any other text (`text_path=PATH`). It needs no internet access. d_model 128, d_ff 256,
+8 heads, 6 layers, batch 32 × seq_len 128, 2.9 million parameters. One epoch takes 13.5 minutes on 2 CPU cores (torch
 2.13.0, Python 3.11.7):
 
 | training tokens | loss.valid | accuracy.valid |
@@ -15,7 +15,7 @@ files, 8.6 million tokens), or on any other text: `text_path=PATH`. Needs no int
 | 5.7 million     | 3.594      | 0.435          |
 | 7.6 million     | 3.519      | 0.445          |
 
-Another version of Python has other sources, and so other figures.
+With another version of Python, sources and figures differ.
 """
 from labml_mlm import MLMConfigs, train
 

@@ -26,7 +26,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     'common.declarations': ['Item'],
     'configs.mlm': ['MLMConfigs'],
     'inference.fill_mask': ['FillMask'],
-    'inference.load': ['load'],
+    'inference.pretrained': ['load'],
     'masking.mlm': ['MLM'],
     'model.transformer': ['MLMTransformerConfigs', 'TransformerMLM'],
 })

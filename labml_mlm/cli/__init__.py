@@ -6,9 +6,3 @@ what a training script calls, `prepare` and `resume` what it does first.
 
 Start with `train`.
 """
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    'main': ['main'],
-    'train': ['train'],
-})

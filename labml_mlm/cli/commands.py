@@ -168,7 +168,7 @@ def _read_lines() -> Iterator[list[str]]:
 def evaluate(parsed: argparse.Namespace):
     """How well a model predicts a text."""
     from labml_mlm.inference import evaluate as evaluation
-    from labml_mlm.inference.load import load
+    from labml_mlm.inference.pretrained import load
 
     pretrained = load(parsed.run, which=parsed.checkpoint, folder=parsed.path)
     print(f'Using {pretrained.about}', file=sys.stderr)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-# Seconds that `owner` and `acquire` wait for somebody who only looks, and so holds the lock for an instant
+# Seconds; a process that only looks holds the lock for an instant
 _GLANCE, _PATIENCE = 0.1, 1.
 
 
@@ -59,15 +59,19 @@ class ProcessLock:
         """The process that holds it, if any."""
         if not self.path.exists():
             return None
-        try:
-            with FileLock(self.path, timeout=_GLANCE):
-                return None
-        except Timeout:
-            return self._read()
-        except OSError:
-            # Another user's file, which must be writable for a lock
-            owner = self._read()
-            return owner if owner and is_alive(owner) else None
+        for timeout in (_GLANCE, _PATIENCE):
+            try:
+                with FileLock(self.path, timeout=timeout):
+                    return None
+            except Timeout:
+                # The owner, unless others are looking, too; it may run on another machine
+                if (owner := self._read()) and is_alive(owner):
+                    return owner
+            except OSError:
+                # Another user's file: a lock needs to write it
+                owner = self._read()
+                return owner if owner and is_alive(owner) else None
+        return self._read()
 
     def acquire(self) -> int | None:
         """

@@ -79,10 +79,10 @@ def check_same_text(conf: BaseConfigs, snapshot: dict):
     if text['valid_sha256'] != saved.get('valid_sha256'):
         raise UserError('the validation text is not that of the run')
     if text['sha256'] != saved['sha256']:
-        raise UserError(f'this is not the text of the run: it has {text["characters"]:,} characters instead of '
-                        f'{saved["characters"]:,}, and its SHA-256 is not {saved["sha256"][:12]}…'
-                        if text['sha256'] and saved['sha256'] else
-                        'the run has a text and these configs have none, or the other way round')
+        if not text['sha256'] or not saved['sha256']:
+            raise UserError('the run has a text and these configs have none, or the other way round')
+        raise UserError(f'this is not the text of the run: {text["characters"]:,} characters with the SHA-256 '
+                        f'{text["sha256"][:12]}… instead of {saved["characters"]:,} with {saved["sha256"][:12]}…')
     tokenizer = conf._get_computed('tokenizer')
     if hasattr(tokenizer, 'to_dict') and tokenizer.to_dict() != snapshot['tokenizer']:
         raise UserError('this is not the tokenizer of the run: its vocabulary differs')

@@ -7,9 +7,11 @@ import sys
 from typing import Annotated, Any
 
 import torch
-from labml import tracker
+from labml import logger, tracker
 from labml.configs import option
 from labml.internal.experiment import experiment_singleton, has_experiment
+from labml.logger import Text
+from labml_helpers.train_valid import BatchIndex, Trainer
 
 from labml_mlm.common.declarations import Item, Range, at_least
 from labml_mlm.configs.optimization import OptimizationConfigs
@@ -79,6 +81,8 @@ class TrainingConfigs(OptimizationConfigs):
         """
         if not self._is_built:
             self.init()
+        if isinstance(self.trainer, Trainer):
+            self._adapt(self.trainer)
         if not self.checkpointer.metadata and has_experiment() and ranks().is_main:
             self.checkpointer.metadata = {'configs': take_snapshot(self, experiment=experiment_singleton().run.name)}
         # A custom loader may draw from any generator, and must give all ranks the same batches
@@ -104,6 +108,24 @@ class TrainingConfigs(OptimizationConfigs):
                 if sys.exc_info()[0] is not KeyboardInterrupt:
                     self.checkpointer.finish()
             ranks().finish_delayed_max()
+
+    def _adapt(self, trainer: Trainer):
+        """Makes labml_helpers' `Trainer` count steps, save checkpoints and handle signals. It resumes whole epochs."""
+        step = trainer.step
+
+        def step_and_more(batch: Any, batch_idx: BatchIndex):
+            step(batch, batch_idx)
+            self.progress.end_step(self.train_loader)
+            self._after_step()
+
+        trainer.step = step_and_more
+        if self.progress.batches:
+            logger.log("labml_helpers' Trainer cannot resume within an epoch: the epoch starts again", Text.warning)
+            self.progress.restart_epoch()
+
+    def _after_step(self):
+        self.checkpointer.step(self)
+        self.interrupt.check()
 
     def run_step(self):
         """The rest of an epoch: training, validation and samples, `inner_iterations` times."""
@@ -135,11 +157,7 @@ def _labml_view():
 
 @option(TrainingConfigs.trainer, 'resumable')
 def _trainer(c: TrainingConfigs):
-    def after_step():
-        c.checkpointer.step(c)
-        c.interrupt.check()
-
-    return TrainingLoop(loader=c.train_loader, step=c.step, after_step=after_step, progress=c.progress,
+    return TrainingLoop(loader=c.train_loader, step=c.step, after_step=c._after_step, progress=c.progress,
                         inner_iterations=c.inner_iterations, state_modules=c.state_modules, view=c.progress_view,
                         is_track_time=c.is_track_time)
 

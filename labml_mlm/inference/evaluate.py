@@ -28,7 +28,7 @@ from labml_mlm.data.documents import TextFiles
 from labml_mlm.data.files import expand_path, list_text_files
 from labml_mlm.data.loader import ValidLoader
 from labml_mlm.data.packing import PackedDocuments
-from labml_mlm.inference.load import Pretrained, silent
+from labml_mlm.inference.pretrained import Pretrained, silent
 from labml_mlm.tokenization.token_cache import TokenCache
 
 # Tokens of a batch of pseudo-perplexity

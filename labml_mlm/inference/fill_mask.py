@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.inference.load import Pretrained, load
+from labml_mlm.inference.pretrained import Pretrained, load
 
 MASK_TEXT = '[MASK]'
 

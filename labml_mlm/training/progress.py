@@ -57,6 +57,10 @@ class Progress:
     def end_epoch(self):
         """An epoch is done."""
         self.epoch += 1
+        self.restart_epoch()
+
+    def restart_epoch(self):
+        """An epoch starts, or starts again."""
         self.round = self.batches = self.windows = 0
 
     def steps_left(self, loader: Any, *, epochs: int) -> int:

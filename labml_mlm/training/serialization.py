@@ -39,7 +39,7 @@ def pack(value: Any, tensors: dict[str, Tensor] | None, name: str = '') -> Any:
         return items if isinstance(value, list) else {'$tuple': items}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise TypeError(f'a checkpoint cannot hold {name or "a value"}, which is a {type(value).__name__}')
+    raise TypeError(f'a checkpoint cannot hold {name or "a value"}, of type {type(value).__name__}')
 
 
 def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:

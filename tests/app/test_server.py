@@ -7,6 +7,7 @@ import threading
 import pytest
 from support.project import outcome
 
+import labml_mlm.app
 from labml_mlm.__main__ import main
 from labml_mlm.common import files
 
@@ -126,6 +127,7 @@ def test_any_address_and_allowed_hosts(start_app):
 def test_missing_extra_is_reported(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'labml_app', None)
     monkeypatch.delitem(sys.modules, 'labml_mlm.app.server', raising=False)
+    monkeypatch.delattr(labml_mlm.app, 'server', raising=False)
     with pytest.raises(SystemExit) as caught:
         main(['app'])
     assert caught.value.code == 2

@@ -1,118 +1,170 @@
-"""What ranks know of each other, without a process for each."""
-import threading
+"""What ranks exchange: errors, signals, random numbers and the work of the main rank."""
+import json
+import re
+import signal
 
 import pytest
 import torch
-import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
+from support.project import TRAIN
 
-from labml_mlm.common.errors import UserError
-from labml_mlm.distributed import rendezvous
-from labml_mlm.distributed.failures import exit_on_rank_failure, is_rank_failure
+from labml_mlm.distributed.failures import exit_on_rank_failure
 from labml_mlm.distributed.process_group import Ranks
-from labml_mlm.distributed.rendezvous import RankInfo, join, rank_from_environment
+from labml_mlm.distributed.rendezvous import RankInfo
 
-
-def test_an_environment_of_one_process():
-    assert rank_from_environment({}) is None
-    assert rank_from_environment({'WORLD_SIZE': '1', 'MASTER_ADDR': 'somewhere'}) is None
-    assert rank_from_environment({'RANK': '0', 'WORLD_SIZE': '1'}) == RankInfo(0, 1, 0, None)
-
-
-def test_an_environment_of_torchrun():
-    environment = {'RANK': '5', 'WORLD_SIZE': '8', 'LOCAL_RANK': '1', 'MASTER_ADDR': 'host', 'MASTER_PORT': '29500'}
-    assert rank_from_environment(environment) == RankInfo(5, 8, 1, ('host', 29500))
-    del environment['LOCAL_RANK']
-    assert rank_from_environment(environment).local_rank == 5
-
-
-@pytest.mark.parametrize('environment, message', [
-    ({'RANK': '0'}, 'RANK=0 is set in the environment, and WORLD_SIZE is not'),
-    ({'WORLD_SIZE': '2'}, 'WORLD_SIZE=2 is set in the environment, and RANK is not'),
-    ({'RANK': '2', 'WORLD_SIZE': '2'}, 'RANK=2 in the environment: with WORLD_SIZE=2 it is from 0 to 1'),
-    ({'RANK': '-1', 'WORLD_SIZE': '2'}, 'RANK=-1 in the environment: with WORLD_SIZE=2 it is from 0 to 1'),
-    ({'RANK': '0', 'WORLD_SIZE': '0'}, 'WORLD_SIZE=0 in the environment: it is the number of processes, at least 1'),
-    ({'RANK': 'x', 'WORLD_SIZE': '2'}, 'RANK=x in the environment: it is a whole number'),
-    ({'RANK': '0', 'WORLD_SIZE': '2'}, '2 processes have no place to meet: .*MASTER_ADDR is not'),
-    ({'RANK': '0', 'WORLD_SIZE': '2', 'MASTER_ADDR': 'host'}, '2 processes have no place to meet: .*MASTER_PORT is'),
-    ({'RANK': '0', 'WORLD_SIZE': '2', 'MASTER_ADDR': 'host', 'MASTER_PORT': 'x'}, 'MASTER_PORT=x .* whole number'),
-])
-def test_an_environment_that_makes_no_sense(environment, message):
-    with pytest.raises(UserError, match=message):
-        rank_from_environment(environment)
+# Dropout draws random numbers at each rank. Several batches in a validation
+DROPOUT = ['transformer.dropout=0.2', 'valid_batch_size=16', 'epochs=2']
 
 
 @given(st.integers(0, 100), st.integers(1, 12))
-def test_shares_are_all_things_in_order(n, size):
-    shares = [list(range(n))[Ranks(RankInfo(rank, size, rank, None)).shard(n)] for rank in range(size)]
-    assert [thing for share in shares for thing in share] == list(range(n))
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+def test_shards_cover_everything_in_order(n, size):
+    shards = [list(range(n))[Ranks(RankInfo(rank, size, rank, None)).shard(n)] for rank in range(size)]
+    assert [i for shard in shards for i in shard] == list(range(n))
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
-def test_alone_there_is_nobody_to_ask():
-    alone, numbers = Ranks(), (torch.tensor(2), torch.tensor(0.5))
+def test_single_process_exchanges_nothing():
+    ranks, numbers = Ranks(), (torch.tensor(2), torch.tensor(0.5))
     before = torch.get_rng_state()
-    assert alone.sum(*numbers)() == numbers
-    assert [alone.delayed_max(value) for value in (0, 15, 0)] == [0, 15, 0]
-    assert alone.broadcast('x') == alone.main_first(lambda: 'x') == 'x'
-    with alone.per_rank_rng(torch.device('cpu')):
+    assert ranks.all_reduce_sum(*numbers)() == numbers
+    assert [ranks.delayed_max(value) for value in (0, 15, 0)] == [0, 15, 0]
+    assert ranks.broadcast('x') == ranks.main_first(lambda: 'x') == 'x'
+    with ranks.per_rank_rng(torch.device('cpu')):
         pass
-    alone.check_same({'a': 1})
-    alone.check()
-    alone.finish_delayed_max()
+    ranks.check_same({'a': 1})
+    ranks.check_errors()
+    ranks.finish_delayed_max()
     assert torch.equal(torch.get_rng_state(), before)
-    with pytest.raises(KeyError), alone.synchronize_errors(), exit_on_rank_failure(alone, lambda: ''):
+    with pytest.raises(KeyError), ranks.synchronize_errors(), exit_on_rank_failure(ranks, lambda: ''):
         raise KeyError('mine')
 
 
-def test_what_says_that_a_rank_is_gone():
-    assert is_rank_failure(RuntimeError('[/gloo/transport/tcp/pair.cc:553] Connection closed by peer'))
-    assert is_rank_failure(dist.DistNetworkError('failed to recv'))
-    assert is_rank_failure(dist.DistBackendError('NCCL communicator was aborted'))
-    assert not is_rank_failure(RuntimeError('shapes do not match'))
-    assert not is_rank_failure(ValueError('gloo'))
+def test_main_rank_tokenizes_and_writes_the_run(trained):
+    project, folder, _, main = trained(2)
+    assert main.stdout.count('written by 0') == 1
+    # labml would append the rank to the uuid, and show another folder
+    assert str(folder) in main.stdout and '.' not in folder.name
+    assert 'Validation loss' in main.stdout
+    assert (folder / 'run.pid').exists() and 'distributed_world_size: 0' in (folder / 'run.yaml').read_text()
+    assert json.loads((folder / 'configs.json').read_bytes())['versions']['ranks'] == 2
+    assert project.status() == 'completed'
+    assert len(list(project.path.glob('data/tokens/*.tokens'))) == 1
+    # No leftovers of incomplete checkpoints
+    assert all(path.name.isdecimal() for path in (folder / 'checkpoints').iterdir())
 
 
-def all_meet(store, size, monkeypatch, timeout=5.):
-    """What all ranks call their meeting, and what went wrong."""
-    monkeypatch.setattr(rendezvous, 'JOIN_TIMEOUT', timeout)
-    found, errors = {}, []
-
-    def of_rank(rank):
-        try:
-            found[rank] = join(store, RankInfo(rank, size, rank, None))
-        except UserError as e:
-            errors.append(str(e))
-
-    threads = [threading.Thread(target=of_rank, args=[rank]) for rank in range(size)]
-    # The main rank is the last to come
-    for thread in reversed(threads):
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return found, errors
+@pytest.mark.parametrize('parallel', ['ddp', pytest.param('fsdp', marks=pytest.mark.long)])
+def test_killed_run_resumes_with_the_random_numbers_of_each_rank(runs, trained, parallel):
+    options = [*DROPOUT, f'parallel={parallel}']
+    ended = runs.stop(runs.start(2, 'stopped', *options))
+    assert ended[0].returncode == -signal.SIGKILL
+    assert runs.resume(2, 'stopped') == trained(2, *options).metrics
 
 
-def test_each_meeting_has_a_name_of_its_own(monkeypatch):
-    """torchrun's store outlives its restarts, and still has all that was said before."""
-    store = dist.HashStore()
-    names = set()
-    for _ in range(3):
-        found, errors = all_meet(store, 3, monkeypatch)
-        assert errors == [] and len(found) == 3
-        [name] = set(found.values())
-        names.add(name)
-    assert len(names) == 3
+@pytest.mark.parametrize('rank, parallel', [(0, 'ddp'), pytest.param(1, 'fsdp', marks=pytest.mark.long)])
+def test_signal_at_one_rank_stops_all_at_the_same_step(runs, trained, rank, parallel):
+    options = [*DROPOUT, f'parallel={parallel}']
+    # After the first validation
+    main, other = runs.stop(runs.start(2, 'stopped', *options, 'checkpoint_interval=1000'), number=signal.SIGTERM,
+                            rank=rank)
+    assert [main.returncode, other.returncode] == [143, 143]
+    assert (other.stdout, other.stderr) == ('', '')
+    [message] = main.stderr.splitlines()
+    assert message.startswith('Interrupted after') and message.endswith('--resume stopped')
+    assert runs.resume(2, 'stopped') == trained(2, *options).metrics
 
 
-def test_ranks_that_do_not_come(monkeypatch):
-    monkeypatch.setattr(rendezvous, 'JOIN_TIMEOUT', 0.3)
-    store = dist.HashStore()
-    # A meeting of before, which was complete
-    all_meet(store, 2, monkeypatch)
-    monkeypatch.setattr(rendezvous, 'JOIN_TIMEOUT', 0.3)
-    with pytest.raises(UserError, match='rank 1 of 2 has waited 0.3 s for all others'):
-        join(store, RankInfo(1, 2, 1, None))
-    with pytest.raises(UserError, match='of 12 ranks, 11 did not come within 0.3 s: 1, 2, 3, 4, 5, 6, 7, 8, 9…'):
-        join(store, RankInfo(0, 12, 0, None))
+SIGNAL_IN_VALIDATION = '''
+import itertools
+import os
+import signal
+from labml_mlm import MLMConfigs, train
+
+batches = itertools.count(1)
+
+
+class Configs(MLMConfigs):
+    def step(self, batch, batch_idx):
+        super().step(batch, batch_idx)
+        if not self.mode.is_train and next(batches) == 2 and os.environ.get('STOP_RANK') == os.environ['RANK']:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+train(Configs(), name='test')
+'''
+
+
+@pytest.mark.parametrize('parallel', ['ddp', pytest.param('fsdp', marks=pytest.mark.long)])
+def test_signal_in_a_validation_repeats_it_on_resume(project, runs, trained, parallel):
+    project.script.write_text(SIGNAL_IN_VALIDATION)
+    options = [*DROPOUT, f'parallel={parallel}']
+    main, other = runs.start(2, 'stopped', *options, env={'STOP_RANK': '1'}).wait()
+    assert [main.returncode, other.returncode] == [143, 143]
+    assert main.stderr.startswith('Interrupted after') and (other.stdout, other.stderr) == ('', '')
+    assert 'loss.valid' not in runs.metrics('stopped')
+    assert runs.resume(2, 'stopped') == trained(2, *options).metrics
+
+
+WRONG_ARGUMENTS = [
+    (['batch_size=7'], 'batch_size=7 is that of all 2 ranks together: it must be a multiple of 2'),
+    (['batch_size=8', 'gradient_accumulation_steps=3'],
+     'batch_size=8 cannot be split into gradient_accumulation_steps=3 equal micro-batches on each of 2 ranks'),
+    (['batch_sise=8'], '`batch_sise`: there is no such item. Did you mean `batch_size`?'),
+    (['text_path=nothing.txt'], 'nothing.txt cannot be read: No such file or directory'),
+    (['parallel=ddq'], 'parallel=ddq'),
+    (['parallel=fsdp', 'compile=true'], 'compile=true is incompatible with parallel=fsdp'),
+    (['--resume', 'nothing'], 'nothing'),
+]
+
+
+def test_error_at_all_ranks_is_reported_once(runs):
+    messages = runs.refused(2, *(arguments for arguments, _ in WRONG_ARGUMENTS))
+    for message, (_, expected) in zip(messages, WRONG_ARGUMENTS, strict=True):
+        assert expected in message
+
+
+def test_ranks_must_have_the_same_arguments(runs):
+    messages = runs.refused(3, [], [], of_rank={0: {'2': ['optimizer.learning_rate=1e-3']},
+                                                1: {'1': ['--resume', 'x']}})
+    assert messages[0] == ('rank 2 of 3 was started with optimizer.learning_rate=0.001, and the main rank with '
+                           'optimizer.learning_rate=0.002: all ranks must be started alike')
+    assert 'rank 1 of 3 was started with --resume=x, and the main rank with --resume=None' in messages[1]
+
+
+def test_ranks_must_have_the_same_text(project, runs):
+    """Each has a home folder of its own; at rank 1 a text is missing, or differs."""
+    homes = [project.path / str(rank) for rank in range(2)]
+    for home in homes:
+        home.mkdir()
+    text = project.text.read_text()
+    (homes[0] / 'text.txt').write_text(text)
+    (homes[0] / 'other.txt').write_text(text)
+    (homes[1] / 'other.txt').write_text(text + 'more')
+    missing, differs = runs.refused(
+        2, ['text_path=~/text.txt'], ['text_path=~/other.txt'],
+        script="import os\n\nos.environ['HOME'] += '/' + os.environ['RANK']\n"
+               'from labml_mlm import MLMConfigs as CONFIGS, train\n')
+    assert re.fullmatch(r'rank 1 of 2: .*/1/text.txt cannot be read: No such .*', missing)
+    assert differs == (f'rank 1 of 2 was started with characters={len(text) + 4}, and the main rank with '
+                       f'characters={len(text)}: all ranks must be started alike')
+
+
+UNREADABLE = '''
+from labml_mlm.runs.checkpoint import Checkpoint
+
+
+def load_tensors(self, name):
+    raise OSError(28, 'No space left on device', str(self.path))
+
+
+Checkpoint.load_tensors = load_tensors
+''' + TRAIN
+
+
+def test_error_of_the_main_rank_alone_ends_all(project, runs, trained):
+    runs.copy(trained(2), 'whole')
+    project.script.write_text(UNREADABLE)
+    main, other = project.ranks(2, '--resume', 'whole', 'epochs=2').wait()
+    assert (main.returncode, other.returncode) == (1, 2)
+    assert main.stderr.startswith('No space left on device') and other.stderr == ''

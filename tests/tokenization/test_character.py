@@ -15,7 +15,7 @@ def slow_encode(tokenizer, text):
 
 
 @given(st.text(min_size=2).filter(lambda s: len(set(s)) > 1), st.text())
-def test_look_up_equals_the_loop(text, other):
+def test_encode_looks_up_every_character(text, other):
     tokenizer = CharacterTokenizer.from_characters(text)
     assert tokenizer.encode(text).tolist() == slow_encode(tokenizer, text)
     assert tokenizer.encode(other).tolist() == slow_encode(tokenizer, other)
@@ -32,6 +32,6 @@ def test_special_tokens_come_first_and_characters_are_sorted():
 
 
 @pytest.mark.parametrize('text', ['', 'aaaa'])
-def test_too_few_characters(text):
+def test_text_with_too_few_characters_is_refused(text):
     with pytest.raises(UserError, match=f'{len(set(text))} distinct characters'):
         CharacterTokenizer.from_characters(text)

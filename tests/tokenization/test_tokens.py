@@ -1,4 +1,4 @@
-"""Texts, tokenizers and packing, as configs and in whole runs."""
+"""Texts, tokenizers and packing, in configs and in runs."""
 import json
 
 import numpy as np
@@ -8,7 +8,9 @@ from support.project import assert_clean_failure, values_of
 
 import labml_mlm
 from labml_mlm import FillMask, MLMConfigs
+from labml_mlm.__main__ import main
 from labml_mlm.data.packing import PackedDocuments
+from labml_mlm.inference.evaluate import evaluate
 from labml_mlm.tokenization.subword import SubwordTokenizer
 
 WORDS = ['the', 'quick', 'brown', 'fox', 'jumps', 'over', 'the', 'lazy', 'dog']
@@ -16,7 +18,7 @@ WORDS = ['the', 'quick', 'brown', 'fox', 'jumps', 'over', 'the', 'lazy', 'dog']
 
 @pytest.fixture
 def folder(tmp_path):
-    """Documents of some words each, the longer ones of several windows."""
+    """Documents of some words each; the longer ones have several windows."""
     path = tmp_path / 'texts'
     path.mkdir()
     for i in range(60):
@@ -25,13 +27,13 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize('kind, size', [('bpe', 300), ('wordpiece', 60), ('basic_english', 30), ('character', 8192)])
-def test_every_tokenizer_trains_and_its_model_answers(project, folder, kind, size):
+def test_runs_with_every_tokenizer(project, folder, kind, size):
     arguments = [f'tokenizer={kind}', f'vocab_size={size}', f'text_path={folder}', 'transformer.n_layers=1',
                  'd_model=32', 'transformer.n_heads=2', 'epochs=2', 'batch_size=4', 'seq_len=16']
     result = project.run(*arguments)
     assert result.returncode == 0, result.stderr
     [run] = project.runs
-    # It is there as it is used elsewhere, and read back from the checkpoint
+    # Its file is in the run and in each checkpoint
     trained = labml_mlm.load(run)
     if kind != 'character':
         for path in (run, *run.glob('checkpoints/*')):
@@ -39,48 +41,47 @@ def test_every_tokenizer_trains_and_its_model_answers(project, folder, kind, siz
                 trained.tokenizer.to_dict()
         assert trained.tokenizer.n_tokens <= size
     assert FillMask(trained)('the [MASK] brown').filled.startswith('the')
-    # What the run was validated on is the same to the model that was loaded
+    # The loaded model has the validation loss of the run
     loss = values_of(run / 'log.jsonl')['loss.valid'][-1][1]
-    from labml_mlm.inference.evaluate import evaluate
     assert evaluate(trained, trained.validation_batches()).loss == pytest.approx(loss, rel=1e-5)
-    # The second run has tokenizer and tokens from the disk
+    # A second run reads tokenizer and tokens from the disk
     again = project.run(*arguments)
     assert again.returncode == 0 and 'Using the tokens in' in again.stdout, again.stderr
 
 
-def test_a_run_goes_on_with_its_tokenizer(project, folder, tmp_path):
-    """Though the text's own would have to be trained anew, and its file is gone."""
-    own = tmp_path / 'tokenizer.json'
+def test_resume_uses_the_tokenizer_of_the_run(project, folder, tmp_path):
+    """Though the file of the tokenizer and the token cache are gone."""
+    path = tmp_path / 'tokenizer.json'
     assert project.train('tokenizer=bpe', 'vocab_size=280').returncode == 0
-    own.write_text((project.runs[0] / 'tokenizer.json').read_text())
-    result = project.train('tokenizer=file', f'tokenizer_path={own.name}', env={'RUN_UUID': 'feed'})
+    path.write_text((project.runs[0] / 'tokenizer.json').read_text())
+    result = project.train('tokenizer=file', f'tokenizer_path={path.name}', env={'RUN_UUID': 'feed'})
     assert result.returncode == 0, result.stderr
-    own.unlink()
-    for path in project.path.glob('data/tokens/*'):
-        path.unlink()
+    path.unlink()
+    for cached in project.path.glob('data/tokens/*'):
+        cached.unlink()
     result = project.run('--resume', 'feed', 'epochs=2')
     assert result.returncode == 0, result.stderr
     assert 'tokenizer' not in result.stderr
-    record = json.loads((project.path / 'logs/test/feed/configs.json').read_text())
-    assert record['given']['tokenizer_path'] == str(own)
+    snapshot = json.loads((project.path / 'logs/test/feed/configs.json').read_text())
+    assert snapshot['given']['tokenizer_path'] == str(path)
 
 
 @pytest.mark.parametrize('arguments, message', [
     (['tokenizer=file'], 'tokenizer=file needs a tokenizer.json: tokenizer_path=PATH'),
     (['tokenizer=file', 'tokenizer_path=none.json'], 'cannot read none.json: No such file or directory'),
-    (['tokenizer=file', 'tokenizer_path=text.txt'], 'text.txt is no tokenizer.json: '),
+    (['tokenizer=file', 'tokenizer_path=text.txt'], 'text.txt is not a tokenizer.json: '),
     (['tokenizer=bpe', 'vocab_size=100'], 'vocab_size=100: byte-level BPE has 256 tokens for single bytes'),
     (['tokenizer=bep'], 'Did you mean `bpe`?'),
     (['packing=document'], 'Did you mean `documents`?'),
     (['valid_path=none.txt'], 'none.txt cannot be read: No such file or directory'),
 ])
-def test_what_cannot_be(project, arguments, message):
+def test_invalid_arguments_are_refused(project, arguments, message):
     result = project.train(*arguments)
     assert_clean_failure(result, 2, message)
     assert not (project.path / 'logs').exists()
 
 
-def test_a_text_for_validation_of_its_own(project, folder):
+def test_separate_validation_text(project, folder):
     (project.path / 'valid').mkdir()
     for i in range(3):
         (project.path / f'valid/{i}.md').write_text('over the quick dog 5\n' * 5)
@@ -89,16 +90,16 @@ def test_a_text_for_validation_of_its_own(project, folder):
     trained = labml_mlm.load(project.path / 'logs/test/feed')
     conf, unk = trained.configs, trained.tokenizer.special.unk
     shown = [trained.tokenizer.decode(tokens.tolist()) for tokens in (conf.train_tokens, conf.valid_tokens)]
-    # All of the text is for training; what it does not have is not known
+    # All of the text is for training, and characters that it lacks are unknown
     assert shown == [project.text.read_text(), ('over the quick dog [UNK]\n' * 5 + '[SEP]') * 3]
     assert unk in conf.valid_tokens
-    # The run goes on with the same, and with no other
+    # A resumed run must have the same validation text
     (project.path / 'valid/0.md').write_text('another')
     result = project.run('--resume', 'feed', 'epochs=2')
-    assert_clean_failure(result, 2, 'the text for validation is another one than the run has')
+    assert_clean_failure(result, 2, 'the validation text is not that of the run')
 
 
-def test_documents_run_on_with_a_separator_or_are_packed(build, folder):
+def test_documents_are_separated_or_packed(build, folder):
     stream = build(text_path=str(folder), batch_size=4)
     sep = stream.tokenizer.special.sep
     assert (stream.train_tokens == sep).sum() == len(stream.train_document_ends)
@@ -108,14 +109,14 @@ def test_documents_run_on_with_a_separator_or_are_packed(build, folder):
     assert torch.equal(packed.train_tokens, stream.train_tokens)
     for loader in (packed.train_loader, packed.valid_loader):
         for batch in loader:
-            x, padding_mask, document = batch[:3]
-            # Whatever ends a document is the last of it there
+            x, padding_mask, document_ids = batch[:3]
+            # A separator is the last token of its document
             ends = (x == sep)[:-1]
-            assert (document[:-1][ends] != document[1:][ends]).all()
+            assert (document_ids[:-1][ends] != document_ids[1:][ends]).all()
             assert torch.equal(padding_mask, x == packed.padding_token)
 
 
-def test_packed_documents_train_and_their_efficiency_is_tracked(project, folder):
+def test_efficiency_of_packed_documents_is_tracked(project, folder):
     result = project.run(f'text_path={folder}', 'packing=documents', 'transformer.n_layers=1', 'd_model=16',
                          'transformer.n_heads=2', 'batch_size=4', 'seq_len=24', 'epochs=2', 'checkpoint_interval=7')
     assert result.returncode == 0, result.stderr
@@ -124,20 +125,18 @@ def test_packed_documents_train_and_their_efficiency_is_tracked(project, folder)
     efficiency = [value for _, value in values['efficiency.train']]
     assert all(0 < value <= 1 for value in efficiency)
     trained = labml_mlm.load(run)
-    # The step counts what is no padding
+    # The global step counts tokens without padding
     conf = trained.configs
     assert values['loss.train'][-1][0] == 2 * len(conf.train_tokens)
     windows = PackedDocuments(conf.train_tokens, conf.train_document_ends, seq_len=24, padding_token=0)
     assert np.mean(efficiency) == pytest.approx(len(conf.train_tokens) / (len(windows) * 24), abs=0.02)
-    from labml_mlm.inference.evaluate import evaluate
     of_run = values['loss.valid'][-1][1]
     result = evaluate(trained, trained.validation_batches(), is_pseudo=True)
     assert result.loss == pytest.approx(of_run, rel=1e-5)
     assert result.n_tokens == len(conf.valid_tokens) and result.pseudo_perplexity > 1
 
 
-def test_packed_losses_are_those_of_documents_alone(build, folder):
-    """A step of a batch of packs, and the same documents one by one."""
+def test_packed_documents_have_the_losses_of_separate_ones(build, folder):
     conf = build(text_path=str(folder), batch_size=4, packing='documents', seq_len=24)
     batch = next(iter(conf.train_loader))
     masked, labels = conf.mlm(batch.tokens)
@@ -145,15 +144,15 @@ def test_packed_losses_are_those_of_documents_alone(build, folder):
     loss_sum = n_masked = 0
     for column in range(4):
         for number in range(1, int(batch.document_ids[:, column].max()) + 1):
-            one = batch.document_ids[:, column] == number
-            output = conf.model(masked[one, column][:, None], labels[one, column][:, None])
+            is_of_document = batch.document_ids[:, column] == number
+            output = conf.model(masked[is_of_document, column][:, None], labels[is_of_document, column][:, None])
             loss_sum, n_masked = loss_sum + output.loss_sum, n_masked + output.n_masked
     assert packed.n_masked == n_masked
     torch.testing.assert_close(packed.loss_sum, loss_sum, rtol=1e-5, atol=1e-4)
 
 
-def test_batches_with_padding_of_ones_own(build, tracked):
-    """A loader may give `(tokens, padding_mask)`, and what stands where there is padding changes nothing."""
+def test_tokens_under_the_padding_mask_of_a_custom_loader_change_nothing(build, tracked):
+    """A loader may give `(tokens, padding_mask)`."""
     conf = build()
     tokens = torch.randint(5, conf.n_tokens, (16, 8))
     padding_mask = torch.zeros_like(tokens, dtype=torch.bool)
@@ -171,13 +170,13 @@ def test_batches_with_padding_of_ones_own(build, tracked):
     assert tracked['efficiency.'] == [(~padding_mask).sum().item() / tokens.numel()]
 
 
-def test_a_validation_text_shorter_than_a_window_is_one(build):
+def test_validation_text_shorter_than_a_window_is_one_window(build):
     conf = build(text=('abc abd ' * 40, 'short'), seq_len=64, batch_size=2)
     [batch] = conf.valid_loader
     assert batch.shape == (min(64, len(conf.valid_tokens)), 1)
 
 
-def test_tokens_of_ones_own_need_ends_to_be_packed():
+def test_custom_tokens_are_packed_by_their_document_ends():
     conf = MLMConfigs()
     conf._set_values({'train_tokens': torch.arange(5, 400), 'valid_tokens': torch.arange(5, 100), 'n_tokens': 400,
                       'train_document_ends': torch.tensor([100, 395]), 'packing': 'documents', 'batch_size': 2,
@@ -185,10 +184,8 @@ def test_tokens_of_ones_own_need_ends_to_be_packed():
     assert len(conf.train_loader.windows) == 13
 
 
-def test_evaluation_reads_a_text_as_the_run_does(project, tmp_path, monkeypatch, capsys):
-    """Its field of JSON lines, its packing; of a folder, too."""
-    from labml_mlm.__main__ import main
-
+def test_evaluate_reads_a_text_as_the_run_does(project, tmp_path, monkeypatch, capsys):
+    """With its field of JSON lines and its packing, of a file and of a folder."""
     path = tmp_path / 'texts'
     path.mkdir()
     texts = (' '.join(WORDS[i % 4:i % 4 + i % 5 + 1]) for i in range(99))
@@ -205,7 +202,7 @@ def test_evaluation_reads_a_text_as_the_run_does(project, tmp_path, monkeypatch,
         assert json.loads(capsys.readouterr().out) == of_run
 
 
-def test_a_validation_text_that_has_nothing_to_mask(project, tmp_path):
+def test_validation_text_without_maskable_tokens_is_refused(project, tmp_path):
     (tmp_path / 'other.txt').write_text('ÄÖÜ' * 100)
     result = project.train('valid_path=other.txt')
-    assert_clean_failure(result, 2, 'the text for validation has no token that can be masked')
+    assert_clean_failure(result, 2, 'the validation text has no token that can be masked')

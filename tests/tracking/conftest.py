@@ -39,7 +39,8 @@ class FakeApp(http.server.ThreadingHTTPServer):
         self.updates, self.paths, self.before_answer, self.code = [], [], lambda n: None, 200
         self.answer = b'{"errors": [], "url": "http://the.app/run"}'
         self.url = f'http://127.0.0.1:{self.server_address[1]}/api/v1/default'
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        # `shutdown` waits for the end of a poll
+        threading.Thread(target=self.serve_forever, args=[0.01], daemon=True).start()
 
     def handle_error(self, *_):
         """Nothing: the client has closed the connection."""

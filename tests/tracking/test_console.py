@@ -1,10 +1,17 @@
+"""Output to pipes and terminals: of the parts of `console`, and of complete runs."""
 import io
+import os
+import pty
+import re
+import select
+import signal
 import subprocess
 import sys
 
 import pytest
 from labml.internal.tracker.indicators.numeric import Scalar
 from labml.logger import Text
+from support.project import SMALL, values_of
 
 from labml_mlm.runs.samples_log import Sample
 from labml_mlm.tracking import console
@@ -97,3 +104,90 @@ print(display)
 '''
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert result.stdout == 'shown\n', result.stderr
+
+
+@pytest.mark.parametrize('arguments', [['--help'], SMALL])
+def test_closed_pipe_at_the_start_ends_the_run(project, arguments):
+    result = subprocess.run(['bash', '-c', 'set -o pipefail; "$@" | head -n 1', '-', sys.executable, project.script,
+                             f'text_path={project.text}', *arguments],
+                            cwd=project.path, env=project.environment(), capture_output=True, text=True)
+    assert len(result.stdout.splitlines()) == 1
+    assert result.stderr == ''
+    # `--help` may be complete before `head` ends
+    assert result.returncode == 1 or arguments == ['--help']
+
+
+def test_closed_pipe_in_training_ends_the_run_like_a_signal(project):
+    process = project.start(f'text_path={project.text}', *SMALL, 'epochs=100000', 'n_prompts=0')
+    while 'loss.valid' not in process.stdout.readline():
+        assert process.poll() is None
+    process.stdout.close()
+    err = process.stderr.read()
+    assert process.wait(60) == 128 + signal.SIGPIPE
+    assert re.fullmatch(r'Interrupted after [\d,]+ tokens\. To resume: python train\.py --resume \w+\n', err)
+    assert project.status() == 'interrupted'
+
+
+class Terminal:
+    """A run on a terminal, without a signal when that is closed, as after `setsid`."""
+
+    def __init__(self, project, *arguments, **env):
+        self.project = project
+        self.screen, terminal = pty.openpty()
+        name = os.ttyname(terminal)
+        project.is_forked = True
+        project.pid = project.server.start([project.script.name, f'text_path={project.text}', *SMALL, *arguments],
+                                           cwd=project.path, out=name, err=name, env=project.environment(**env))
+        os.close(terminal)
+
+    def read(self):
+        """The next output; empty at the end."""
+        assert select.select([self.screen], [], [], 60)[0]
+        try:
+            return os.read(self.screen, 1 << 16).decode(errors='replace')
+        except OSError:  # no process has the terminal open any more
+            return ''
+
+    def close(self):
+        os.close(self.screen)
+
+    def wait(self):
+        """The exit code."""
+        code, self.project.is_forked = self.project.server.wait(), False
+        return code
+
+
+def output_on_a_terminal(project, **env):
+    """Of a complete run."""
+    terminal, out = Terminal(project, **env), ''
+    while chunk := terminal.read():
+        out += chunk
+    terminal.close()
+    assert terminal.wait() == 0, out
+    return out
+
+
+def test_terminal_shows_labml_live_line_in_colour(project):
+    out = output_on_a_terminal(project)
+    live = [part for part in out.split('\r') if 'loss.train' in part and 'Train:' in part]
+    assert len(live) > 10
+    assert '\x1b[' in out
+
+
+def test_no_color_removes_colours(project):
+    out = output_on_a_terminal(project, NO_COLOR='1')
+    assert 'Train:' in out
+    assert '\x1b' not in out
+    assert re.search(r'\n?filled .*\n[^\n]*[+x]', out.replace('\r', ''))
+
+
+def test_closed_terminal_does_not_end_the_run(project):
+    terminal, out = Terminal(project, 'epochs=8'), ''
+    while 'loss.train' not in out:
+        chunk = terminal.read()
+        assert chunk, out
+        out += chunk
+    terminal.close()
+    assert terminal.wait() == 0
+    assert project.status() == 'completed'
+    assert len(values_of(project.runs[0] / 'log.jsonl')['loss.valid']) == 8

@@ -20,10 +20,10 @@ from labml_mlm.tracking.console import PlainDestination
 
 # Batches of equal size, so the steps of curves are evenly spaced: upstream merges points that are closer than the first
 EVEN = ['batch_size=15', 'n_prompts=0']
-# Retries sooner than after five seconds, and gives up sooner on an app that does not answer
+# Sends more often than each second, retries sooner than after five, and gives up sooner on an app that never answers
 IMPATIENT = '''from labml_mlm.tracking import uploader
 
-uploader._RETRY_INTERVAL = 0.05
+uploader._INTERVAL = uploader._RETRY_INTERVAL = 0.05
 uploader._PROBE_TIMEOUT = 0.3
 ''' + TRAIN
 
@@ -191,8 +191,8 @@ def test_bad_answers_do_not_stop_the_run(fake_app, project):
 
     fake_app.before_answer = choose
     project.configure(fake_app.url)
-    project.script.write_text(IMPATIENT)
-    result = project.train('epochs=30', 'n_prompts=0')
+    project.script.write_text('from labml_mlm.tracking import uploader\n\nuploader._LAST_ATTEMPTS = 1\n' + IMPATIENT)
+    result = project.train('epochs=10', 'n_prompts=0')
     assert result.returncode == 0, result.stderr
     assert len(fake_app.paths) > len(BAD_ANSWERS)
     assert 'Traceback' not in result.stderr

@@ -152,7 +152,7 @@ def test_state_that_cannot_be_packed_does_not_end_the_run(conf, tracked, capsys,
     monkeypatch.setattr(conf.optimizer, 'state_dict', lambda: {**state_dict(), 'mine': object()})
     conf.run()
     assert len(tracked['lr']) == 62
-    assert capsys.readouterr().out.count('Cannot save a checkpoint: a checkpoint cannot hold mine, which is a object') \
+    assert capsys.readouterr().out.count('Cannot save a checkpoint: a checkpoint cannot hold mine, of type object') \
         == 1
     assert isinstance(conf.checkpointer.error, TypeError)
 

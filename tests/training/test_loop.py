@@ -10,6 +10,7 @@ from labml_helpers.metrics.accuracy import Accuracy
 from labml_helpers.train_valid import BatchIndex, Trainer
 
 from labml_mlm import MLMConfigs
+from labml_mlm.runs.checkpoint_folder import CheckpointFolder
 
 
 class Plain:
@@ -178,13 +179,26 @@ def test_trainer_of_labml_helpers_tracks_the_same(build, tracked, inner_iteratio
     tracks = []
     for loops in (OURS, LABML_HELPERS):
         tracked.clear()
-        conf = build(RecordingConfigs, epochs=2, inner_iterations=inner_iterations, n_prompts=0, **loops)
+        # The learning rate decays, which depends on the number of steps so far
+        conf = build(RecordingConfigs, epochs=2, inner_iterations=inner_iterations, n_prompts=0, lr_warmup_steps=5,
+                     **loops)
         conf.run()
         tracks.append({name: list(values) for name, values in tracked.items() if name != 'tokens_per_second'})
     assert isinstance(conf.trainer, Trainer) and isinstance(conf.validator, Trainer)
     assert tracks[0] == tracks[1]
     # Those of training, and of each validation
     assert len(tracks[0]['lr']) == 62 and len(tracks[0]['loss.']) == 62 + 2 * inner_iterations
+
+
+def test_trainer_of_labml_helpers_saves_and_resumes_epochs(train, tmp_path, capsys):
+    folder = tmp_path / 'run'
+    # In the second epoch
+    _, conf = train(folder, LABML_HELPERS, RecordingConfigs, stop=(40,))
+    assert (conf.progress.steps, conf.progress.batches) == (40, 9)
+    assert max(CheckpointFolder(folder).steps()) == conf.progress.tokens > 39 * 8 * 15
+    tracks, conf = train(folder, LABML_HELPERS, RecordingConfigs, resume=True)
+    assert 'cannot resume within an epoch: the epoch starts again' in capsys.readouterr().out
+    assert (len(tracks['lr']), conf.progress.steps, conf.progress.epoch) == (31, 71, 2)
 
 
 class View:

@@ -46,5 +46,5 @@ def test_equal_dotted_names_do_not_collide():
 
 
 def test_objects_cannot_be_packed():
-    with pytest.raises(TypeError, match=r'a checkpoint cannot hold a\.0\.b, which is a object'):
+    with pytest.raises(TypeError, match=r'a checkpoint cannot hold a\.0\.b, of type object'):
         pack({'a': [{'b': object()}]}, {})
