@@ -30,13 +30,13 @@ QUICK = {'benchmarks/fill_mask': '--rounds 1', 'benchmarks/app': '--rounds 1 --r
          'benchmarks/data': '--rounds 1 --megabytes 1 --bpe-megabytes 1',
          'benchmarks/watched': '--rounds 1 transformer.n_layers=1 d_model=16 transformer.n_heads=2 batch_size=512',
          'benchmarks/learning': '--seconds 1 --seeds 1 --sides labml_nn ours together --text text=python_topics',
-         'benchmarks/masking': '--batches 1', 'benchmarks/scaling': '--rounds 1 --points 2 --steps 1',
+         'benchmarks/masking': '--batches 1', 'benchmarks/scaling': '--points 2 --steps 1',
          'benchmarks/plan': '', 'benchmarks/': '--rounds 1 --steps 2',
          'labml-mlm app': '--port 0 --store store.sqlite'}
 # What a command prints, by a part of it; the first that fits
 EXPECTED = {'--help': 'usage', 'benchmarks/step': 'of peak', 'benchmarks/over': 'everything else',
             'benchmarks/scal': 'slope', 'benchmarks/check': '% of training time', 'benchmarks/fill': 'batches ',
-            'benchmarks/data': 'speed of tokenizers', 'benchmarks/distributed': 'A run of one process pays',
+            'benchmarks/data': 'throughput of tokenizers', 'benchmarks/distributed': 'In a single process all of this takes',
             'benchmarks/learn': 'masked accuracy after', 'benchmarks/mask': 'seq_len', 'benchmarks/app': 'updates/s',
             'benchmarks/watched': 'ratio', 'benchmarks/plan': 'not measured', 'gzip': '', 'import [MASK]': 'import',
             'labml-mlm app': 'The labml app is at', 'labml-mlm sync': 'values sent', 'labml-mlm runs': 'completed',

@@ -152,11 +152,10 @@ def test_running_run_is_neither_resumed_nor_started_again(project):
     project.until(lambda: list(folder.glob('checkpoints/*')))
     # It keeps its lock, and leaves the processor to the others
     os.kill(pid, signal.SIGSTOP)
-    others = [project.start('--resume', 'feed'),
-              project.start(f'text_path={project.text}', *SMALL, env={'RUN_UUID': 'feed'})]
-    for other in others:
-        _, err = other.communicate(timeout=60)
-        assert (other.returncode, err) == (2, f'the run feed is running, in process {pid}\n')
+    for arguments in (['--resume', 'feed'], [f'text_path={project.text}', *SMALL]):
+        # As a single rank, which has a fork server of its own
+        [other] = project.ranks(1, *arguments, env={'RUN_UUID': 'feed'}).wait()
+        assert (other.returncode, other.stderr) == (2, f'the run feed is running, in process {pid}\n')
     os.kill(pid, signal.SIGKILL)
     assert project.wait().returncode == -signal.SIGKILL
     assert project.run('--resume', 'feed', 'epochs=1').returncode == 0
