@@ -127,9 +127,9 @@ def test_failed_gather_of_shards_ends_all_ranks(project, runs):
 
 def two_machines(project, *arguments):
     """
-    Two torchruns as on two machines, at the first checkpoint. Returns their processes, and those of the second one's
-    ranks. The first one has the store of the rendezvous. They notice sooner than by default that a machine has failed, and
-    wait less for others to join.
+    Starts two torchruns, as on two machines. Returns their processes, and those of the second one's ranks, at the first
+    checkpoint. The first one has the store of the rendezvous. They detect the failure of a machine sooner than by
+    default, and wait less for others to join.
     """
     with socket.socket() as free:
         free.bind(('localhost', 0))

@@ -90,6 +90,7 @@ def test_app_that_never_answers_does_not_delay_the_run(project):
 def test_app_that_hangs_does_not_stop_the_run(fake_app, project, is_first):
     fake_app.before_answer = lambda n: threading.Event().wait(60) if is_first or n > 1 else None
     project.configure(fake_app.url)
+    project.script.write_text('from labml_mlm.tracking import uploader\n\nuploader._PATIENCE = 1.\n' + TRAIN)
     result = project.train('epochs=10', 'n_prompts=0')
     assert result.returncode == 0, result.stderr
     assert '(it does not answer in time). To send it: labml-mlm sync' in result.stdout.splitlines()[-1]
@@ -217,7 +218,8 @@ def test_slow_app_gets_everything(fake_app, project, epochs):
 def test_errors_are_reported_once_in_training_and_once_at_the_end(fake_app, project):
     fake_app.before_answer = lambda n: setattr(fake_app, 'code', 500 if n > 1 else 200)
     project.configure(fake_app.url)
-    result = project.train('epochs=40', 'n_prompts=0')
+    project.script.write_text(IMPATIENT)
+    result = project.train('epochs=10', 'n_prompts=0')
     assert result.returncode == 0, result.stderr
     assert result.stdout.count('it answers 500') == 2
     assert result.stdout.count('takes no updates now') == 1
