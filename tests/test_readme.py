@@ -36,7 +36,7 @@ QUICK = {'benchmarks/fill_mask': '--rounds 1', 'benchmarks/app': '--rounds 1 --r
 # What a command prints, by a part of it; the first that fits
 EXPECTED = {'--help': 'usage', 'benchmarks/step': 'of peak', 'benchmarks/over': 'everything else',
             'benchmarks/scal': 'slope', 'benchmarks/check': '% of training time', 'benchmarks/fill': 'batches ',
-            'benchmarks/data': 'throughput of tokenizers', 'benchmarks/distributed': 'In a single process all of this takes',
+            'benchmarks/data': 'throughput of tokenizers', 'benchmarks/distributed': 'In a single process all of this',
             'benchmarks/learn': 'masked accuracy after', 'benchmarks/mask': 'seq_len', 'benchmarks/app': 'updates/s',
             'benchmarks/watched': 'ratio', 'benchmarks/plan': 'not measured', 'gzip': '', 'import [MASK]': 'import',
             'labml-mlm app': 'The labml app is at', 'labml-mlm sync': 'values sent', 'labml-mlm runs': 'completed',

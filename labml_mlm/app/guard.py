@@ -10,7 +10,6 @@ default. Even then, any web page open in a browser on this machine can send it r
 * bodies that are not `application/json`: pages of other sites can send other types without a CORS preflight
 * bodies that are too large or not JSON
 """
-
 import asyncio
 import ipaddress
 import json

@@ -5,7 +5,6 @@ Upstream's pages are the files of its `static` folder; any other path gets `inde
 That page would load three libraries from other sites. Here they come from Python packages that contain them. All files
 are read at startup, so a requested path never becomes a path on the disk.
 """
-
 import importlib.util
 import mimetypes
 import re

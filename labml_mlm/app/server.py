@@ -1,5 +1,4 @@
 """Assembles and serves the labml app."""
-
 import contextlib
 import logging
 import os

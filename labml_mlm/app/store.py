@@ -9,7 +9,6 @@ A kill at any instant loses nothing that was committed: SQLite writes a transact
 log before it reports success, and ignores an incomplete transaction at the end of the log at the next start
 (https://sqlite.org/wal.html).
 """
-
 import base64
 import contextlib
 import json

@@ -5,7 +5,6 @@ Upstream saves a run, its folder, its project and its index one by one. Here eac
 before the next one starts, and answered only when everything it saved is on the disk. A request that fails saves
 nothing.
 """
-
 import asyncio
 import contextlib
 import sqlite3

@@ -15,7 +15,6 @@ The updates of labml_mlm have two more fields, and for them
 and the answer contains what the app has now (`received`) and whether the run was unknown (`is_new`), so that the sender
 can continue from there. Updates of labml's own clients are processed as upstream does.
 """
-
 import math
 from typing import Any
 

@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     plot = command('plot', commands.plot, 'Plot loss and masked accuracy of runs.')
     plot.add_argument('run', metavar='RUN', nargs='+', help=_RUN)
     plot.add_argument('-o', '--output', type=Path, default=Path('curves.png'), metavar='FILE',
-                      help='the image (curves.png); its suffix says its format')
+                      help='the image (curves.png); its suffix sets the format')
 
     fill_mask = command('fill-mask', commands.fill_mask,
                         'Fill in every [MASK] of a text, or of each line of standard input.')

@@ -23,7 +23,7 @@ def draw(runs: Sequence[Run], path: Path):
     """
     Draws the curves of runs into an image, as a whole or not at all.
 
-    * `path` is the image; its suffix says its format, such as `.png` or `.svg`
+    * `path` is the image; its suffix sets the format, such as `.png` or `.svg`
 
     Raises `UserError` without matplotlib, for an unknown format or folder, and for a run without such metrics.
     """

@@ -86,7 +86,7 @@ def _run(prepared: PreparedRun):
         done = prepared.conf.progress.epoch
         if prepared.resumption and done >= prepared.conf.epochs:
             logger.log(f'The run {prepared.run.uuid} has completed all of its epochs ({done}): give epochs={done + 1} '
-                       'to go on')
+                       'to train longer')
             return
         with ranks().synchronize_errors():
             _start(prepared)

@@ -130,7 +130,7 @@ class MLMConfigs(TrainingConfigs):
                 Run(self.checkpointer.folder.parent).samples.add(
                     ValidationSamples(self.progress.tokens, valid.loss, valid.accuracy, samples))
             except OSError as e:
-                logger.log(f'Cannot save the samples: {e}. The run goes on', Text.warning)
+                logger.log(f'Cannot save the samples: {e}. The run continues', Text.warning)
 
 
 def _mask(mlm: Callable[..., tuple[Tensor, Tensor]], batch: Batch) -> tuple[Tensor, Tensor]:

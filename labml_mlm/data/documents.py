@@ -233,7 +233,7 @@ def _paragraphs(pieces: Iterable[Piece]) -> Iterator[Piece]:
             if is_begun or paragraph.strip():
                 yield paragraph + '\n', True
             is_begun = False
-        # A paragraph that goes on; line ends may be the first half of its end
+        # A paragraph that continues; line ends may be the first half of its end
         if len(rest) > _CHUNK and (begin := rest.rstrip('\n')):
             rest = rest[len(begin):]
             yield begin if is_begun else begin.lstrip('\n'), False

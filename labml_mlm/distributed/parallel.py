@@ -4,7 +4,7 @@ r"""
 Each rank has its own columns of a batch, and gradients are summed over all ranks. PyTorch has two ways to do that:
 
 * **DDP** (`DistributedDataParallel`, [Li et al. 2020](https://arxiv.org/abs/2006.15704)). Each rank has the whole model
-  and takes the whole optimizer step. Gradients are all-reduced in buckets while the backward pass goes on.
+  and takes the whole optimizer step. Gradients are all-reduced in buckets while the backward pass continues.
 * **FSDP** (`fully_shard`, [Zhao et al. 2023](https://arxiv.org/abs/2304.11277)). Each rank has a shard of every
   parameter, of its gradient and of its optimizer state. A layer is gathered when it is computed, and freed afterwards.
   It is for models that do not fit on one device, and communicates half as much again.

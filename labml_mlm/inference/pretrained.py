@@ -183,7 +183,7 @@ def load(run: str | Path, *, which: str = 'best', configs: MLMConfigs | None = N
 
 
 def _read(run: Run, at: Path | None, which: str) -> tuple[Checkpoint, str, dict[str, Tensor]]:
-    """An intact checkpoint, what it is, and its model. A run that goes on may remove it at any time."""
+    """An intact checkpoint, what it is, and its model. A running run may remove it at any time."""
     while True:
         chosen, about = _choose(run, at, which)
         try:

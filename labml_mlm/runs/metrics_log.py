@@ -50,7 +50,8 @@ class MetricsWriter(file.Writer):
             self.flush()
         if self.error and not self._is_warned:
             self._is_warned = True
-            logger.log(f'Cannot write {self.file_path}: {self.error}. The run goes on, and tries again', Text.warning)
+            logger.log(f'Cannot write {self.file_path}: {self.error}. The run continues, and retries later',
+                       Text.warning)
 
     def sync(self) -> Future:
         """

@@ -50,7 +50,7 @@ class AppUploader:
         else:
             self.is_answering = _answers(configs.url)
             if not self.is_answering:
-                logger.log(f'No labml app answers at {_site(configs.url)}: the run goes on without it. '
+                logger.log(f'No labml app answers at {_site(configs.url)}: the run continues without it. '
                            '`labml-mlm app` starts one', Text.meta)
         if not self.is_answering:
             discard_captured_output()
@@ -148,7 +148,7 @@ class _Thread(threading.Thread):
         except Exception as e:  # whatever it is, the run is worth more
             if self._error is None and self.has_answered and not self._is_over.is_set():
                 logger.log(f'The labml app at {_site(self._url)} takes no updates now: {e}. '
-                           'The run goes on, and sends them later', Text.warning)
+                           'The run continues, and sends them later', Text.warning)
             self._error = e
 
     def _send(self, app: AppSync):

@@ -129,4 +129,4 @@ class Checkpointer:
     def _warn(self):
         if self.error is not None and not self._is_warned:
             self._is_warned = True
-            logger.log(f'Cannot save a checkpoint: {self.error}. The run goes on, and tries again', Text.warning)
+            logger.log(f'Cannot save a checkpoint: {self.error}. The run continues, and retries later', Text.warning)

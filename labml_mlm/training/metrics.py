@@ -74,7 +74,7 @@ class StepMetrics:
     ## Metrics of a training step, without waiting for the GPU
 
     When Python is done with a step on a GPU, the step has only been queued. To read its loss would be to wait for it,
-    and leave the GPU idle meanwhile. So values are copied while training goes on, and tracked when they have arrived,
+    and leave the GPU idle meanwhile. So values are copied while training continues, and tracked when they have arrived,
     each with the number of its own step: at most `max_late` steps late, as Python then waits, which keeps it from
     running ahead. Values on the CPU are tracked at once.
     """

@@ -1,7 +1,7 @@
 """
 # The state of a run
 
-`capture_state` copies everything that decides how a run goes on, and `restore_state` puts it into freshly built
+`capture_state` copies everything that determines how a run continues, and `restore_state` puts it into freshly built
 configs, so that each step after that is, on the CPU and bit for bit, the step of an uninterrupted run:
 
 * weights and buffers; the optimizer's state for each parameter

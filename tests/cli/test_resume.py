@@ -260,7 +260,7 @@ def test_completed_run_can_be_extended(project):
     before = (folder / 'log.jsonl').read_bytes()
     result = project.run('--resume', 'feed')
     assert (result.returncode, result.stderr) == (0, '')
-    assert 'The run feed has completed all of its epochs (1): give epochs=2 to go on' in result.stdout
+    assert 'The run feed has completed all of its epochs (1): give epochs=2 to train longer' in result.stdout
     assert (folder / 'log.jsonl').read_bytes() == before
     assert project.run('--resume', 'feed', 'epochs=2').returncode == 0
     assert (folder / 'log.jsonl').read_bytes().startswith(before)

@@ -45,7 +45,8 @@ def test_changes_are_reported(project, stopped):
     assert resumed['epochs']['computed'] == 5
     assert json.loads((folder / 'run_log.jsonl').read_text().splitlines()[1])['details'][3] == 'keep_checkpoints: 2 → 1'
     # The run has the new values from here on
-    assert 'has completed all of its epochs (5): give epochs=6 to go on' in project.run('--resume', 'feed').stdout
+    result = project.run('--resume', 'feed')
+    assert 'has completed all of its epochs (5): give epochs=6 to train longer' in result.stdout
 
 
 def test_changed_text_is_refused(project, stopped, assert_refused):

@@ -205,3 +205,28 @@ def test_summarize(tmp_path):
     with open(path, 'a') as f:
         f.write('{"track": {"loss.valid": [[56, [0.')
     assert summarize(path) == (48, 1., 0.32)
+
+
+def test_metrics_reach_the_disk_sooner_while_an_app_answers(tmp_path, monkeypatch):
+    clock = [1000.]
+    monkeypatch.setattr('time.time', lambda: clock[0])
+    writer = MetricsWriter(tmp_path / 'log.jsonl')
+    # Late in training, when labml writes once a minute
+    writer.commits_count = 99
+
+    def write(step):
+        scalar = Scalar('loss', is_print=True)
+        scalar.collect_value(1.)
+        writer.write(global_step=step, indicators={'loss': scalar})
+
+    clock[0] += 5
+    write(1)
+    assert writer.indicators
+    writer.interval = 1.
+    write(2)
+    assert not writer.indicators
+    clock[0] += 0.5
+    write(3)
+    assert writer.indicators
+    writer.finish()
+    assert [step for step, _ in values_of(tmp_path / 'log.jsonl')['loss']] == [1, 2, 3]

@@ -10,7 +10,6 @@ import pytest
 from labml.internal.app.configs import AppTrackConfigs
 from labml.internal.lab import lab_singleton
 from labml.internal.logger import logger_singleton
-from labml.internal.tracker.indicators.numeric import Scalar
 from support.project import SMALL, TRAIN, values_of
 
 from labml_mlm.runs.metrics_log import MetricsWriter
@@ -70,7 +69,8 @@ def test_missing_app_is_reported_at_the_start_and_at_the_end(project):
     assert result.returncode == 0, result.stderr
     [run] = project.runs
     first, last = [line for line in result.stdout.splitlines() if 'labml app' in line]
-    assert first == 'No labml app answers at http://localhost:1: the run goes on without it. `labml-mlm app` starts one'
+    assert first == ('No labml app answers at http://localhost:1: the run continues without it. '
+                     '`labml-mlm app` starts one')
     assert last == (f'Not on the labml app at http://localhost:1: the run (Connection refused). '
                     f'To send it: labml-mlm sync {run.name}')
 
@@ -272,28 +272,3 @@ def test_project_without_app_url(project, sync):
     code, out, err = sync()
     assert (code, out) == (2, '')
     assert 'there is no labml app to send to: set app_url in .labml.yaml, or give --url' in err
-
-
-def test_metrics_reach_the_disk_sooner_while_an_app_answers(tmp_path, monkeypatch):
-    clock = [1000.]
-    monkeypatch.setattr('time.time', lambda: clock[0])
-    writer = MetricsWriter(tmp_path / 'log.jsonl')
-    # Late in training, when labml writes once a minute
-    writer.commits_count = 99
-
-    def write(step):
-        scalar = Scalar('loss', is_print=True)
-        scalar.collect_value(1.)
-        writer.write(global_step=step, indicators={'loss': scalar})
-
-    clock[0] += 5
-    write(1)
-    assert writer.indicators
-    writer.interval = 1.
-    write(2)
-    assert not writer.indicators
-    clock[0] += 0.5
-    write(3)
-    assert writer.indicators
-    writer.finish()
-    assert [step for step, _ in values_of(tmp_path / 'log.jsonl')['loss']] == [1, 2, 3]

@@ -142,7 +142,8 @@ def test_failed_save_does_not_end_the_run(conf, monkeypatch, tracked, capsys, er
     conf.run()
     assert len(tracked['lr']) == 62 and len(failures) == 2
     # Reported once for several failures in a row
-    assert capsys.readouterr().out.count(f'Cannot save a checkpoint: {error}. The run goes on, and tries again') == 1
+    message = f'Cannot save a checkpoint: {error}. The run continues, and retries later'
+    assert capsys.readouterr().out.count(message) == 1
     assert conf.checkpointer.error is None
     assert list(CheckpointFolder(conf.checkpointer.folder).steps())[-1] == conf.progress.tokens
 
