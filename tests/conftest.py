@@ -30,8 +30,12 @@ def shakespeare() -> Path:
 
 
 def pytest_collection_modifyitems(items):
-    """Long tests first, so that no core waits for one at the end."""
-    items.sort(key=lambda item: item.get_closest_marker('long') is None)
+    """The longest first, so that no core waits for one at the end."""
+    def minutes(item: pytest.Item) -> float:
+        long = item.get_closest_marker('long')
+        return 0. if long is None else long.kwargs.get('minutes', 1.)
+
+    items.sort(key=minutes, reverse=True)
 
 
 @pytest.fixture(scope='session')
