@@ -2,7 +2,7 @@
 # Declarations of config items
 
 labml knows the name, the type and the default of an item. Everything else that a person needs to know to set it
-stands in its annotation:
+is in its annotation:
 
     masking_prob: Annotated[float, Item('Masking rate: fraction of the tokens to predict', FRACTION)] = 0.15
 
@@ -11,8 +11,9 @@ A subclass that annotates the item again, or only assigns it, keeps the declarat
 import dataclasses
 import math
 import sys
+import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, NamedTuple
 
 from labml.configs import BaseConfigs
@@ -65,7 +66,7 @@ class Item:
     may_change: bool | str = False
     # Why it cannot be set, and why some of its options cannot be chosen
     refused: str = ''
-    refused_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    refused_options: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
 
     def over(self, base: 'Item') -> 'Item':
         """This declaration, with the parts of `base` that it leaves out."""
@@ -74,22 +75,13 @@ class Item:
                                             if value != getattr(blank, name)})
 
 
-class _WithAliases(type):
-    """Finds items of a class by their earlier names: `@option(MLMConfigs.saver, …)`."""
-
-    def __getattr__(cls, name: str) -> Any:
-        if name != '_aliases' and name in (aliases := cls._aliases):
-            return getattr(cls, aliases[name])
-        raise AttributeError(f'type object {cls.__name__!r} has no attribute {name!r}')
-
-
-class DeclaredConfigs(BaseConfigs, metaclass=_WithAliases):
+class DeclaredConfigs(BaseConfigs):
     """
     ## Configs whose items are declared
 
     labml gets plain types. It also merges the defaults of a subclass into the items of its base class, for the rest of
     the process: after the first `MLMTransformerConfigs()`, labml_nn's `TransformerConfigs()` would ask for options that
-    it does not have. Subclasses of this one leave their base classes as they are. To be named before them.
+    it does not have. Subclasses of this one leave their base classes as they are. List it first among the bases.
     """
     # Declarations of this class alone, and names by alias of all its items
     _declared: dict[str, Item] = {}
@@ -98,22 +90,25 @@ class DeclaredConfigs(BaseConfigs, metaclass=_WithAliases):
     def __init_subclass__(cls, **kwargs: Any):
         annotations, cls._declared = cls.__dict__.get('__annotations__', {}), {}
         for name, annotation in annotations.items():
-            annotation = evaluated(annotation, vars(sys.modules[cls.__module__]))
-            if typing.get_origin(annotation) is Annotated:
-                annotations[name], *metadata = typing.get_args(annotation)
-                if items := [item for item in metadata if isinstance(item, Item)]:
-                    cls._declared[name] = items[-1]
-        cls._aliases = {alias: name for class_ in reversed(cls.__mro__)
-                        for name, item in vars(class_).get('_declared', {}).items() for alias in item.aliases}
+            annotations[name], item = plain_type(_evaluated_in(cls, annotation))
+            if item is not None:
+                cls._declared[name] = item
+        cls._aliases = {alias: name for base in reversed(cls.__mro__[1:])
+                        for alias, name in vars(base).get('_aliases', {}).items()}
+        cls._aliases |= {alias: name for name, item in cls._declared.items() for alias in item.aliases}
         for alias, name in cls._aliases.items():
-            if alias in annotations:
-                annotations[name] = annotations.pop(alias)
-            if alias in cls._declared:
-                cls._declared[name] = cls._declared.pop(alias)
+            for names in (annotations, cls._declared):
+                if alias in names:
+                    names[name] = names.pop(alias)
             if alias in vars(cls):
                 setattr(cls, name, vars(cls)[alias])
                 delattr(cls, alias)
         super().__init_subclass__(**kwargs)
+        for alias, name in cls._aliases.items():
+            if name in vars(cls):
+                # For `@option(MLMConfigs.alias, …)`
+                setattr(cls, alias, ConfigItem(key=name, configs_class=cls, has_annotation=False, annotation=None,
+                                               has_value=False, value=None))
 
     def __getattribute__(self, name: str) -> Any:
         # labml looks up many names of its own for each item
@@ -139,15 +134,42 @@ class DeclaredConfigs(BaseConfigs, metaclass=_WithAliases):
         super()._Configs__collect_config_items(classes)
         for item, attributes in zip(items, before, strict=True):
             vars(item).update(attributes)
+        for alias, name in self._aliases.items():
+            for found in (self._Configs__types, self._Configs__config_items):
+                found.pop(alias, None)
+            # From a base class that is not one of ours
+            if alias in self._Configs__defaults:
+                self._Configs__defaults[name] = self._Configs__defaults.pop(alias)
 
 
 def declared(class_: type, name: str) -> Item:
-    """The declaration of an item in a class of configs and its bases; an empty one if there is none."""
+    """
+    The declaration of an item in a class of configs and its bases; an empty one if there is none. For labml's own
+    classes it is that of the subclass here: `MLMOptimizerConfigs` for `OptimizerConfigs`.
+    """
+    if not issubclass(class_, DeclaredConfigs):
+        class_ = next((ours for ours in _subclasses(DeclaredConfigs) if class_ in ours.__bases__), class_)
     item = Item()
     for base in reversed(class_.__mro__):
-        if name in vars(base).get('_declared', {}):
-            item = base._declared[name].over(item)
+        own = vars(base).get('_declared', {}).get(name)
+        if own is None and name in (annotations := vars(base).get('__annotations__', {})):
+            _, own = plain_type(_evaluated_in(base, annotations[name]))
+        if own is not None:
+            item = own.over(item)
     return item
+
+
+def plain_type(annotation: Any) -> tuple[Any, Item | None]:
+    """An annotation without declarations, and the last declaration in it."""
+    if typing.get_origin(annotation) is Annotated:
+        plain, *metadata = typing.get_args(annotation)
+        return plain, next((item for item in reversed(metadata) if isinstance(item, Item)), None)
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        parts = [plain_type(part) for part in typing.get_args(annotation)]
+        if any(item is not None for _, item in parts):
+            return typing.Union[tuple(part for part, _ in parts)], next(  # noqa: UP007  its parts are computed
+                item for _, item in parts if item is not None)
+    return annotation, None
 
 
 def evaluated(annotation: Any, names: Mapping[str, Any]) -> Any:
@@ -156,3 +178,13 @@ def evaluated(annotation: Any, names: Mapping[str, Any]) -> Any:
         return eval(annotation, dict(names)) if isinstance(annotation, str) else annotation
     except Exception:  # a name for type checkers only, for example
         return annotation
+
+
+def _evaluated_in(class_: type, annotation: Any) -> Any:
+    return evaluated(annotation, vars(sys.modules.get(class_.__module__, types)))
+
+
+def _subclasses(class_: type) -> Iterator[type]:
+    for subclass in class_.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)

@@ -1,13 +1,14 @@
 """Atomic writes, and locks between processes."""
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-# Seconds; a process that only looks holds the lock for an instant
-_GLANCE, _PATIENCE = 0.1, 1.
+# Seconds that a lock may be held by a process that only looks
+_PATIENCE = 1.
 
 
 def write_atomically(path: Path, data: bytes):
@@ -57,21 +58,13 @@ class ProcessLock:
 
     def owner(self) -> int | None:
         """The process that holds it, if any."""
-        if not self.path.exists():
-            return None
-        for timeout in (_GLANCE, _PATIENCE):
+        # A shared lock, which filelock does not have: any number may look at once, at files that only others may write
+        with contextlib.suppress(OSError), open(self.path) as f:
             try:
-                with FileLock(self.path, timeout=timeout):
-                    return None
-            except Timeout:
-                # The owner, unless others are looking, too; it may run on another machine
-                if (owner := self._read()) and is_alive(owner):
-                    return owner
-            except OSError:
-                # Another user's file: a lock needs to write it
-                owner = self._read()
-                return owner if owner and is_alive(owner) else None
-        return self._read()
+                fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return self._read()
+        return None
 
     def acquire(self) -> int | None:
         """

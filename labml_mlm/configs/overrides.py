@@ -38,7 +38,7 @@ def parse_overrides(conf: BaseConfigs, arguments: Sequence[str]) -> dict[str, An
         item = find_item(items, name)
         inner = next((i for i in items.values() if i.name.startswith(f'{name}.') and text in i.allowed), None)
         if inner is not None and text not in item.allowed:
-            raise UserError(f'`{argument}`: `{name}` has items below it. Did you mean `{inner.name}={text}`?')
+            raise UserError(f'`{argument}`: `{name}` has nested items. Did you mean `{inner.name}={text}`?')
         values[name] = parse_value(item, text)
     return values
 
@@ -50,7 +50,7 @@ def find_item(items: dict[str, ConfigField], name: str) -> ConfigField:
     if item is None:
         parent = name.rpartition('.')[0]
         if parent in items and not items[parent].is_nested:
-            raise UserError(f'`{name}`: there is no such item, for `{parent}` has no items below it.'
+            raise UserError(f'`{name}`: there is no such item, because `{parent}` has no nested items.'
                             f'{did_you_mean(name, known)}')
         raise UserError(f'`{name}`: there is no such item.{did_you_mean(name, known)} '
                         f'`--help` lists them all')
@@ -71,6 +71,9 @@ def parse_value(item: ConfigField, text: str) -> Any:
     if scalar is str and item.options:
         scalar = None
     if scalar is None:
+        if isinstance(item.type, str):
+            raise UserError(f'`{item.name}` cannot be set on the command line: its annotation `{item.type}` cannot be '
+                            'evaluated, as not all of its names are imported at the top of its module')
         if not item.allowed:
             raise UserError(f'`{item.name}` cannot be set on the command line: it is an object, to be set in Python')
         raise UserError(f'`{item.name}={text}`: it must be one of {", ".join(item.allowed)}.'

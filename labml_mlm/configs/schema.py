@@ -13,7 +13,7 @@ from typing import Any
 
 from labml.configs import BaseConfigs
 
-from labml_mlm.common.declarations import Item, declared, evaluated
+from labml_mlm.common.declarations import Item, declared, evaluated, plain_type
 
 NO_DEFAULT = object()
 
@@ -28,7 +28,7 @@ class ConfigField:
     default: Any = NO_DEFAULT
     # Names of options and aggregates
     options: tuple[str, ...] = ()
-    # The names of nested configs are known only where they are
+    # Does it hold nested configs?
     is_nested: bool = False
 
     @property
@@ -37,7 +37,7 @@ class ConfigField:
         names = [name for name in self.options if name not in self.declaration.refused_options]
         if isinstance(self.default, str) and self.default not in names and self.options:
             names.append(self.default)
-        # labml's name for an option without one begins with `_`
+        # labml gives unnamed options a name that begins with `_`
         return [name for name in names if not name.startswith('_')]
 
     def is_possible(self, value: Any) -> bool:
@@ -103,7 +103,7 @@ def computed_values(conf: BaseConfigs, prefix: str = '') -> dict[str, Any]:
 def _nested_class(annotation: Any, value: Any, functions: dict) -> type[BaseConfigs] | None:
     """The class of nested configs: from the annotation, the value, or the return annotation of an option."""
     candidates = [annotation, type(value)]
-    # The last one is the most special, but for the option that is chosen
+    # The last one is the most specific, but for the option that is chosen
     chosen = [functions[value]] if isinstance(value, str) and value in functions else []
     candidates += [evaluated(function.func.__annotations__.get('return'), function.func.__globals__)
                    for function in [*functions.values(), *chosen] if inspect.isfunction(function.func)]
@@ -112,11 +112,11 @@ def _nested_class(annotation: Any, value: Any, functions: dict) -> type[BaseConf
 
 
 def _resolved(annotation: Any, conf: BaseConfigs, key: str) -> Any:
-    """The annotation of an item; if it is a string, evaluated in the module of its class."""
+    """The annotation of an item, without declarations; if it is a string, evaluated in the module of its class."""
     for class_ in type(conf).__mro__:
         if key in vars(class_).get('__annotations__', {}):
-            return evaluated(annotation, vars(sys.modules[class_.__module__]))
-    return annotation
+            annotation = evaluated(annotation, vars(sys.modules.get(class_.__module__, types)))
+    return plain_type(annotation)[0]
 
 
 def scalar_type(annotation: Any) -> tuple[Any, bool]:

@@ -16,6 +16,7 @@ from labml_helpers.train_valid import BatchIndex, Trainer
 from labml_mlm.common.declarations import Item, Range, at_least
 from labml_mlm.configs.optimization import OptimizationConfigs
 from labml_mlm.configs.snapshot import take_snapshot
+from labml_mlm.data.loader import TrainLoader
 from labml_mlm.distributed.process_group import ranks
 from labml_mlm.tracking.progress_view import ProgressView
 from labml_mlm.training.checkpointer import Checkpointer
@@ -38,8 +39,8 @@ class TrainingConfigs(OptimizationConfigs):
     inner_iterations: Annotated[int, Item('Validations per epoch', at_least(1))] = 1
     checkpoint_interval: Annotated[int | None, Item('Steps between two checkpoints; `none` saves at validations only',
                                                     at_least(1), unit='optimizer steps', may_change=True)] = 500
-    keep_checkpoints: Annotated[int, Item('How many of the last checkpoints to keep, beside the best', at_least(1),
-                                          may_change=True)] = 2
+    keep_checkpoints: Annotated[int, Item('How many of the last checkpoints to keep, in addition to the best',
+                                          at_least(1), may_change=True)] = 2
     is_track_time: Annotated[bool, Item('Track the time of training and validation', may_change=True)]
     state_modules: Annotated[list, Item('State modules of labml_helpers')] = []
     trainer: Annotated[Any, Item('Trains a round')] = 'resumable'
@@ -82,7 +83,7 @@ class TrainingConfigs(OptimizationConfigs):
         if not self._is_built:
             self.init()
         if isinstance(self.trainer, Trainer):
-            self._adapt(self.trainer)
+            self._adapt_trainer()
         if not self.checkpointer.metadata and has_experiment() and ranks().is_main:
             self.checkpointer.metadata = {'configs': take_snapshot(self, experiment=experiment_singleton().run.name)}
         # A custom loader may draw from any generator, and must give all ranks the same batches
@@ -109,19 +110,25 @@ class TrainingConfigs(OptimizationConfigs):
                     self.checkpointer.finish()
             ranks().finish_delayed_max()
 
-    def _adapt(self, trainer: Trainer):
+    def _adapt_trainer(self):
         """Makes labml_helpers' `Trainer` count steps, save checkpoints and handle signals. It resumes whole epochs."""
-        step = trainer.step
+        trainer, loader = self.trainer, self.train_loader
+        step = getattr(trainer.step, 'wrapped', trainer.step)
 
         def step_and_more(batch: Any, batch_idx: BatchIndex):
             step(batch, batch_idx)
-            self.progress.end_step(self.train_loader)
+            self.progress.end_step(loader)
             self._after_step()
 
+        step_and_more.wrapped = step
         trainer.step = step_and_more
         if self.progress.batches:
             logger.log("labml_helpers' Trainer cannot resume within an epoch: the epoch starts again", Text.warning)
             self.progress.restart_epoch()
+        # From the beginning of the present epoch
+        trainer.set_data_loader(trainer.data_loader)
+        if isinstance(loader, TrainLoader):
+            loader.start_at(self.progress.epoch)
 
     def _after_step(self):
         self.checkpointer.step(self)

@@ -74,6 +74,10 @@ class TrainLoader:
     def __iter__(self) -> Iterator[Tensor | Batch]:
         return self.batches(next(self._epochs))
 
+    def start_at(self, epoch: int):
+        """The next iteration is that epoch, counted from 0."""
+        self._epochs = itertools.count(epoch)
+
     def batches(self, epoch: int, n_windows: int = 0) -> Iterator[Tensor | Batch]:
         """The batches of an epoch, counted from 0, after so many windows; `[seq_len, batch_size]` each."""
         seed = _mixed(self.seed, epoch)

@@ -12,6 +12,7 @@ import torch
 from labml_helpers.metrics import StateModule
 from labml_helpers.train_valid import BatchIndex
 
+from labml_mlm.common.errors import UserError
 from labml_mlm.tracking.progress_view import ProgressView
 from labml_mlm.training.progress import Progress
 from labml_mlm.training.serialization import pack
@@ -21,6 +22,8 @@ from labml_mlm.training.state import has_state, rng_state, set_rng_state
 # `MLMConfigs.step`
 Step = Callable[[Any, BatchIndex], None]
 
+_END = object()
+
 
 class TrainingLoop:
     """
@@ -29,7 +32,7 @@ class TrainingLoop:
     * `loader` gives the batches of an epoch
     * `step` is called with each of them and its index, and `after_step` after it
     * `progress` says where to start: which epoch it is, and how much of it is done
-    * `state_modules` are labml_helpers', to be told of the begin and the end of each epoch
+    * `state_modules` are labml_helpers', notified at the beginning and end of each epoch
     * `view` shows how far it is
 
     A `TrainLoader` starts anywhere at once, and so does a loader with a state of its own, such as torch's stateful
@@ -60,14 +63,20 @@ class TrainingLoop:
         """The next round."""
         if self._epoch != self.progress.epoch:
             self._start_epoch()
+        elif self._index.completed:
+            # A custom `run_step` trains for more rounds than an epoch has
+            self._start_pass(iter(self.loader))
         self._modules.set_states()
         with torch.enable_grad(), self.view.phase('Train', is_track_time=self.is_track_time):
-            self.view.update(self._index.epoch_progress)
+            self.view.update(_fraction(self._index))
             while not self._index.iteration_completed:
-                self.step(next(self._batches), self._index)
+                if (batch := next(self._batches, _END)) is _END:
+                    raise UserError(f'the training loader ended after {self._index.idx} batches, and its length is '
+                                    f'{self._index.total}')
+                self.step(batch, self._index)
                 self._index.step()
                 self.progress.end_step(self.loader)
-                self.view.update(self._index.epoch_progress)
+                self.view.update(_fraction(self._index))
                 self.after_step()
         self._index.step_inner()
         if self._index.completed:
@@ -75,21 +84,28 @@ class TrainingLoop:
 
     def _start_epoch(self):
         """Starts an epoch, or resumes it."""
+        if not len(self.loader):
+            raise UserError('the training loader has no batches')
         self._epoch, done = self.progress.epoch, self.progress.batches
         if hasattr(self.loader, 'batches_after'):
-            self._batches = self.loader.batches(self.progress.epoch, self.progress.windows)
+            batches = self.loader.batches(self.progress.epoch, self.progress.windows)
             # Not `progress.batches`: the batch size may have changed on resume
             done = len(self.loader) - self.loader.batches_after(self.progress.windows)
         elif has_state(self.loader):
-            self._batches = iter(self.loader)
+            batches = iter(self.loader)
         else:
-            self._batches = self._skip(done)
-        self._index.reset(len(self.loader), self.inner_iterations)
-        self._index.idx, self._index.iteration = done, self.progress.round
-        self._modules.start_epoch()
+            batches = self._skip(done)
+        self._start_pass(batches, done=done, rounds=self.progress.round)
         if done:
             self._modules.restore(self._saved_modules or [])
         self._saved_modules = None
+
+    def _start_pass(self, batches: Iterator, *, done: int = 0, rounds: int = 0):
+        """Starts a pass over the loader; `batches` are those after the first ones, which are done."""
+        self._batches = batches
+        self._index.reset(len(self.loader), self.inner_iterations)
+        self._index.idx, self._index.iteration = done, rounds
+        self._modules.start_epoch()
 
     def _skip(self, done: int) -> Iterator:
         """The batches of an epoch without the first ones."""
@@ -148,11 +164,12 @@ class ValidationLoop:
         self._modules.start_epoch()
         with torch.no_grad(), self.view.phase('Valid', is_track_time=self.is_track_time):
             self.view.update(0)
-            for batch in self.loader:
+            # Not more than its length, in case it is endless
+            for batch in itertools.islice(self.loader, self._index.total):
                 self.before_step()
                 self.step(batch, self._index)
                 self._index.step()
-                self.view.update(self._index.epoch_progress)
+                self.view.update(_fraction(self._index))
         self._modules.end_epoch()
 
 
@@ -185,6 +202,11 @@ class _StateModules:
         for state, attributes in zip(self.states, saved, strict=False):
             if attributes:
                 vars(state).update(attributes)
+
+
+def _fraction(index: BatchIndex) -> float:
+    """The fraction of a pass that is done."""
+    return index.idx / max(1, index.total)
 
 
 def _plain(state: Any) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from labml_mlm.model.transformer import MLMOutput
 class ValidMetrics(StateModule):
     """
     Sums over a validation, a state module of labml_helpers. At the end it tracks `loss.valid`, in nats per masked
-    token, and `accuracy.valid`, and keeps them in `loss` and `accuracy`.
+    token, and `accuracy.valid`, and keeps them in `loss` and `accuracy`; unless no token was masked.
     """
 
     def __init__(self):
@@ -43,8 +43,10 @@ class ValidMetrics(StateModule):
         loss_sum, n_masked, n_correct = (float(total) for total in ranks().all_reduce_sum(*(
             torch.tensor(sum(map(float, column)), dtype=torch.double)
             for column in ([output[i] for output in self._outputs] for i in (1, 2, 3))))())
-        self.loss = loss_sum / max(1., n_masked)
-        self.accuracy = n_correct / max(1., n_masked)
+        if not n_masked:
+            self.clear()
+            return
+        self.loss, self.accuracy = loss_sum / n_masked, n_correct / n_masked
         tracker.add('loss.', self.loss)
         tracker.add('accuracy.', self.accuracy)
 

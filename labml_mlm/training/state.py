@@ -74,6 +74,7 @@ def restore_state(c: Any, checkpoint: Checkpoint | None, tensors: dict[str, Tens
     model = _broadcast_shards(tensors and tensors['model'], weights.get)
     try:
         c.model.load_state_dict(unpack(saved['model'], model))
+        del model
     except RuntimeError as e:
         if is_rank_failure(e):
             raise
@@ -100,8 +101,8 @@ def restore_state(c: Any, checkpoint: Checkpoint | None, tensors: dict[str, Tens
 
 def _broadcast_shards(tensors: Tensors | None, target: Callable[[str], Tensor | None]) -> Tensors:
     """
-    The main rank's `tensors` at all ranks, one after the other; each as the shard that its `target`, if sharded, has
-    here. So no other rank ever holds more than one whole tensor.
+    The main rank's `tensors` at all ranks, one after the other. If its `target` is sharded, a rank keeps its shard of a
+    tensor alone, so that it never holds more than one whole tensor.
     """
     names = ranks().broadcast(tensors and list(tensors))
     return {name: shard_like(target(name), ranks().broadcast_tensor(tensors and tensors[name])) for name in names}

@@ -1,3 +1,4 @@
+import abc
 from typing import Annotated, Any
 
 import pytest
@@ -7,7 +8,7 @@ from labml.internal.configs.config_item import ConfigItem
 from labml_nn.optimizers.configs import OptimizerConfigs
 from labml_nn.transformers import MultiHeadAttention, TransformerConfigs
 
-from labml_mlm import MLMConfigs
+from labml_mlm import MLMConfigs, MLMTransformerConfigs
 from labml_mlm.common.declarations import (
     ABOVE_ZERO,
     FRACTION,
@@ -257,8 +258,8 @@ def test_alias_of_an_option_of_a_subclass():
     def _saver(c: Custom):
         return CUSTOM
 
-    assert Custom.saver is Custom.checkpointer is not MLMConfigs.saver
-    assert MLMConfigs.saver is TrainingConfigs.checkpointer
+    assert (Custom.saver.key, Custom.saver.configs_class) == ('checkpointer', Custom)
+    assert (MLMConfigs.saver.key, MLMConfigs.saver.configs_class) == ('checkpointer', TrainingConfigs)
     assert Custom().checkpointer is CUSTOM
     assert config_items(MLMConfigs())['checkpointer'].options == ('run_folder',)
 
@@ -327,3 +328,72 @@ def test_declaration_by_an_earlier_name():
     declaration = declared(Configs, 'gradient_accumulation_steps')
     assert (declaration.help, declaration.range) == ('Own help', at_least(1))
     assert Configs().gradient_accumulation_steps == 2
+
+
+class Mixin(BaseConfigs):
+    """Configs with an item by its earlier name."""
+    accumulate: int = 4
+
+
+class Abstract(abc.ABC):  # noqa: B024  labml's configs cannot have methods of other classes
+    """A class with a metaclass."""
+
+
+def test_class_can_have_other_base_classes():
+    class Before(Mixin, MLMConfigs):
+        pass
+
+    class Checked(MLMConfigs, Abstract):
+        pass
+
+    for class_ in (Before, Checked):
+        assert config_items(class_()).keys() == config_items(MLMConfigs()).keys()
+    conf = Before()
+    assert conf.gradient_accumulation_steps == conf.accumulate == 4
+    assert config_items(Before())['gradient_accumulation_steps'].default == 4
+    assert MLMConfigs().gradient_accumulation_steps == 1
+
+
+class TransformerOnly(BaseConfigs):
+    """Plain configs, with ours as an item without a value."""
+    transformer: MLMTransformerConfigs
+
+
+def test_labml_builds_our_configs_from_an_annotation():
+    conf = TransformerOnly()
+    with pytest.warns(FutureWarning, match='from_type'):  # from labml, about its own function
+        assert isinstance(conf.transformer, MLMTransformerConfigs)
+    assert parse_overrides(conf, ['transformer.n_layers=2']) == {'transformer.n_layers': 2}
+
+
+class PlainOptimizer(MLMConfigs):
+    """With labml_nn's own configs of the optimizer."""
+
+
+@option(PlainOptimizer.optimizer, 'plain')
+def _plain_optimizer(c: PlainOptimizer) -> OptimizerConfigs:
+    optimizer = OptimizerConfigs()
+    optimizer.parameters = c.model.parameters()
+    return optimizer
+
+
+def test_items_of_labml_nn_keep_our_declarations():
+    conf = PlainOptimizer()
+    conf._set_values({'optimizer': 'plain'})
+    items, ours = config_items(conf), config_items(MLMConfigs())
+    assert items['optimizer.learning_rate'].declaration == ours['optimizer.learning_rate'].declaration
+    assert items['optimizer.learning_rate'].declaration.may_change
+
+
+class OptionalItems(DeclaredConfigs):
+    """A declaration within a union."""
+    rate: Annotated[float, Item('Rate', FRACTION)] | None = None
+    size: int | None = None
+
+
+def test_declaration_within_a_union():
+    item = config_items(OptionalItems())['rate']
+    assert (item.type, item.declaration) == (float | None, Item('Rate', FRACTION))
+    assert parse_overrides(OptionalItems(), ['rate=0.5', 'size=none']) == {'rate': 0.5, 'size': None}
+    with pytest.raises(UserError, match='from 0 to 1'):
+        parse_overrides(OptionalItems(), ['rate=2'])

@@ -1,6 +1,11 @@
+import fcntl
 import os
+import subprocess
+import sys
+import threading
 
 import pytest
+from support.project import ROOT
 
 from labml_mlm.common import files
 
@@ -32,3 +37,78 @@ def test_failed_write_keeps_the_old_file_and_leaves_no_temporary_file(tmp_path, 
         files.write_atomically(path, b'after')
     assert path.read_bytes() == b'before'
     assert [p.name for p in tmp_path.iterdir()] == ['file']
+
+
+# Takes the lock and holds it until its standard input ends
+HOLD = """
+import sys
+from pathlib import Path
+
+from labml_mlm.common.files import ProcessLock
+
+lock = ProcessLock(Path(sys.argv[1]))
+assert lock.acquire() is None
+print('held', flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that holds a lock, and the path of the lock."""
+    path = tmp_path / 'lock'
+    with subprocess.Popen([sys.executable, '-c', HOLD, path], cwd=ROOT, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b'held\n'
+        yield process, path
+
+
+def test_lock_has_an_owner_until_its_process_ends(holder, monkeypatch):
+    process, path = holder
+    monkeypatch.setattr(files, '_PATIENCE', 0.1)
+    lock = files.ProcessLock(path)
+    # A failed attempt leaves the owner's id in the file
+    for _ in range(2):
+        assert lock.owner() == lock.acquire() == process.pid
+    process.kill()
+    process.wait()
+    assert lock.owner() is None
+    assert lock.acquire() is None
+    assert files.ProcessLock(path).owner() == os.getpid()
+    lock.release()
+    assert lock.owner() is None
+
+
+def test_lock_that_is_read_only_still_has_its_owner(holder):
+    process, path = holder
+    path.chmod(0o444)
+    lock = files.ProcessLock(path)
+    assert lock.owner() == process.pid
+    process.kill()
+    process.wait()
+    # Its old owner's id is still in the file
+    assert path.read_text() == str(process.pid)
+    assert lock.owner() is None
+
+
+def test_lock_that_others_look_at_has_no_owner(tmp_path):
+    path = tmp_path / 'lock'
+    path.touch()
+    with open(path) as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        assert files.ProcessLock(path).owner() is None
+    assert files.ProcessLock(tmp_path / 'missing').owner() is None
+
+
+def test_lock_is_acquired_when_others_have_looked(tmp_path):
+    path = tmp_path / 'lock'
+    path.touch()
+    lock = files.ProcessLock(path)
+    with open(path) as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        timer = threading.Timer(0.2, fcntl.flock, (looking, fcntl.LOCK_UN))
+        timer.start()
+        assert lock.acquire() is None
+        timer.join()
+    assert path.read_text() == str(os.getpid())
+    lock.release()

@@ -70,7 +70,7 @@ def test_values_are_parsed_as_the_type_of_their_item(argument, value):
     ('choice=secnd', 'one of first, second. Did you mean `second`?'), ('choice=3', 'one of first, second'),
     ('inner=narrow', 'one of wide'), ('inner.width=0', 'at least 1'), ('numbr=3', 'Did you mean `number`?'),
     ('width=3', 'Did you mean `inner.width`?'), ('inner.widht=3', 'Did you mean `inner.width`?'),
-    ('number.x=3', '`number` has no items below it. Did you mean `number`?'), ('number', 'not an override'),
+    ('number.x=3', '`number` has no nested items. Did you mean `number`?'), ('number', 'not an override'),
     ('--number=3', 'no such item. Did you mean `number`?'), ('=3', 'not an override'),
 ])
 def test_invalid_overrides_are_refused(argument, message):
@@ -97,7 +97,7 @@ def test_items_have_declarations_defaults_and_options():
     ('n_layers=3', 'Did you mean `transformer.n_layers`?'),
     ('transfomer.n_layers=3', 'Did you mean `transformer.n_layers`?'),
     ('n_layers.x=3', 'Did you mean `transformer.n_layers`?'),
-    ('transformer.n_layers.x=3', '`transformer.n_layers` has no items below it'),
+    ('transformer.n_layers.x=3', '`transformer.n_layers` has no nested items'),
     ('seqlen=3', 'Did you mean `seq_len`?'),
     ('seq_len=0', 'it must be at least 1'),
     ('masking_prob=1.5', 'from 0 to 1'),

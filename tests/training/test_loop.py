@@ -1,5 +1,7 @@
 """Rounds of training and validation: custom loaders, labml_helpers' state modules and trainer, and progress views."""
 import contextlib
+import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from labml_helpers.metrics.accuracy import Accuracy
 from labml_helpers.train_valid import BatchIndex, Trainer
 
 from labml_mlm import MLMConfigs
+from labml_mlm.common.errors import UserError
 from labml_mlm.runs.checkpoint_folder import CheckpointFolder
 
 
@@ -48,6 +51,7 @@ class Stateful(Plain):
 class LoaderConfigs(MLMConfigs):
     """With custom loaders."""
     train_loader: Plain = 'plain'
+    valid_loader: Any = 'all_windows'
 
 
 @option(LoaderConfigs.train_loader, 'plain')
@@ -76,6 +80,93 @@ def _torch_in_order(c: LoaderConfigs):
 @pytest.mark.parametrize('stops', [[(7,)], [(15, True)], [(30, True)], [(44,), (45,)]])
 def test_resume_with_custom_loaders(assert_resumes_identically, train_loader, stops):
     assert_resumes_identically({'train_loader': train_loader, 'transformer.dropout': 0.2}, stops, LoaderConfigs)
+
+
+class Endless(Plain):
+    """Draws batches without end; its length says how many make an epoch."""
+
+    def __iter__(self):
+        return (self.windows[i % 90:i % 90 + 3].T.long() for i in itertools.count())
+
+
+class Short(Plain):
+    """Has fewer batches than its length says."""
+
+    def __iter__(self):
+        return itertools.islice(super().__iter__(), 20)
+
+
+class Empty(Plain):
+    """Has no batches."""
+
+    def __len__(self):
+        return 0
+
+    def __iter__(self):
+        return iter(())
+
+
+@option(LoaderConfigs.train_loader, 'endless')
+@option(LoaderConfigs.valid_loader, 'endless')
+def _endless(c: LoaderConfigs):
+    return Endless(c)
+
+
+@option(LoaderConfigs.train_loader, 'short')
+def _short(c: LoaderConfigs):
+    return Short(c)
+
+
+@option(LoaderConfigs.train_loader, 'empty')
+@option(LoaderConfigs.valid_loader, 'empty')
+def _empty(c: LoaderConfigs):
+    return Empty(c)
+
+
+def test_epoch_of_an_endless_loader_is_its_length(build, tracked):
+    conf = build(LoaderConfigs, train_loader='endless', valid_loader='endless', epochs=2, inner_iterations=2,
+                 n_prompts=0)
+    conf.run()
+    assert (conf.progress.steps, conf.progress.epoch) == (60, 2)
+    assert len(tracked['lr']) == 60 and len(tracked['loss.']) == 60 + 4
+
+
+def test_loader_that_ends_early_is_an_error(build, tracked):
+    conf = build(LoaderConfigs, train_loader='short', epochs=2, inner_iterations=2, n_prompts=0)
+    with pytest.raises(UserError, match='the training loader ended after 20 batches, and its length is 30'):
+        conf.run()
+    assert conf.progress.steps == 20
+
+
+def test_training_needs_batches(build, tracked):
+    conf = build(LoaderConfigs, train_loader='empty', epochs=1, n_prompts=0)
+    with pytest.raises(UserError, match='the training loader has no batches'):
+        conf.run()
+
+
+def test_validation_can_do_without_batches(build, tracked):
+    conf = build(LoaderConfigs, valid_loader='empty', epochs=1, inner_iterations=2, n_prompts=0)
+    conf.run()
+    assert len(tracked['loss.']) == conf.progress.steps == 30
+    assert conf.valid_metrics.values is None
+
+
+class LongConfigs(LoaderConfigs):
+    """Trains for more rounds than an epoch has."""
+
+    def run_step(self):
+        for _ in range(3):
+            with self.mode.update(is_train=True):
+                self.trainer()
+
+
+def test_further_rounds_pass_over_the_loader_again(build, tracked):
+    view = View()
+    conf = build(LongConfigs, train_loader='plain', epochs=1, inner_iterations=1, n_prompts=0, is_track_time=True,
+                 progress_view=view)
+    conf.run()
+    assert (conf.progress.steps, conf.progress.epoch) == (90, 1)
+    assert view.calls == ['epoch 0', *3 * ['Train', *(i / 30 for i in range(31)), 'end of Train'], 'end']
 
 
 class AccuracyConfigs(MLMConfigs):
@@ -188,6 +279,28 @@ def test_trainer_of_labml_helpers_tracks_the_same(build, tracked, inner_iteratio
     assert tracks[0] == tracks[1]
     # Those of training, and of each validation
     assert len(tracks[0]['lr']) == 62 and len(tracks[0]['loss.']) == 62 + 2 * inner_iterations
+
+
+class BatchesConfigs(RecordingConfigs):
+    """Records the batches of training."""
+    batches: list = []
+
+    def step(self, batch: torch.Tensor, batch_idx: BatchIndex):
+        if self.mode.is_train:
+            self.batches.append(batch.clone())
+        super().step(batch, batch_idx)
+
+
+@pytest.mark.parametrize('stop', [(40,), (31, True)])
+def test_trainer_of_labml_helpers_resumes_the_order_of_the_epoch(train, tmp_path, stop):
+    batches = {'uninterrupted': [], 'stopped': [], 'resumed': []}
+    for name, found in batches.items():
+        train(tmp_path / name.replace('resumed', 'stopped'), {**LABML_HELPERS, 'inner_iterations': 1, 'batches': found},
+              BatchesConfigs, stop=stop if name == 'stopped' else None, resume=name == 'resumed')
+    first, second = batches['uninterrupted'][:31], batches['uninterrupted'][31:]
+    assert not torch.equal(first[0], second[0])
+    for batch, expected in zip(batches['resumed'], second, strict=True):
+        assert torch.equal(batch, expected)
 
 
 def test_trainer_of_labml_helpers_saves_and_resumes_epochs(train, tmp_path, capsys):
