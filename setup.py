@@ -24,7 +24,7 @@ setuptools.setup(
         'PyYAML>=6',
         # The first that leaves the content of a lock file alone
         'filelock>=4',
-        'lazy-loader>=0.4',
+        'lazy-loader>=0.6',
         # The first that can read special tokens in a text as text
         'tokenizers>=0.19',
         'zstandard>=0.22',

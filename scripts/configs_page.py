@@ -40,7 +40,7 @@ def page() -> str:
     rest = [item for item in rest if item.declaration.help]
     parts += ['## Internal items\n', 'Parts of a run, for options of your own.\n', '\n'.join(_table(rest)) + '\n']
     aliases = [(alias, name) for name, item in items.items() for alias in item.declaration.aliases]
-    parts += ['## Earlier names\n', 'They still work, and mean the items beside them.\n',
+    parts += ['## Earlier names\n', 'They still work, and mean the items next to them.\n',
               '\n'.join(['| earlier | now |', '|---|---|', *(f'| `{old}` | `{new}` |' for old, new in aliases)]) + '\n']
     return '\n'.join(parts)
 

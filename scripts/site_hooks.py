@@ -4,7 +4,7 @@
 mkdocs calls the `on_…` functions (https://www.mkdocs.org/user-guide/configuration/#hooks).
 
 An annotated page shows a source file as labml_nn's site does: docstrings, rendered, on the left, and the code that they
-document beside them. Formulas become MathML, which browsers draw without a script.
+document next to them. Formulas become MathML, which browsers draw without a script.
 """
 import ast
 import html

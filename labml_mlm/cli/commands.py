@@ -212,7 +212,7 @@ def sync(parsed: argparse.Namespace):
     logs = logs_path(parsed.path)
     url = app_url(parsed.path, parsed.url)
     if parsed.all and parsed.run:
-        raise UserError('--all sends all runs: do not name a run beside it')
+        raise UserError('--all sends all runs: leave out the run')
     found = runs_in(logs) if parsed.all else [find_run(logs, parsed.run or 'last')[0]]
     sent, errors = {}, []
     for run in found:

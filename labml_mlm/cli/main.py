@@ -62,17 +62,17 @@ def _parser() -> argparse.ArgumentParser:
     fill_mask.add_argument('--top', type=_at_least_1, default=5, metavar='N', help='predictions for each [MASK] (5)')
 
     evaluate = command('evaluate', commands.evaluate,
-                       'Compute loss, masked accuracy and perplexity on a text, beside the unigram baseline.')
+                       'Compute loss, masked accuracy and perplexity on a text, next to the unigram baseline.')
     evaluate.add_argument('run', metavar='RUN', help=_RUN)
     evaluate.add_argument('--text', action='append', metavar='FILE',
                           help='a UTF-8 text or a folder of texts; may be repeated. By default, the validation set of '
                                'the run')
     evaluate.add_argument('--pseudo', action='store_true',
                           help='also pseudo-perplexity, which masks each token in turn; takes seq_len times as long')
-    sync = command('sync', commands.sync, 'Send a labml app what it lacks of a run.')
+    sync = command('sync', commands.sync, 'Send a labml app the parts of a run that it does not have.')
     sync.add_argument('run', metavar='RUN', nargs='?', help=f'{_RUN}; by default, the newest')
     sync.add_argument('--all', action='store_true', help='all runs of the project')
-    sync.add_argument('--url', help='where the app takes updates, in place of the app_url of the project')
+    sync.add_argument('--url', help='the address of the app, instead of the app_url of the project')
 
     app = command('app', commands.app, 'Serve the labml app, for runs of any labml project.')
     app.add_argument('--host', default='127.0.0.1', help='the address to listen on (127.0.0.1). The app has no login')
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for parser_ in (listed, samples, plot, fill_mask, evaluate, sync):
         parser_.add_argument('--path', type=Path, default=Path(), metavar='FOLDER',
-                             help='a folder in the labml project, in place of the current one')
+                             help='a folder in the labml project, instead of the current one')
     for parser_ in (listed, samples, fill_mask, evaluate, sync):
         parser_.add_argument('--json', action='store_true', help='print JSON')
     for parser_ in (fill_mask, evaluate):

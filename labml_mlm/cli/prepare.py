@@ -1,5 +1,5 @@
 """
-# A run is prepared
+# Preparation of a run
 
 Everything is checked and built before labml's experiment starts, so a run that cannot work leaves no folder behind.
 """
@@ -83,7 +83,7 @@ class PreparedRun:
         self.run = self.resumption.run
         values = self.resumption.values(self.conf, values)
         if ranks().size > 1:
-            # Of a single process
+            # Only a single process chooses its device
             values.pop('device.cuda_device', None)
         return values, self.run.uuid
 
@@ -93,7 +93,7 @@ class PreparedRun:
         with ranks().synchronize_errors():
             experiment.create(name=name, python_file=script, writers={'screen'} if is_screen else set(), uuid=uuid)
             experiment.configs(self.conf, values)
-            # labml saves all configs at each item that is computed: nowhere, so far
+            # labml would save all configs each time that an item is computed, and the run has no folder yet
             self.conf._set_update_callback(None)
             try:
                 self.conf.init()

@@ -67,7 +67,7 @@ def train(conf: MLMConfigs, *, name: str, arguments: Sequence[str] | None = None
 
 
 def _print_help(conf: MLMConfigs, arguments: Sequence[str]):
-    # The items of an option that is given
+    # Nested items depend on the options that are chosen
     conf._set_values(parse_overrides(conf, [argument for argument in arguments if '=' in argument]))
     if os.environ.get('RANK', '0') != '0':
         return
@@ -96,7 +96,7 @@ def _run(prepared: PreparedRun):
 
 
 def _follow(conf: MLMConfigs):
-    """Trains at another rank than the main one, which logs."""
+    """Trains at a rank other than the main one, which does the logging."""
     if conf.progress.epoch >= conf.epochs:
         return
     with ranks().synchronize_errors():

@@ -50,7 +50,7 @@ def at_least(low: float) -> Range:
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """The declaration of a config item, beside its type and default."""
+    """What is declared about a config item, in addition to its type and default."""
     # One line for `--help`
     help: str = ''
     # Allowed numbers

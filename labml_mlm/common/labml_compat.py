@@ -6,7 +6,7 @@
 * labml's notebook output imports `display` from a place where IPython 9 no longer has it. Importing this module in a
   notebook puts it back.
 * labml rewrites `indicators.yaml` and `configs.yaml` while it trains, and a full disk would end the run.
-  `tolerate_full_disk` makes it try again later; both files only repeat what others have.
+  `tolerate_full_disk` makes it try again later; both files only repeat what other files have.
 """
 import contextlib
 import sys

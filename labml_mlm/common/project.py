@@ -1,8 +1,8 @@
 """
 # The labml project
 
-A project is a folder with a `.labml.yaml`; its runs are in `logs/`, its data in `data/`. labml finds it from the first
-calling file outside of its own packages, which would be one of ours, wherever they are installed.
+A project is a folder with a `.labml.yaml`; its runs are in `logs/`, its data in `data/`. labml finds it from the file
+that calls labml. That would be a file of this package, wherever it is installed, so `set_project` finds the script.
 """
 import contextlib
 from collections.abc import Iterator

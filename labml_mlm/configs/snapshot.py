@@ -56,11 +56,11 @@ def with_current_names(conf: BaseConfigs, snapshot: dict) -> dict:
 
 def restored_values(conf: BaseConfigs, snapshot: dict) -> dict[str, Any]:
     """
-    The values that turn freshly made configs into those of the run, by dotted name, whatever their defaults are by now.
-    Items that they do not have are left out; items of later versions are as if those did not exist.
+    The values that turn new configs into those of the run, by dotted name, even if defaults have changed since. Items
+    that the configs do not have are left out; items that the run did not have get the defaults of this package.
     """
     items = config_items(conf)
-    # Of the class here that theirs is derived from
+    # The defaults of the class of ours that theirs is derived from
     plain = config_items(next(class_ for class_ in type(conf).__mro__ if class_.__module__.startswith('labml_mlm.'))())
     defaults = {name: as_json(item.default) for name, item in plain.items()
                 if item.is_settable and _is_plain(item.default)} | snapshot['defaults']
@@ -80,7 +80,7 @@ def check_same_text(conf: BaseConfigs, snapshot: dict):
         raise UserError('the validation text is not that of the run')
     if text['sha256'] != saved['sha256']:
         if not text['sha256'] or not saved['sha256']:
-            raise UserError('the run has a text and these configs have none, or the other way round')
+            raise UserError('either the run or these configs have no text')
         raise UserError(f'this is not the text of the run: {text["characters"]:,} characters with the SHA-256 '
                         f'{text["sha256"][:12]}… instead of {saved["characters"]:,} with {saved["sha256"][:12]}…')
     tokenizer = conf._get_computed('tokenizer')
@@ -98,7 +98,7 @@ def saved_tokenizer(saved: dict, folder: Path) -> Tokenizer:
     Raises `UserError` if its kind is unknown, or its files are invalid.
     """
     if saved.get('kind') not in TOKENIZERS:
-        raise UserError(f'there is no tokenizer of the kind {saved.get("kind")} here')
+        raise UserError(f'this version has no tokenizer of the kind {saved.get("kind")}')
     if saved['kind'] == CharacterTokenizer.kind:
         return CharacterTokenizer.from_dict(saved)
     from labml_mlm.tokenization import subword

@@ -42,10 +42,10 @@ class TextConfigs(DeclaredConfigs, TrainValidConfigs):
                                           Range(0, 0.99), aliases=('valid_share',))] = 0.1
     valid_path: Annotated[str, Item('File or folder for validation alone; the whole `text` is for training then',
                                     may_change=True)] = ''
-    default_text: Annotated[str, Item('Text of text=auto without a text_path')] = 'tiny_shakespeare'
+    default_text: Annotated[str, Item('What `text=auto` means without a `text_path`')] = 'tiny_shakespeare'
     tiny_shakespeare_url: Annotated[str, Item('Where text=tiny_shakespeare is downloaded',
                                               may_change=True)] = sources.TINY_SHAKESPEARE_URL
-    # Which text text=auto is
+    # Which text `text=auto` is
     auto_text: Annotated[str, Item(refused='set `text`')] = 'found'
     corpus: Annotated[Corpus, Item('Result of a first pass over the text')] = 'read'
 

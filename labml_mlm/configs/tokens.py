@@ -50,7 +50,7 @@ class TokenConfigs(TextConfigs):
         = 'from_tokenizer'
     padding_token: Annotated[int, Item('Id of `[PAD]`', at_least(0))] = 'from_tokenizer'
     mask_token: Annotated[int, Item('Id of `[MASK]`', at_least(0))] = 'from_tokenizer'
-    no_mask_tokens: Annotated[list[int], Item('Ids of tokens that are never masked, beside the special tokens',
+    no_mask_tokens: Annotated[list[int], Item('Ids of tokens that are never masked, in addition to the special tokens',
                                               at_least(0))] = []
     tokens: Annotated[Tokens, Item('The text as tokens')] = 'encoded'
     train_tokens: Annotated[Tensor, Item('Token ids of the training text, `[n]`')] = 'of_tokens'

@@ -22,12 +22,12 @@ class Columns(NamedTuple):
 
 class Batch(NamedTuple):
     """
-    A batch that is more than tokens; all tensors have shape `[seq_len, batch_size]`. A loader of your own may also give
+    A batch with more than tokens; all tensors have shape `[seq_len, batch_size]`. A loader of your own may also give
     a tensor of tokens, or a tuple `(tokens, padding_mask)`.
     """
     # Token ids
     tokens: Tensor
-    # True where that is padding, which is never attended to
+    # True at padding, which is never attended to
     padding_mask: Tensor | None = None
     # Which document of its window a token belongs to; it attends to tokens of the same one
     document_ids: Tensor | None = None

@@ -28,7 +28,7 @@ class SingleProcess:
     """
     ## A model in a single process, and the interface of the other two
     """
-    # Does a rank have less than the whole model?
+    # Does each rank hold only a part of the model?
     is_sharded = False
 
     def parallelize(self, model: nn.Module, device: torch.device) -> nn.Module:

@@ -39,7 +39,7 @@ class Ranks:
     ## All processes that train one model
 
     * `info` says which of them this is
-    * `store` is what they share beside the process group, a store of `torch.distributed`
+    * `store` is what they share besides the process group, a store of `torch.distributed`
     * `start_group` is a process group with a long time-out, for the start
     """
 

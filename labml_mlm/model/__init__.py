@@ -3,7 +3,7 @@
 
 Token ids come in; hidden states, logits and the masked loss go out.
 
-Start with `transformer`, then `encoder` and `attention`. Another architecture is another file beside `transformer`.
+Start with `transformer`, then `encoder` and `attention`. Another architecture is another file next to `transformer`.
 """
 import lazy_loader
 

@@ -98,7 +98,7 @@ class CheckpointFolder:
         old = _set_aside(final) if final.exists() else None
         os.rename(temporary, final)
         sync_folder(self.path)
-        # `checkpoints` itself, and the files beside it
+        # `checkpoints` itself, and the files next to it
         sync_folder(self.path.parent)
         if old is not None:
             shutil.rmtree(old, ignore_errors=True)

@@ -20,7 +20,7 @@ from labml_mlm.runs.checkpoint import METADATA
 from labml_mlm.runs.checkpoint_folder import CheckpointFolder
 from labml_mlm.runs.samples_log import SamplesLog
 
-# Of a snapshot
+# The keys of a snapshot
 _KEYS = {'experiment', 'time', 'given', 'defaults', 'computed', 'text', 'tokenizer', 'versions', 'resumed'}
 
 
@@ -47,7 +47,7 @@ class Run:
 
     @snapshot.setter
     def snapshot(self, snapshot: dict):
-        # Leftovers of a kill
+        # Temporary files of a process that was killed
         for path in self.path.glob('.configs.json.*'):
             path.unlink()
         write_atomically(self.path / 'configs.json', json.dumps(snapshot, indent=1).encode())

@@ -84,7 +84,7 @@ def as_dict(validation: ValidationSamples) -> dict[str, Any]:
 
 
 def printable(token: str) -> str:
-    """A token in one line, with one column a character."""
+    """A token on one line, with one column per character."""
     return ''.join('↵' if c == '\n' else c if c.isprintable() else '·' for c in token)
 
 

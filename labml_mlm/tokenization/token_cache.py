@@ -1,7 +1,7 @@
 """
 # The token cache
 
-A folder beside labml's data holds, for texts that are files, what the first pass found, the tokenizers trained on them,
+For texts that are files, a folder next to labml's data holds what the first pass found, the tokenizers trained on them,
 and their tokens. Names are hashes of all that determines the content. So after any change another name is looked up,
 and nothing in the cache is ever out of date; a file that was damaged since is detected when it is opened, and written
 again.

@@ -5,7 +5,7 @@ On a terminal labml rewrites one live line. In a pipe or a file that would be ca
 colour codes, so there `PlainDestination` writes whole lines only, and `PlainWriter` a line of metrics now and then.
 
 Training is worth more than what it prints. Once it has begun, a full disk below the output or a closed terminal lose
-lines and nothing else, and a reader that is gone (`| head`) ends it cleanly.
+lines and nothing else, and a reader that exits (`| head`) ends it cleanly.
 """
 import contextlib
 import errno

@@ -1,9 +1,9 @@
 """
 # Bring the labml app up to date with a run
 
-Everything to be watched is in the folder of a run: how it was started, its configs, its metrics, how it ended.
-`AppSync` brings an app up to date with that, as often as is wanted: while the run trains, or later (`labml-mlm sync`).
-So nothing needs to be kept for an app that is away.
+The folder of a run has everything that the app shows: how it was started, its configs, its metrics, how it ended.
+`AppSync` brings an app up to date with that at any time: while the run trains, or later (`labml-mlm sync`). So nothing
+needs to be queued for an app that cannot be reached.
 
 Our app (`labml-mlm app`) says in each answer which step of each indicator is its last, and takes the curves back when a
 run resumes from an earlier checkpoint: each value arrives once, whatever happens on the way. Upstream's app does

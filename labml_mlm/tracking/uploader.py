@@ -1,9 +1,9 @@
 """
 # The run on the labml app
 
-`AppUploader` takes the place of labml's `app` writer. A thread sends the app what comes into the run's folder, and
-training never waits for it: what an app that is away, slow or broken does not take stays in the folder, and arrives
-when the app is back or by `labml-mlm sync`.
+`AppUploader` takes the place of labml's `app` writer. A thread sends the app what is added to the run's folder, and
+training never waits for it. If the app is slow, broken or cannot be reached, nothing is lost: the rest is sent when it
+is back, or by `labml-mlm sync`.
 """
 import queue
 import threading

@@ -29,7 +29,7 @@ class Checkpointer:
 
     * `folder` is `checkpoints` in labml's run folder; `None` to save nothing, as at all ranks but the main one
     * `interval` is in optimizer steps; `None` for validations only
-    * `keep` is how many of the last checkpoints are kept, beside the best
+    * `keep` is how many of the last checkpoints are kept, in addition to the best
     * `is_sharded`: is the state sharded over ranks? Then all of them must save together
 
     Set `log` to the run's `MetricsWriter` to have its values on the disk before a checkpoint is complete, and

@@ -6,8 +6,8 @@ one or more ranks. None of that changes the result:
 
 * **Gradient accumulation.** A batch too large for memory is split into `gradient_accumulation_steps` micro-batches
   whose gradients are summed. The loss of each is divided by the number of masked tokens of the *whole* batch, so the
-  sum of gradients is that of the whole batch: a mean of means would weigh a token by how many were masked beside it.
-  The shards of several ranks are handled in the same way.
+  sum of gradients is that of the whole batch: in a mean of means, the weight of a token would depend on how many others
+  are masked in its micro-batch. The shards of several ranks are handled in the same way.
 * **Compilation.** torch's compiler fuses what is between two matrix products. It wants static shapes, so it gets those
   of a full batch with room for as many masked positions as there can be; any other batch is computed eagerly.
 * **Precision.** With `bf16`, matrix products have 16-bit operands, and weights, sums, norms and the loss stay fp32
@@ -28,12 +28,12 @@ from labml_mlm.distributed.process_group import SINGLE_PROCESS, Ranks
 from labml_mlm.model.attention import SDPA
 from labml_mlm.model.transformer import MLMOutput, TransformerMLM
 
-# Of which torch's compiler needs one on a CPU
+# torch's compiler needs one of these on a CPU
 _COMPILERS = 'g++', 'c++', 'clang++'
-# Operations per second that these models reach there eagerly
+# Operations per second that these models reach without a compiler
 _CPU_SPEED = 5e10
 _GPU_SPEED = 5e13
-# Seconds of training that are worth a compilation
+# Compilation pays from so many seconds of training on
 _WORTH_COMPILING = 300.
 
 

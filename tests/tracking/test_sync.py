@@ -30,7 +30,7 @@ def test_sync_sends_one_run_or_all(app, project, sync, assert_has_all_of):
         assert app.ask(f'run/status/{folder.name}')['run_status']['status'] == 'completed'
     # The time of training, not of the upload
     assert app.ask(f'run/{first.name}')['start_time'] == pytest.approx(first.stat().st_ctime, abs=3600)
-    assert sync('--all', 'aaaa') == (2, '', '--all sends all runs: do not name a run beside it\n')
+    assert sync('--all', 'aaaa') == (2, '', '--all sends all runs: leave out the run\n')
     code, _, err = sync('--url', NO_APP)
     assert code == 1
     assert 'has not taken the run' in err and 'Connection refused' in err
