@@ -26,12 +26,6 @@ def is_rank_failure(error: BaseException) -> bool:
                                                  and any(word in str(error) for word in _PEER_GONE))
 
 
-def leave_group():
-    """Leaves the process group at the end of the process."""
-    with contextlib.suppress(Exception):
-        dist.destroy_process_group()
-
-
 @contextlib.contextmanager
 def exit_on_rank_failure(ranks: Any, advice: Callable[[], str]) -> Iterator[None]:
     """
@@ -51,7 +45,7 @@ def exit_on_rank_failure(ranks: Any, advice: Callable[[], str]) -> Iterator[None
             _report(f'Another rank failed or does not answer, so this one exits (rank {ranks.rank} of '
                     f'{ranks.size}: {reason}). {advice()}'.rstrip())
         _keep_store(ranks)
-        _exit()
+        _exit(ranks)
 
 
 def _is_first(ranks: Any) -> bool:
@@ -76,11 +70,11 @@ def _report(message: str):
         print(message, file=sys.stderr, flush=True)
 
 
-def _exit():
+def _exit(ranks: Any):
     """Exits with code 1 at once: the process group would wait for the ranks that are gone."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()
-    atexit.unregister(leave_group)
+    atexit.unregister(ranks.leave)
     atexit._run_exitfuncs()
     os._exit(1)

@@ -24,12 +24,14 @@ from torch import Tensor
 
 from labml_mlm.common.errors import UserError
 from labml_mlm.common.exit import os_error_text
-from labml_mlm.distributed.failures import is_rank_failure, leave_group
+from labml_mlm.distributed.failures import is_rank_failure
 from labml_mlm.distributed.rendezvous import RankInfo, connect_store, join, rank_from_environment, uses_agent_store
 
 # Time-outs of collectives: in training, and at the start, where the others wait for the main rank to tokenize
 _STEP_TIMEOUT = datetime.timedelta(minutes=10)
 _START_TIMEOUT = datetime.timedelta(hours=2)
+# Seconds in which the threads of a backend let go of the last tensors
+_RELEASE_GRACE = 0.1
 # Seconds that the other ranks give the main rank to report an error
 _REPORT_GRACE = 0.5
 
@@ -188,6 +190,20 @@ class Ranks:
                 raise UserError(f'rank {rank} of {self.size} was started with {_shown(name, other)}, and the main rank '
                                 f'with {_shown(name, main)}: all ranks must be started alike')
 
+    def leave(self):
+        """
+        Leaves the process group, at the end of the process.
+
+        Threads of gloo may still hold tensors of the last collectives. To free them they need Python, and one that
+        asks for it while the interpreter shuts down aborts the process
+        ([pytorch#179291](https://github.com/pytorch/pytorch/pull/179291)). So the start group ends here, with its
+        threads, and those of the default group, which the model may hold, get the time to finish.
+        """
+        self._start_group = None
+        with contextlib.suppress(Exception):
+            dist.destroy_process_group()
+        time.sleep(_RELEASE_GRACE)
+
     def _all_gather(self, value: Any) -> list[Any]:
         values = [None] * self.size
         dist.all_gather_object(values, value, group=self._start_group)
@@ -214,8 +230,9 @@ def ranks() -> Ranks:
     store = dist.PrefixStore(join(store, info), store)
     dist.init_process_group('cpu:gloo,cuda:nccl' if torch.cuda.is_available() else 'gloo', store=store,
                             rank=info.rank, world_size=info.size, timeout=_STEP_TIMEOUT)
-    atexit.register(leave_group)
-    return Ranks(info, store=store, start_group=dist.new_group(timeout=_START_TIMEOUT, backend='gloo'))
+    result = Ranks(info, store=store, start_group=dist.new_group(timeout=_START_TIMEOUT, backend='gloo'))
+    atexit.register(result.leave)
+    return result
 
 
 def job_store() -> Any:

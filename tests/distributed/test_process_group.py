@@ -2,6 +2,9 @@
 import json
 import re
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -38,6 +41,33 @@ def test_single_process_exchanges_nothing():
     assert torch.equal(torch.get_rng_state(), before)
     with pytest.raises(KeyError), ranks.synchronize_errors(), exit_on_rank_failure(ranks, lambda: ''):
         raise KeyError('mine')
+
+
+# Each rank prints how many threads of gloo there are before it leaves, and after
+LEAVES = """
+import os
+import torch.distributed as dist
+from labml_mlm.distributed.process_group import ranks
+
+def threads():
+    names = [open(f'/proc/self/task/{task}/comm').read().strip() for task in os.listdir('/proc/self/task')]
+    return names.count('pt_gloo_runloop')
+
+# DDP and FSDP hold the default group
+joined, default = ranks(), dist.group.WORLD
+before = threads()
+joined.leave()
+os.write(1, f'{before} -> {threads()}\\n'.encode())
+"""
+
+
+@pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='needs the names of threads in /proc')
+def test_threads_of_the_start_group_end_before_the_interpreter(tmp_path):
+    # One that asks for Python while the interpreter shuts down aborts the process
+    (tmp_path / 'leaves.py').write_text(LEAVES)
+    result = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
+                             'leaves.py'], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == ['4 -> 2'] * 2
 
 
 def test_main_rank_tokenizes_and_writes_the_run(trained):
