@@ -46,6 +46,7 @@ def test_single_process_exchanges_nothing():
 # Each rank prints how many threads of gloo there are before it leaves, and after
 LEAVES = """
 import os
+import time
 import torch.distributed as dist
 from labml_mlm.distributed.process_group import ranks
 
@@ -55,6 +56,9 @@ def threads():
 
 # DDP and FSDP hold the default group
 joined, default = ranks(), dist.group.WORLD
+deadline = time.monotonic() + 30
+while threads() < 4 and time.monotonic() < deadline:
+    time.sleep(0.01)
 before = threads()
 joined.leave()
 os.write(1, f'{before} -> {threads()}\\n'.encode())
