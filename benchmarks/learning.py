@@ -71,11 +71,11 @@ class Clock(Progress):
         self.budget = budget
         self.used = 0.
 
-    def fraction_done(self, loader: Any = None, *, epochs: int = 1) -> float:
+    def fraction_done(self, loader: Any = None, **length: int | None) -> float:
         """The fraction of the time that is over."""
         return min(1., self.used / self.budget)
 
-    def steps_left(self, loader: Any, *, epochs: int) -> int:
+    def steps_left(self, loader: Any, **length: int | None) -> int:
         """An estimate from the speed so far."""
         done = self.fraction_done()
         return round(self.steps * (1 - done) / done) if done else 10 ** 9

@@ -83,10 +83,13 @@ def _run(prepared: PreparedRun):
         _follow(prepared.conf)
         return
     try:
-        done = prepared.conf.progress.epoch
-        if prepared.resumption and done >= prepared.conf.epochs:
-            logger.log(f'The run {prepared.run.uuid} has completed all of its epochs ({done}): give epochs={done + 1} '
-                       'to train longer')
+        conf = prepared.conf
+        if prepared.resumption and conf._is_complete:
+            steps, done = conf.progress.steps, conf.progress.epoch
+            has_steps = conf.max_steps is not None and steps >= conf.max_steps
+            logger.log(f'The run {prepared.run.uuid} has completed all of its ' +
+                       (f'steps ({steps:,}): give max_steps={2 * steps}' if has_steps else
+                        f'epochs ({done}): give epochs={done + 1}') + ' to train longer')
             return
         with ranks().synchronize_errors():
             _start(prepared)
@@ -97,7 +100,7 @@ def _run(prepared: PreparedRun):
 
 def _follow(conf: MLMConfigs):
     """Trains at a rank other than the main one, which does the logging."""
-    if conf.progress.epoch >= conf.epochs:
+    if conf._is_complete:
         return
     with ranks().synchronize_errors():
         # The main rank starts

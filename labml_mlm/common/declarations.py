@@ -117,10 +117,10 @@ class DeclaredConfigs(BaseConfigs):
         return super().__getattribute__(self._aliases.get(name, name))
 
     def __setattr__(self, name: str, value: Any):
-        super().__setattr__(self._aliases.get(name, name), value)
+        super().__setattr__(self._aliases.get(name, name), _comparable(value))
 
     def _set_values(self, values: dict[str, Any]):
-        super()._set_values({self._current(name): value for name, value in values.items()})
+        super()._set_values({self._current(name): _comparable(value) for name, value in values.items()})
 
     @classmethod
     def _current(cls, name: str) -> str:
@@ -182,6 +182,15 @@ def evaluated(annotation: Any, names: Mapping[str, Any]) -> Any:
 
 def _evaluated_in(class_: type, annotation: Any) -> Any:
     return evaluated(annotation, vars(sys.modules.get(class_.__module__, types)))
+
+
+def _comparable(value: Any) -> Any:
+    """The value, or for a NumPy array a tensor: labml compares values with names, and an array compares elements."""
+    if hasattr(value, '__array_interface__'):
+        import torch
+
+        return torch.as_tensor(value)
+    return value
 
 
 def _subclasses(class_: type) -> Iterator[type]:

@@ -40,6 +40,16 @@ class MaskConfigs(TokenConfigs):
     mlm: Annotated[MLM, Item('Masks a training batch')] = 'mlm'
     valid_mlm: Annotated[MLM, Item('Masks a validation batch, always in the same way')] = 'bert'
 
+    @property
+    def _is_maskable(self) -> torch.Tensor:
+        """Which ids a validation may mask, `[n_tokens]`."""
+        known = getattr(self.valid_mlm, 'is_maskable', None)
+        if known is not None:
+            return known.cpu()
+        is_maskable = torch.ones(self.n_tokens, dtype=torch.bool)
+        is_maskable[self._unmasked_tokens] = False
+        return is_maskable
+
 
 @option(MaskConfigs.mlm, 'mlm')
 def _mlm(c: MaskConfigs):
@@ -56,8 +66,11 @@ def _valid_mlm(c: MaskConfigs):
 def _masking(c: MaskConfigs, **how: Any) -> MLM:
     if c.n_tokens < c.tokenizer.n_tokens:
         raise UserError(f'n_tokens={c.n_tokens} is less than the vocabulary of the tokenizer, {c.tokenizer.n_tokens}')
+    # The model may have more ids than the tokenizer; tokens of your own may be any of them
+    random_tokens = range(c.tokenizer.n_tokens) if c._is_tokenized else None
     return MLM(padding_token=c.padding_token, mask_token=c.mask_token, no_mask_tokens=c._unmasked_tokens,
-               n_tokens=c.n_tokens, generator=torch.Generator(c.device).manual_seed(c.seed), **how)
+               n_tokens=c.n_tokens, random_tokens=random_tokens,
+               generator=torch.Generator(c.device).manual_seed(c.seed), **how)
 
 
 @option(MaskConfigs.masking, 'token')

@@ -7,7 +7,7 @@ the small functions below, next to what they need.
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from labml import logger, tracker
@@ -20,6 +20,8 @@ from labml_mlm.common.declarations import INEXACT, Item, at_least
 from labml_mlm.common.errors import UserError
 from labml_mlm.configs.training import TrainingConfigs
 from labml_mlm.data.batch import Batch
+from labml_mlm.data.batch_reader import BatchReader
+from labml_mlm.data.loader import TrainLoader, ValidLoader
 from labml_mlm.distributed.parallel import is_dtensor
 from labml_mlm.distributed.process_group import ranks
 from labml_mlm.masking.mlm import MLM
@@ -36,8 +38,10 @@ class MLMConfigs(TrainingConfigs):
 
     labml_nn's MLM items keep their names. Subclass it to add items and options of your own.
     """
+    batch_first: Annotated[bool, Item('Batches of a loader of your own are `[batch_size, seq_len]`')] = False
     is_padded: Annotated[bool, Item('`[PAD]` in batches of a loader of your own is padding, not to be attended to')] \
         = False
+    batch_reader: Annotated[BatchReader, Item('Reads what a loader gives')] = 'checked'
 
     precision: Annotated[torch.dtype, Item('Precision of matrix products; `auto` is bf16 on GPUs that have it',
                                            may_change=INEXACT)] = 'auto'
@@ -63,13 +67,18 @@ class MLMConfigs(TrainingConfigs):
             for name in ('mlm', 'valid_mlm'):
                 _check_takes_columns(name, getattr(self, name))
         _ = self.scheduler, self.mlm, self.valid_mlm, self.engine, self.grad_norm_clip, self.is_padded
-        _ = self.masking_schedule, self.seq_len_schedule
+        _ = self.masking_schedule, self.batch_reader
+        if self.seq_len_schedule and getattr(self.train_loader, 'seq_len_at', None) is None:
+            raise UserError('seq_len_schedule is for the built-in training loader, and yours would ignore it')
+        if self.batch_first and not _is_own(self.train_loader) and not _is_own(self.valid_loader):
+            raise UserError('batch_first=true is for batches of loaders of your own, and there are none')
         if self.seq_len > self.model.max_seq_len:
             raise UserError(f'seq_len={self.seq_len} is longer than the position embeddings of this model: '
                             f'{self.model.max_seq_len}. transformer.encoder_attn=sdpa_rotary takes any length')
         valid = self._get_computed('valid_tokens')
-        is_maskable = self.valid_mlm.is_maskable
-        if valid is not None and not any(is_maskable[part.long()].any() for part in valid.split(1 << 20)):
+        is_maskable = self._is_maskable
+        parts = () if valid is None else torch.as_tensor(valid).split(1 << 20)
+        if valid is not None and not any(is_maskable[part.long()].any() for part in parts):
             raise UserError('the validation text has no token that can be masked: none of it is in the vocabulary')
         _ = self.sampler
 
@@ -77,10 +86,11 @@ class MLMConfigs(TrainingConfigs):
         """
         One step of training or validation.
 
-        * `batch` holds token ids, `[seq_len, batch_size]`, or is a `Batch` or a tuple `(tokens, padding_mask)`
+        * `batch` is whatever the loader gives; `BatchReader` says what that may be
         """
         self.model.train(self.mode.is_train)
-        batch = Batch.of(batch, padding_token=self.padding_token, is_padded=self.is_padded)
+        loader = self.train_loader if self.mode.is_train else self.valid_loader
+        batch = self.batch_reader(batch, is_own=_is_own(loader))
         batch = batch.shard(ranks()).to(self.device)
         if self.mode.is_train:
             self.training_step(batch)
@@ -91,7 +101,8 @@ class MLMConfigs(TrainingConfigs):
         """Masks a batch, computes gradients and takes an optimizer step."""
         self._follow_schedules(batch)
         x, labels = _mask(self.mlm, batch)
-        output = self.engine.forward_backward(x, labels, batch.padding_mask, batch.document_ids)
+        output = self.engine.forward_backward(x, labels, batch.padding_mask, batch.document_ids,
+                                              is_bounded=batch.labels is None)
         tracker.add_global_step(batch.n_tokens)
         self.step_metrics.add({'loss.': output.loss, 'accuracy.': output.n_correct / output.n_masked.clamp(min=1)})
         if batch.padding_mask is not None:
@@ -107,13 +118,13 @@ class MLMConfigs(TrainingConfigs):
 
     def validation_step(self, batch: Batch):
         """Adds a batch to the sums of the validation."""
-        x, labels = _mask(self.valid_mlm, batch)
+        x, labels = _mask(self._valid_masking, batch)
         self.valid_metrics.add(self.engine.forward(x, labels, batch.padding_mask, batch.document_ids))
 
     def _follow_schedules(self, batch: Batch):
         """Sets and tracks what depends on progress: masking rate and sequence length."""
         if self.masking_schedule is not None:
-            fraction_done = self.progress.fraction_done(self.train_loader, epochs=self.epochs)
+            fraction_done = self.progress.fraction_done(self.train_loader, **self._run_length)
             self.mlm.masking_prob = self.masking_schedule(fraction_done)
             tracker.add('masking_prob', self.mlm.masking_prob)
         if self.seq_len_schedule:
@@ -135,7 +146,16 @@ class MLMConfigs(TrainingConfigs):
 
 def _mask(mlm: Callable[..., tuple[Tensor, Tensor]], batch: Batch) -> tuple[Tensor, Tensor]:
     """Masked tokens and labels, `[seq_len, batch_size]` each. An `mlm` that knows of no ranks need not take columns."""
-    return mlm(batch.tokens) if batch.columns is None else mlm(batch.tokens, batch.columns)
+    if batch.labels is not None:
+        return batch.tokens, batch.labels
+    # labml_nn's masks in place
+    tokens = batch.tokens.clone()
+    return mlm(tokens) if batch.columns is None else mlm(tokens, batch.columns)
+
+
+def _is_own(loader: Any) -> bool:
+    """Is it a loader of the user's?"""
+    return not isinstance(loader, TrainLoader | ValidLoader)
 
 
 def _check_takes_columns(name: str, mlm: Callable):
@@ -163,7 +183,7 @@ def _bf16():
 
 @option(MLMConfigs.compile, 'auto')
 def _auto_compile(c: MLMConfigs):
-    n_tokens = c.epochs * len(c.train_loader) * c.batch_size * c.seq_len // ranks().size
+    n_tokens = c._n_steps * c.batch_size * c.seq_len // ranks().size
     return not c.parallel.is_sharded and should_compile(c.model, n_tokens=n_tokens)
 
 
@@ -180,6 +200,12 @@ def _engine(c: MLMConfigs):
                   n_positions=n_positions, ranks=ranks(), parallel=c.parallel)
 
 
+@option(MLMConfigs.batch_reader, 'checked')
+def _batch_reader(c: MLMConfigs):
+    return BatchReader(padding_token=c.padding_token, n_tokens=c.n_tokens, seq_len=c.seq_len,
+                       max_seq_len=c.model.max_seq_len, is_padded=c.is_padded, batch_first=c.batch_first)
+
+
 @option(MLMConfigs.sampler, 'prompts')
 def _sampler(c: MLMConfigs):
     prompts = [torch.from_numpy(c.tokenizer.encode(prompt)).long() for prompt in c.prompt]
@@ -188,11 +214,12 @@ def _sampler(c: MLMConfigs):
                         f'each must have at least 1, and at most what the model takes, {c.model.max_seq_len}')
     if not prompts and c.n_prompts:
         # Columns of the first batch, `[seq_len, batch_size]`: their first documents, without padding
-        batch = Batch.of(next(iter(c.valid_loader)), padding_token=c.padding_token, is_padded=True)
+        batch = c.batch_reader(next(iter(c.valid_loader)), is_own=_is_own(c.valid_loader), is_padded=True)
         batch = batch.to(torch.device('cpu'))
         shown = ~batch.padding_mask if batch.document_ids is None else batch.document_ids == 1
         spaced = range(0, shown.shape[1], -(-shown.shape[1] // c.n_prompts))
-        prompts = [batch.tokens[:, i][shown[:, i]] for i in spaced]
+        tokens = batch.unmasked(c.padding_token)
+        prompts = [tokens[:, i][shown[:, i]] for i in spaced]
         prompts = [prompt for prompt in prompts if len(prompt)]
     mlm = MLM(padding_token=c.padding_token, mask_token=c.mask_token, no_mask_tokens=c._unmasked_tokens,
               n_tokens=c.n_tokens, masking_prob=c.valid_masking_prob, randomize_prob=0., no_change_prob=0.,

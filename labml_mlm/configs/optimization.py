@@ -13,7 +13,7 @@ from torch import nn
 
 from labml_mlm.common.declarations import ABOVE_ZERO, FRACTION, INEXACT, Item, at_least
 from labml_mlm.configs.model import ModelConfigs
-from labml_mlm.optim.optimizer import MLMOptimizerConfigs, MuonConfigs, has_own_schedule
+from labml_mlm.optim.optimizer import MLMOptimizerConfigs, MuonConfigs, has_own_schedule, weight_matrices
 from labml_mlm.optim.schedules import inverse_sqrt, noam, warmup_cosine, warmup_linear, warmup_stable_decay
 from labml_mlm.training.progress import Progress
 
@@ -51,6 +51,7 @@ def _muon(c: OptimizationConfigs) -> MuonConfigs:
 def _for_model(c: OptimizationConfigs, conf: Any) -> Any:
     """Gives the configs of an optimizer the parameters of the model."""
     conf.parameters = list(c.model.parameters())
+    conf.decayed = weight_matrices(c.model)
     conf.matrices = [m.weight for m in c.model.encoder.modules() if isinstance(m, nn.Linear)]
     conf.set_default(MLMOptimizerConfigs.d_model, func=lambda: c.transformer.d_model)
     return conf
@@ -74,7 +75,7 @@ def _wsd(c: OptimizationConfigs):
 def _until_end(c: OptimizationConfigs, schedule: Callable[..., float]) -> Callable[[int], float]:
     """A schedule that knows when training ends."""
     def factor(step: int) -> float:
-        total_steps = c.progress.steps + c.progress.steps_left(c.train_loader, epochs=c.epochs)
+        total_steps = c.progress.steps + c.progress.steps_left(c.train_loader, **c._run_length)
         return schedule(step, warmup_steps=c.lr_warmup_steps, total_steps=total_steps, min_ratio=c.min_lr_ratio)
     return factor
 

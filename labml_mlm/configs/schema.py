@@ -61,10 +61,8 @@ def config_items(conf: BaseConfigs, prefix: str = '') -> dict[str, ConfigField]:
         annotation = _resolved(annotation, conf, key)
         functions = conf._Configs__options.get(key, {})
         options = (*functions, *sorted(conf._Configs__aggregates_options.get(key, ())))
-        default = conf._Configs__values.get(key, conf._Configs__defaults.get(key, NO_DEFAULT))
-        if default is NO_DEFAULT and functions:
-            default = next(iter(functions))
-        nested = _nested_class(annotation, conf._Configs__values_override.get(key, default), functions)
+        default = _default(conf, key)
+        nested = _nested_class(annotation, chosen_value(conf, key), functions)
         declaration = declared(type(conf), key)
         items[name] = ConfigField(name, annotation, declaration, declaration.follows or default, options,
                                   nested is not None)
@@ -80,6 +78,22 @@ def current_names(items: Mapping[str, ConfigField]) -> dict[str, str]:
         parent, dot, _ = name.rpartition('.')
         renamed |= {parent + dot + alias: name for alias in item.declaration.aliases}
     return renamed
+
+
+def is_given(conf: BaseConfigs, key: str) -> bool:
+    """Was the item given a value in place of its default?"""
+    return key in conf._Configs__values_override
+
+
+def chosen_value(conf: BaseConfigs, key: str) -> Any:
+    """The value of an item, or the name of its option, as it was given or by default; nothing is computed."""
+    return conf._Configs__values_override.get(key, _default(conf, key))
+
+
+def _default(conf: BaseConfigs, key: str) -> Any:
+    options = conf._Configs__options.get(key, {})
+    default = conf._Configs__values.get(key, conf._Configs__defaults.get(key, NO_DEFAULT))
+    return next(iter(options)) if default is NO_DEFAULT and options else default
 
 
 def given_values(conf: BaseConfigs, prefix: str = '') -> dict[str, Any]:

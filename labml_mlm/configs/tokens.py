@@ -16,6 +16,7 @@ from torch import Tensor
 
 from labml_mlm.common.declarations import INEXACT, Item, at_least
 from labml_mlm.common.errors import UserError
+from labml_mlm.configs.schema import chosen_value
 from labml_mlm.configs.text import TextConfigs
 from labml_mlm.data.documents import TextFiles
 from labml_mlm.data.files import expand_path
@@ -26,6 +27,9 @@ from labml_mlm.distributed.process_group import ranks
 from labml_mlm.optim.schedules import seq_len_schedule
 from labml_mlm.tokenization.base import Tokenizer
 from labml_mlm.tokenization.character import CharacterTokenizer
+
+# The options with which training tokens are those of the text
+_TOKENIZED = {'tokens': 'encoded', 'train_tokens': 'of_tokens', 'train_loader': 'shuffled_windows'}
 
 
 class Tokens(NamedTuple):
@@ -83,6 +87,11 @@ class TokenConfigs(TextConfigs):
     def _unmasked_tokens(self) -> list[int]:
         """Ids of all tokens that are never masked and never predicted."""
         return sorted({*self.no_mask_tokens, *self.tokenizer.special.all, self.padding_token, self.mask_token})
+
+    @property
+    def _is_tokenized(self) -> bool:
+        """Are the training tokens those that the tokenizer makes of the text?"""
+        return all(chosen_value(self, name) == option for name, option in _TOKENIZED.items())
 
 
 @option(TokenConfigs.tokenizer, 'character')
@@ -199,7 +208,7 @@ def _train_loader(c: TokenConfigs):
     seq_len_at = None
     if c.seq_len_schedule:
         lengths = seq_len_schedule(c.seq_len_schedule, seq_len=c.seq_len)
-        seq_len_at = lambda epochs: lengths(epochs / c.epochs)  # noqa: E731
+        seq_len_at = lambda epochs: lengths(min(1., epochs / c._n_epochs))  # noqa: E731
     return TrainLoader(c.packing('train'), batch_size=c.batch_size, seed=c.seed, ranks=ranks(),
                        seq_len_at=seq_len_at, is_token_budget_constant=c.is_token_budget_constant)
 

@@ -3,7 +3,10 @@
 
 Epochs, validations, signals and checkpoints. The base of any run that has a `step`.
 """
+import functools
+import math
 import sys
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import torch
@@ -14,9 +17,11 @@ from labml.logger import Text
 from labml_helpers.train_valid import BatchIndex, Trainer
 
 from labml_mlm.common.declarations import Item, Range, at_least
+from labml_mlm.common.errors import UserError
 from labml_mlm.configs.optimization import OptimizationConfigs
+from labml_mlm.configs.schema import is_given
 from labml_mlm.configs.snapshot import take_snapshot
-from labml_mlm.data.loader import TrainLoader
+from labml_mlm.data.loader import TrainLoader, loader_length
 from labml_mlm.distributed.process_group import ranks
 from labml_mlm.tracking.progress_view import ProgressView
 from labml_mlm.training.checkpointer import Checkpointer
@@ -24,6 +29,7 @@ from labml_mlm.training.loop import TrainingLoop, ValidationLoop
 from labml_mlm.training.metrics import StepMetrics, Throughput, ValidMetrics
 from labml_mlm.training.signals import SignalHandler, Stopped
 from labml_mlm.training.state import rng_state, set_rng_state
+from labml_mlm.training.valid_masking import RepeatedMasking
 
 # Items of labml_helpers that this training loop does without
 _OWN_LOOP = Item(refused='training goes by `epochs` and `inner_iterations`, and tracks every step')
@@ -36,6 +42,9 @@ class TrainingConfigs(OptimizationConfigs):
     """
     epochs: Annotated[int, Item('Number of epochs', Range(1, 10 ** 9),
                                 may_change='the learning rate decays to the new end')] = 4
+    max_steps: Annotated[int | None, Item('Number of training steps, in place of `epochs`; a training loader without a '
+                                          'length needs it', at_least(1),
+                                          may_change='the learning rate decays to the new end')] = None
     inner_iterations: Annotated[int, Item('Validations per epoch', at_least(1))] = 1
     checkpoint_interval: Annotated[int | None, Item('Steps between two checkpoints; `none` saves at validations only',
                                                     at_least(1), unit='optimizer steps', may_change=True)] = 500
@@ -63,6 +72,38 @@ class TrainingConfigs(OptimizationConfigs):
 
     _is_built = False
 
+    @functools.cached_property
+    def _valid_masking(self) -> RepeatedMasking:
+        return RepeatedMasking(self.valid_mlm)
+
+    @property
+    def _run_length(self) -> dict[str, int | None]:
+        """
+        `epochs` and `max_steps`: the run ends with the one that comes first. With `max_steps`, `epochs` counts only if
+        it was given, too, and is `None` otherwise.
+        """
+        has_epochs = self.max_steps is None or is_given(self, 'epochs')
+        return {'epochs': self.epochs if has_epochs else None, 'max_steps': self.max_steps}
+
+    @property
+    def _n_epochs(self) -> float:
+        """Epochs of the whole run, the last one perhaps in part."""
+        epochs, max_steps = self._run_length.values()
+        of_steps = math.inf if max_steps is None else max_steps / len(self.train_loader)
+        return of_steps if epochs is None else min(epochs, of_steps)
+
+    @property
+    def _n_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        epochs, max_steps = self._run_length.values()
+        of_epochs = math.inf if epochs is None else epochs * len(self.train_loader)
+        return of_epochs if max_steps is None else min(max_steps, of_epochs)
+
+    @property
+    def _is_complete(self) -> bool:
+        """Has the run reached its end?"""
+        return self.progress.epoch >= self.progress.end(self.train_loader, **self._run_length)
+
     def init(self):
         """Builds everything that a run needs."""
         if not self.progress.steps:
@@ -73,7 +114,18 @@ class TrainingConfigs(OptimizationConfigs):
         ranks().check_errors()
         _ = self.trainer, self.validator, self.interrupt, self.throughput, self.step_metrics, self.checkpointer
         _ = self.epochs, self.inner_iterations
+        self._check_length()
         self._is_built = True
+
+    def _check_length(self):
+        if loader_length(self.train_loader) is None and self._run_length['epochs'] is not None:
+            raise UserError('the training loader has no length, so the run has no epochs to count: give max_steps in '
+                            'place of epochs')
+        if isinstance(self.valid_loader, Iterator):
+            raise UserError(f'valid_loader, a {type(self.valid_loader).__name__}, can be iterated over only once, and '
+                            'there is more than one validation: use an object with `__iter__`, such as a DataLoader')
+        if self.max_steps is not None and isinstance(self.trainer, Trainer):
+            raise UserError("max_steps is for the built-in `trainer`: labml_helpers' `Trainer` trains whole epochs")
 
     def run(self):
         """
@@ -92,8 +144,9 @@ class TrainingConfigs(OptimizationConfigs):
         self.progress.start()
         with self.interrupt:
             tracker.set_global_step(self.progress.tokens)
+            end = self.progress.end(self.train_loader, **self._run_length)
             try:
-                for epoch in self.progress_view.epochs(self.progress.epoch, self.epochs):
+                for epoch in self.progress_view.epochs(self.progress.epoch, end):
                     self.valid_metrics.clear()
                     self.run_step()
                     if self.progress.epoch == epoch:
@@ -166,12 +219,12 @@ def _labml_view():
 def _trainer(c: TrainingConfigs):
     return TrainingLoop(loader=c.train_loader, step=c.step, after_step=c._after_step, progress=c.progress,
                         inner_iterations=c.inner_iterations, state_modules=c.state_modules, view=c.progress_view,
-                        is_track_time=c.is_track_time)
+                        is_track_time=c.is_track_time, max_steps=c.max_steps)
 
 
 @option(TrainingConfigs.validator, 'all_windows')
 def _validator(c: TrainingConfigs):
     # The same masks each time
-    return ValidationLoop(loader=c.valid_loader, step=c.step, start=lambda: c.valid_mlm.generator.manual_seed(0),
+    return ValidationLoop(loader=c.valid_loader, step=c.step, start=c._valid_masking.restart,
                           before_step=c.interrupt.check, state_modules=[*c.state_modules, c.valid_metrics],
                           view=c.progress_view, is_track_time=c.is_track_time)

@@ -10,6 +10,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     'batch': ['Batch'],
+    'batch_reader': ['BatchReader'],
     'loader': ['TrainLoader', 'ValidLoader'],
     'packing': ['PackedDocuments'],
     'windows': ['Windows'],

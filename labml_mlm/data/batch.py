@@ -5,7 +5,7 @@ A *window* is `seq_len` tokens in a row; a batch is `batch_size` windows, sequen
 `[seq_len, batch_size]`.
 """
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,8 +22,8 @@ class Columns(NamedTuple):
 
 class Batch(NamedTuple):
     """
-    A batch with more than tokens; all tensors have shape `[seq_len, batch_size]`. A loader of your own may also give
-    a tensor of tokens, or a tuple `(tokens, padding_mask)`.
+    A batch with more than tokens; all tensors have shape `[seq_len, batch_size]`. `BatchReader` says what else
+    a loader of your own may give.
     """
     # Token ids
     tokens: Tensor
@@ -34,32 +34,25 @@ class Batch(NamedTuple):
     # If several ranks share the batch: the columns that are here, and the number of tokens of all ranks
     columns: Columns | None = None
     n_global_tokens: int | None = None
-
-    @classmethod
-    def of(cls, batch: Any, *, padding_token: int, is_padded: bool = False) -> 'Batch':
-        """
-        The batch of a loader, with `padding_token` wherever there is padding. If it has no padding mask and
-        `is_padded`, padding is where `padding_token` is.
-        """
-        batch = cls(batch) if isinstance(batch, Tensor) else cls(*batch)
-        if batch.padding_mask is not None:
-            return batch._replace(tokens=batch.tokens.masked_fill(batch.padding_mask, padding_token))
-        return batch._replace(padding_mask=batch.tokens == padding_token) if is_padded else batch
+    # The tokens to predict, `padding_token` elsewhere, if `tokens` are masked already
+    labels: Tensor | None = None
+    # From a loader of your own: are all tensors `[batch_size, seq_len]`? By default, as the item `batch_first` says
+    batch_first: bool | None = None
 
     def to(self, device: torch.device) -> 'Batch':
         """The same on a device. Copies to a GPU are asynchronous, from pinned memory."""
         # To count there would be to wait for the GPU
         counted = self._replace(n_global_tokens=self.n_tokens)
         if device.type != 'cuda':
-            return counted._map(lambda part: part.to(device))
-        return counted._map(lambda part: part.pin_memory().to(device, non_blocking=True))
+            return counted.map(lambda part: part.to(device))
+        return counted.map(lambda part: part.pin_memory().to(device, non_blocking=True))
 
     def shard(self, ranks: Ranks) -> 'Batch':
         """A rank's columns of a batch that all ranks have; the batch itself if it is a shard already."""
         if ranks.size == 1 or self.columns is not None:
             return self
         n, mine = self.tokens.shape[1], ranks.shard(self.tokens.shape[1])
-        return self._map(lambda part: part[:, mine])._replace(columns=Columns(mine.start, n),
+        return self.map(lambda part: part[:, mine])._replace(columns=Columns(mine.start, n),
                                                               n_global_tokens=self.n_tokens)
 
     def split(self, seq_len: int, *, keep_all: bool) -> 'Batch':
@@ -68,9 +61,14 @@ class Batch(NamedTuple):
         grows by as much, parts of a sequence side by side; otherwise only the first part of each sequence is kept.
         """
         n = len(self.tokens) // seq_len if keep_all else 1
-        return self._map(lambda part: part[:n * seq_len].unflatten(0, (n, seq_len)).permute(1, 2, 0).flatten(1))
+        return self.map(lambda part: part[:n * seq_len].unflatten(0, (n, seq_len)).permute(1, 2, 0).flatten(1))
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> 'Batch':
+    def unmasked(self, padding_token: int) -> Tensor:
+        """The tokens before they were masked."""
+        return self.tokens if self.labels is None else self.labels.where(self.labels != padding_token, self.tokens)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> 'Batch':
+        """The same with a function applied to all tensors."""
         return self._replace(**{name: function(part) for name, part in zip(self._fields, self, strict=True)
                                 if isinstance(part, Tensor)})
 

@@ -5,6 +5,7 @@
 """
 import itertools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -130,6 +131,14 @@ class ValidLoader:
         for begin in range(0, len(self.windows), self.batch_size):
             # `[seq_len, batch_size]`
             yield self.windows.batch(np.arange(begin, min(begin + self.batch_size, len(self.windows))))
+
+
+def loader_length(loader: Any) -> int | None:
+    """Batches in a pass over a loader; `None` if it does not say, as loaders of a stream do not."""
+    try:
+        return len(loader)
+    except TypeError:
+        return None
 
 
 def _mixed(*numbers: int) -> int:

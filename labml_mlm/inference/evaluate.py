@@ -30,6 +30,7 @@ from labml_mlm.data.loader import ValidLoader
 from labml_mlm.data.packing import PackedDocuments
 from labml_mlm.inference.pretrained import Pretrained, silent
 from labml_mlm.tokenization.token_cache import TokenCache
+from labml_mlm.training.valid_masking import RepeatedMasking
 
 # Tokens of a batch of pseudo-perplexity
 _BATCH_TOKENS = 1 << 15
@@ -107,20 +108,22 @@ def evaluate(pretrained: Pretrained, batches: Iterable[Tensor | Batch], *, is_ps
 
     Raises `UserError` if there is nothing to mask.
     """
-    model, mlm, device = pretrained.model, pretrained.configs.valid_mlm, pretrained.device
-    mlm.generator.manual_seed(0)
+    model, device, conf = pretrained.model, pretrained.device, pretrained.configs
+    mlm, is_maskable = RepeatedMasking(conf.valid_mlm), conf._is_maskable
+    mlm.restart()
     loss_sum, n_correct, n_tokens, log_p, n_pseudo = 0., 0, 0, 0., 0
     # How often each token occurs, and how often it was masked; `[n_vocabulary]`
-    counts = torch.zeros(mlm.n_tokens, dtype=torch.long)
+    counts = torch.zeros(conf.n_tokens, dtype=torch.long)
     labelled = torch.zeros_like(counts)
     for number, batch in enumerate(batches, start=1):
-        batch = Batch.of(batch, padding_token=model.padding_token, is_padded=pretrained.configs.is_padded).to(device)
-        masked, labels = mlm(batch.tokens)
+        batch = conf.batch_reader(batch, is_own=not isinstance(batches, ValidLoader | AllWindows))
+        batch = batch.to(device)
+        masked, labels = mlm(batch.tokens.clone()) if batch.labels is None else (batch.tokens, batch.labels)
         output = model(masked, labels, padding_mask=batch.padding_mask, document_ids=batch.document_ids)
         loss_sum += output.loss_sum.item()
         n_correct += output.n_correct.item()
         n_tokens += batch.n_tokens
-        counts += batch.tokens.flatten().bincount(minlength=len(counts)).cpu()
+        counts += batch.unmasked(model.padding_token).flatten().bincount(minlength=len(counts)).cpu()
         labelled += labels[labels != model.padding_token].bincount(minlength=len(counts)).cpu()
         if is_pseudo:
             of_batch, n = _pseudo_log_likelihood(pretrained, batch)
@@ -132,7 +135,7 @@ def evaluate(pretrained: Pretrained, batches: Iterable[Tensor | Batch], *, is_ps
         raise UserError('the text has no token that can be masked')
     unk = pretrained.tokenizer.special.unk
     n_unknown = 0 if unk is None else int(counts[unk])
-    counts[~mlm.is_maskable.cpu()] = 0
+    counts[~is_maskable] = 0
     unigram_loss = -(labelled * (counts.double() / counts.sum()).clamp(min=1e-300).log()).sum().item() / n_masked + 0.
     return Evaluation(n_tokens, n_masked, n_unknown, loss_sum / n_masked, n_correct / n_masked,
                       _exp(loss_sum / n_masked), unigram_loss, labelled[counts.argmax()].item() / n_masked,
@@ -149,16 +152,16 @@ def _exp(x: float) -> float:
 def _pseudo_log_likelihood(pretrained: Pretrained, batch: Batch) -> tuple[float, int]:
     """The sum of the log-probabilities of the tokens of a batch, each masked in turn, and their number."""
     x = batch.tokens
-    model, mlm = pretrained.model, pretrained.configs.valid_mlm
+    model, conf = pretrained.model, pretrained.configs
     # Position and window of each token that can be masked; `[n]`
-    positions, columns = mlm.is_maskable.to(x.device)[x].nonzero(as_tuple=True)
+    positions, columns = conf._is_maskable.to(x.device)[x].nonzero(as_tuple=True)
     total = 0.
     for position, column in zip(*(t.split(max(1, _BATCH_TOKENS // len(x))) for t in (positions, columns)), strict=True):
         # A copy of the window for each; `[seq_len, n]`
         copies = x[:, column]
         copy = torch.arange(len(position), device=x.device)
         labels = copies[position, copy]
-        copies[position, copy] = mlm.mask_token
+        copies[position, copy] = conf.mask_token
         # `[n, n_vocabulary]`
         context = (part if part is None else part[:, column] for part in (batch.padding_mask, batch.document_ids))
         logits = model.generator(model.encode(copies, *context)[position, copy])

@@ -173,8 +173,8 @@ def load(run: str | Path, *, which: str = 'best', configs: MLMConfigs | None = N
     conf = MLMConfigs() if configs is None else configs
     with silent(), torch.random.fork_rng(devices=[]):
         _configure(conf, chosen, device)
-        # `evaluate` needs the masks
-        model, _ = conf.model, conf.valid_mlm
+        # `evaluate` needs the masks and the reader
+        model, _, _ = conf.model, conf.valid_mlm, conf.batch_reader
         try:
             model.load_state_dict(unpack(chosen.metadata['model'], tensors))
         except RuntimeError as e:

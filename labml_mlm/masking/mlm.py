@@ -60,6 +60,8 @@ class MLM:
     * `mask_token` is the id of `[MASK]`
     * `no_mask_tokens` are the ids of further tokens that are never selected or drawn (`[CLS]`, …)
     * `n_tokens` is the size of the vocabulary, special tokens included
+    * `random_tokens` are the ids that a random token is drawn from, if the vocabulary has ids that no text has; by
+      default all of it. Special tokens are never drawn
     * `masking_prob` is the masking rate: the fraction of maskable tokens to predict; it may change between two calls
     * `randomize_prob` and `no_change_prob` are fractions of the selected tokens; the rest becomes `[MASK]`
     * `units` tells which tokens of a batch begin a unit, which is selected as a whole or not at all; by default each
@@ -74,7 +76,8 @@ class MLM:
     def __init__(self, *,
                  padding_token: int, mask_token: int, no_mask_tokens: Sequence[int], n_tokens: int,
                  masking_prob: float = 0.15, randomize_prob: float = 0.1, no_change_prob: float = 0.1,
-                 units: Units | None = None, generator: torch.Generator | None = None):
+                 random_tokens: Sequence[int] | None = None, units: Units | None = None,
+                 generator: torch.Generator | None = None):
         for name, prob in (('masking_prob', masking_prob), ('randomize_prob', randomize_prob),
                            ('no_change_prob', no_change_prob)):
             if not 0 <= prob <= 1:
@@ -88,6 +91,8 @@ class MLM:
         if outside:
             raise UserError(f'special tokens {outside} are not in the vocabulary of n_tokens={n_tokens}')
 
+        if random_tokens is not None and not all(0 <= token < n_tokens for token in random_tokens):
+            raise UserError(f'random_tokens are not all in the vocabulary of n_tokens={n_tokens}')
         if mask_token == padding_token:
             raise UserError(f'mask_token and padding_token are both {mask_token}: they must differ')
 
@@ -105,8 +110,13 @@ class MLM:
         # `[n_tokens]`: may a token be selected?
         self.is_maskable = torch.ones(n_tokens, dtype=torch.bool)
         self.is_maskable[special_tokens] = False
-        # Random tokens are drawn from these. (If all tokens are special, none is ever selected.)
-        self.random_tokens = self.is_maskable.nonzero()[:, 0] if self.is_maskable.any() else torch.tensor([mask_token])
+        is_drawn = self.is_maskable.clone()
+        if random_tokens is not None:
+            is_drawn[:] = False
+            is_drawn[list(random_tokens)] = True
+            is_drawn &= self.is_maskable
+        # If all tokens are special, none is ever selected
+        self.random_tokens = is_drawn.nonzero()[:, 0] if is_drawn.any() else torch.tensor([mask_token])
 
     def __call__(self, x: Tensor, columns: Columns | None = None) -> tuple[Tensor, Tensor]:
         """

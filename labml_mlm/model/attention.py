@@ -19,17 +19,40 @@ A pair of adjacent features is a complex number, and to rotate it is to multiply
 contiguous memory. So queries and keys are computed with the features of a head in the order
 $0, d_k / 2, 1, d_k / 2 + 1, \dots$, by permuting the rows of their weights; dot products are invariant to that.
 """
-from typing import Any
+import inspect
+from typing import Any, Protocol
 
 import torch
 from labml.configs import option
 from labml_nn.transformers import TransformerConfigs
 from labml_nn.transformers.mha import MultiHeadAttention
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 import labml_mlm.common.labml_compat  # noqa: F401  labml_nn's own attentions need it
 from labml_mlm.common.errors import UserError
+
+
+class Attention(Protocol):
+    """
+    ## What a layer expects of its attention
+
+    Any module that is called like this can be `transformer.encoder_attn`; `check_attention` tries it when the model is
+    built. Each layer gets a copy. `init_weights` draws the weights of all `nn.Linear` and `nn.Embedding` in it; other
+    parameters stay as they are. Its dropout is its own: `transformer.dropout` is for an option that passes it on.
+    """
+    # Does it know positions? If so, `src_embed=by_attention` adds none. May be left out, as false
+    is_rotary: bool
+
+    def __call__(self, *, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """
+        * `query`, `key` and `value` have shape `[seq_len, batch_size, d_model]`
+        * `mask[i, j, b]` says whether, in sequence `b`, position `i` may attend to position `j`, by padding and by
+          document; its shape is `[seq_len, seq_len, batch_size]`, where the first dimension may be 1
+
+        Returns `[seq_len, batch_size, d_model]`. With one more argument, `positions`, the queries are those of some
+        positions of each sequence alone, `[n_positions, batch_size]`: the last layer is computed at those.
+        """
 
 
 class SDPA(MultiHeadAttention):
@@ -49,7 +72,9 @@ class SDPA(MultiHeadAttention):
             raise UserError(f'rotary positions rotate pairs of features: d_model / n_heads = {d_model} / {heads} = '
                             f'{self.d_k} must be even')
         self.is_rotary = is_rotary
-        # Cosines and sines, `[seq_len, 1, heads, d_k / 2, 2]`; grows with the longest sequence seen
+        # Cosines and sines, `[seq_len, 1, heads, d_k / 2, 2]`. Grows with the longest sequence seen, unless it is
+        # fixed: a compiled model would be compiled again
+        self.is_rope_cache_fixed = False
         self.register_buffer('rope_cache', torch.empty(0, 1, heads, self.d_k // 2, 2), persistent=False)
 
     def forward(self, *, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None,
@@ -73,9 +98,21 @@ class SDPA(MultiHeadAttention):
         # Back to `[seq_len, batch_size, d_model]`
         return self.output(x.permute(2, 0, 1, 3).flatten(2))
 
-    def extend_rope_cache(self, seq_len: int):
-        """Computes the rotations of so many positions. A compiled model needs that before: it changes a buffer."""
-        self.rope_cache = _rotations(seq_len, self.heads, self.d_k).to(self.rope_cache.device)
+    def fix_rope_cache(self, seq_len: int):
+        """Computes the rotations of so many positions now, and stores no more, for a compiled model."""
+        self.rope_cache = self._rotations(max(seq_len, len(self.rope_cache)))
+        self.is_rope_cache_fixed = True
+
+    def _rotations(self, seq_len: int) -> Tensor:
+        """Those of at least so many positions."""
+        cache = self.rope_cache
+        if len(cache) < seq_len:
+            # Tensors that are made in inference mode could not be used in training
+            with torch.inference_mode(False):
+                cache = _rotations(seq_len, self.heads, self.d_k).to(cache.device)
+            if not self.is_rope_cache_fixed:
+                self.rope_cache = cache
+        return cache
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor,
                  positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,8 +129,7 @@ class SDPA(MultiHeadAttention):
         # `[seq_len, batch_size, 1, heads, d_k]` each
         q, k = (functional.linear(x, weight, bias).unflatten(-1, (1, self.heads, self.d_k))
                 for x, weight, bias in zip((query, key), weights, biases, strict=True))
-        # Keys first: they are at all positions, and extend the cache
-        k, q = self._rotate(k), self._rotate(q, positions)
+        k, q = self._rotate(k), self._rotate(q, positions, seq_len=len(key))
         return q.squeeze(2), k.squeeze(2), self.value(value)
 
     def _pair_rows(self, x: Tensor | None) -> Tensor | None:
@@ -102,15 +138,40 @@ class SDPA(MultiHeadAttention):
             return x
         return x.unflatten(0, (self.heads, 2, -1)).transpose(1, 2).flatten(0, 2)
 
-    def _rotate(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+    def _rotate(self, x: Tensor, positions: Tensor | None = None, *, seq_len: int | None = None) -> Tensor:
         """`[seq_len, batch_size, n, heads, d_k]`, rotated by position if attention is rotary."""
         if not self.is_rotary:
             return x
-        if len(self.rope_cache) < len(x):
-            self.extend_rope_cache(len(x))
+        rotations = self._rotations(len(x) if seq_len is None else seq_len)
         # `[seq_len, 1, 1, heads, d_k / 2, 2]`, or with positions `[seq_len, batch_size, 1, heads, d_k / 2, 2]`
-        rotations = (self.rope_cache[:len(x)] if positions is None else self.rope_cache[positions, 0])[:, :, None]
+        rotations = (rotations[:len(x)] if positions is None else rotations[positions, 0])[:, :, None]
         return _Rotate.apply(x, rotations)
+
+
+def takes_positions(attention: nn.Module) -> bool:
+    """Can it be asked for some positions alone?"""
+    return 'positions' in inspect.signature(attention.forward).parameters
+
+
+@torch.no_grad()
+def check_attention(attention: nn.Module, d_model: int):
+    """Tries an attention on a small input. Raises `UserError` if it cannot be called as `Attention` says."""
+    is_training = attention.training
+    attention.eval()
+    x = torch.zeros(3, 2, d_model)
+    for mask in (None, torch.ones(1, 3, 2, dtype=torch.bool), torch.ones(3, 3, 2, dtype=torch.bool)):
+        try:
+            y = attention(query=x, key=x, value=x, mask=mask)
+        except Exception as e:
+            with_mask = 'no mask' if mask is None else f'a mask of shape {list(mask.shape)}'
+            raise UserError(f'transformer.encoder_attn, {type(attention).__name__}, fails when it is called with a '
+                            f'query of shape {list(x.shape)} and {with_mask}: {type(e).__name__}: {e}. Its contract is '
+                            'labml_mlm.model.attention.Attention') from e
+        if not isinstance(y, Tensor) or y.shape != x.shape:
+            got = f'shape {list(y.shape)}' if isinstance(y, Tensor) else f'a {type(y).__name__}'
+            raise UserError(f'transformer.encoder_attn, {type(attention).__name__}, returns {got}: it must return a '
+                            'tensor of the shape of the query, [seq_len, batch_size, d_model]')
+    attention.train(is_training)
 
 
 class _Rotate(torch.autograd.Function):

@@ -17,7 +17,7 @@ from labml_nn.transformers.feed_forward import FeedForward
 from labml_nn.transformers.models import Encoder, TransformerLayer
 from torch import Tensor
 
-from labml_mlm.model.attention import SDPA
+from labml_mlm.model.attention import takes_positions
 
 
 class MLMEncoder(Encoder):
@@ -60,7 +60,7 @@ def gather_positions(x: Tensor, positions: Tensor) -> Tensor:
 def _layer_at_positions(layer: TransformerLayer, x: Tensor, mask: Tensor | None, positions: Tensor) -> Tensor:
     """A layer at some positions; the arguments are those of `MLMEncoder.forward`."""
     z = layer.norm_self_attn(x)
-    if isinstance(layer.self_attn, SDPA):
+    if takes_positions(layer.self_attn):
         if mask is not None and len(mask) > 1:
             # `[seq_len, batch_size, seq_len]`, and back
             mask = gather_positions(mask.expand(-1, -1, x.shape[1]).transpose(1, 2), positions).transpose(1, 2)

@@ -22,18 +22,16 @@ import torch
 from labml.configs import option
 from labml_nn.transformers import TransformerConfigs
 from labml_nn.transformers.configs import FeedForwardConfigs
-from labml_nn.transformers.models import (
-    EmbeddingsWithLearnedPositionalEncoding,
-    EmbeddingsWithPositionalEncoding,
-    Encoder,
-)
+from labml_nn.transformers.mha import MultiHeadAttention
+from labml_nn.transformers.models import EmbeddingsWithPositionalEncoding, Encoder
 from labml_nn.transformers.xl.relative_mha import RelativeMultiHeadAttention
 from torch import Tensor, nn
 from torch.nn import functional
 
-import labml_mlm.model.attention  # noqa: F401  its options
 from labml_mlm.common.declarations import FRACTION, DeclaredConfigs, Item, Range, at_least
 from labml_mlm.common.errors import UserError
+from labml_mlm.model.attention import SDPA, check_attention
+from labml_mlm.model.embeddings import ABSOLUTE, embed_documents
 from labml_mlm.model.encoder import MLMEncoder, gather_positions
 
 
@@ -71,7 +69,8 @@ class TransformerMLM(nn.Module):
         """
         * `x` is the masked batch and `labels` what to predict, as `MLM` returns them, `[seq_len, batch_size]`
         * `padding_mask` is true where `x` is padding, which is never attended to; same shape
-        * `document_ids` are integers; tokens of a sequence attend to each other only if theirs are equal; same shape
+        * `document_ids` are integers; tokens of a sequence attend to each other only if theirs are equal, and those of
+          a document are in a row; same shape
         * `n_positions` bounds the masked positions of a sequence, if a bound is known: it makes all shapes static
         """
         # `[n_positions, batch_size]` each
@@ -117,7 +116,7 @@ class TransformerMLM(nn.Module):
             # A token that may attend to padding only does so: a softmax over no key is undefined. 1 broadcasts
             is_visible = ~padding_mask[None] if mask is None else mask & ~padding_mask[None]
             mask = is_visible | ~is_visible.any(dim=1, keepdim=True)
-        embedded = self.src_embed(x)
+        embedded = self.src_embed(x) if document_ids is None else embed_documents(self.src_embed, x, document_ids)
         if positions is None:
             return self.encoder(embedded, mask)
         if isinstance(self.encoder, MLMEncoder):
@@ -141,8 +140,7 @@ def init_weights(model: nn.Module, generator: torch.Generator):
     * Embedding: normal, so that embedded tokens have unit variance. labml_nn's embeddings with positions multiply by
       `d_model`^½: there the standard deviation is `d_model`^-½, and 1 otherwise.
     """
-    multiplied = [m.linear for m in model.modules()
-                  if isinstance(m, EmbeddingsWithPositionalEncoding | EmbeddingsWithLearnedPositionalEncoding)]
+    multiplied = [m.linear for m in model.modules() if isinstance(m, ABSOLUTE)]
     for module in model.modules():
         if isinstance(module, nn.Linear):
             bound = module.in_features ** -0.5
@@ -239,8 +237,13 @@ def _transformer_mlm(c: MLMTransformerConfigs):
     model = TransformerMLM(src_embed=c.src_embed, encoder=c.encoder, generator=c.generator,
                            padding_token=c.padding_token)
     for layer in model.encoder.layers:
-        # labml_nn's `relative` keeps 0.1 whatever `dropout` says
-        layer.self_attn.dropout.p = c.dropout
+        attention = getattr(layer, 'self_attn', None)
+        if type(attention) is RelativeMultiHeadAttention:
+            # labml_nn's option keeps 0.1 whatever `dropout` says
+            attention.dropout.p = c.dropout
     init_weights(model, torch.Generator().manual_seed(c.seed))
+    attention = getattr(model.encoder.layers[0], 'self_attn', None)
+    if attention is not None and type(attention) not in (SDPA, MultiHeadAttention, RelativeMultiHeadAttention):
+        check_attention(attention, c.d_model)
     return model
 

@@ -15,7 +15,7 @@ Embeddings, the projection to the vocabulary, gains and biases are not maps betw
 AdamW. Muon's updates are scaled by $0.2 \sqrt{\max(n, m)}$ for a matrix of $n \times m$, to be as large as AdamW's
 ([Liu et al. 2025](https://arxiv.org/abs/2502.16982), section 2.2): one learning rate serves both.
 """
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -41,8 +41,9 @@ class Muon(torch.optim.Optimizer):
         super().__init__(matrices, {'lr': lr, 'weight_decay': weight_decay, 'momentum': momentum})
 
     @torch.no_grad()
-    def step(self, closure: None = None):
-        """Updates all matrices that have a gradient."""
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Updates all matrices that have a gradient. Returns the loss that `closure` computes, if there is one."""
+        loss = _evaluate(closure)
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[Tensor]] = {}
             for matrix in group['params']:
@@ -53,6 +54,7 @@ class Muon(torch.optim.Optimizer):
                 updates = [shard_like(matrix, update) for matrix, update in zip(matrices, updates, strict=True)]
                 torch._foreach_mul_(matrices, 1 - group['lr'] * group['weight_decay'])
                 torch._foreach_add_(matrices, updates, alpha=-group['lr'] * 0.2 * max(n, m) ** 0.5)
+        return loss
 
     def _momenta(self, matrices: list[Tensor], momentum: float) -> Tensor:
         """Nesterov momenta of matrices of one shape, `[n_matrices, n, m]`; whole ones, even if ranks have shards."""
@@ -64,6 +66,14 @@ class Muon(torch.optim.Optimizer):
         buffers = [state['momentum_buffer'] for state in states]
         torch._foreach_lerp_(buffers, gradients, 1 - momentum)
         return torch.stack([full_tensor(one) for one in torch._foreach_lerp(gradients, buffers, momentum)])
+
+
+def _evaluate(closure: Callable[[], Any] | None) -> Any:
+    """The loss that a closure computes anew, with its gradients; `None` without one."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
 
 
 def orthogonalize(x: Tensor) -> Tensor:
@@ -89,14 +99,25 @@ class MuonAdamW(torch.optim.Optimizer):
     * `matrices` are for Muon, with `lr`, `weight_decay` and `momentum`
     * `adamw` is the optimizer of all other parameters
 
-    Its parameter groups are those of both, the matrices first.
+    Its parameter groups are those of both, the matrices first. Groups that are added later are for AdamW.
     """
 
     def __init__(self, matrices: Iterable[Tensor], adamw: torch.optim.AdamW, *, lr: float, weight_decay: float,
                  momentum: float):
         self.parts = [Muon(matrices, lr=lr, weight_decay=weight_decay, momentum=momentum), adamw]
+        self._is_complete = False
         super().__init__([group for part in self.parts for group in part.param_groups], {})
         self._share_state()
+        self._is_complete = True
+
+    def add_param_group(self, param_group: dict[str, Any]):
+        """Adds a group of parameters for AdamW. Raises `ValueError` if one of them is here already."""
+        super().add_param_group(param_group)
+        if self._is_complete:
+            adamw = self.parts[1]
+            group = self.param_groups.pop()
+            adamw.add_param_group(group)
+            self.param_groups.append(adamw.param_groups[-1])
 
     def _share_state(self):
         """Both optimizers work on the groups and the state of this one."""
@@ -106,10 +127,13 @@ class MuonAdamW(torch.optim.Optimizer):
             part.param_groups = self.param_groups[begin:begin + len(part.param_groups)]
             begin += len(part.param_groups)
 
-    def step(self, closure: None = None):
-        """A step of both."""
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """A step of both. Returns the loss that `closure` computes, if there is one."""
+        loss = _evaluate(closure)
         for part in self.parts:
             part.step()
+        return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]):
         """Restores what `state_dict` returned."""

@@ -3,14 +3,14 @@
 
 All of labml_nn's, under the names that they have there; torch's fused AdamW; and Muon.
 """
-from collections.abc import Iterable
+import itertools
 from typing import Annotated, Any
 
 import torch
 from labml.configs import option
 from labml_nn.optimizers import GenericAdaptiveOptimizer
 from labml_nn.optimizers.configs import OptimizerConfigs
-from torch import Tensor
+from torch import Tensor, nn
 
 from labml_mlm.common.declarations import ABOVE_ZERO, FRACTION, INEXACT, DeclaredConfigs, Item, Range, at_least
 from labml_mlm.optim.muon import MuonAdamW
@@ -28,7 +28,8 @@ class MLMOptimizerConfigs(DeclaredConfigs, OptimizerConfigs):
     optimizer: Annotated[torch.optim.Optimizer, Item('Optimizer', refused_options={'Sophia': _SOPHIA})] = 'FusedAdamW'
     learning_rate: Annotated[float, Item('Peak learning rate; for `Noam`, the factor of its formula', ABOVE_ZERO,
                                          may_change=INEXACT)] = 2e-3
-    weight_decay: Annotated[float, Item('Weight decay of matrices', at_least(0), may_change=INEXACT)]
+    weight_decay: Annotated[float, Item("Weight decay: of the matrices of linear layers; with labml_nn's "
+                                           'optimizers, of all parameters', at_least(0), may_change=INEXACT)]
     betas: Annotated[tuple[float, float], Item('Decay rates of the moments of Adam', Range(0, 0.999999))]
     eps: Annotated[float, Item('Epsilon of Adam', ABOVE_ZERO)]
     muon_momentum: Annotated[float, Item('Momentum of `Muon`', Range(0, 0.999999))] = 0.9
@@ -44,6 +45,8 @@ class MLMOptimizerConfigs(DeclaredConfigs, OptimizerConfigs):
     rectify: Annotated[bool, Item('Rectified update of `AdaBelief`')]
     d_model: Annotated[int, Item('Model size in the formula of `Noam`', at_least(1), follows='transformer.d_model')]
     parameters: Annotated[Any, Item(refused='the optimizer trains the parameters of the model')]
+    # Those of the parameters that have weight decay; all matrices, if there is no model to tell
+    decayed: Annotated[list | None, Item(refused='they are the matrices of linear layers')] = None
     # Those of the parameters that are matrices of the encoder, for `Muon`
     matrices: Annotated[list, Item(refused='they are those of the encoder')] = []
     rho: Annotated[float, Item(refused='it is an argument of `Sophia`, which cannot be built from its configs')]
@@ -63,26 +66,37 @@ def _fused_adamw(c: MLMOptimizerConfigs):
     """
     AdamW ([Loshchilov and Hutter 2019](https://arxiv.org/abs/1711.05101), algorithm 2) in one kernel.
 
-    `weight_decay` is for matrices only; pulling the gain of a norm to 0 is no sensible prior.
+    `weight_decay` is for the matrices of linear layers only; pulling the gain of a norm, or the embedding of a rare
+    token, to 0 is no sensible prior.
     """
-    return _adamw(c.parameters, lr=c.learning_rate, weight_decay=c.weight_decay, betas=c.betas, eps=c.eps,
-                  amsgrad=c.amsgrad)
+    return _adamw(c, c.parameters)
 
 
 @option(MLMOptimizerConfigs.optimizer, 'Muon')
 def _muon(c: MLMOptimizerConfigs):
     is_matrix = {id(matrix) for matrix in c.matrices}
-    adamw = _adamw((p for p in c.parameters if id(p) not in is_matrix), lr=c.learning_rate,
-                   weight_decay=c.weight_decay, betas=c.betas, eps=c.eps, amsgrad=c.amsgrad)
+    adamw = _adamw(c, [p for p in c.parameters if id(p) not in is_matrix])
     return MuonAdamW(c.matrices, adamw, lr=c.learning_rate, weight_decay=c.weight_decay, momentum=c.muon_momentum)
 
 
-def _adamw(parameters: Iterable[Tensor], *, weight_decay: float, **arguments: Any) -> torch.optim.AdamW:
-    parameters = list(parameters)
-    return torch.optim.AdamW([
-        {'params': [p for p in parameters if p.ndim >= 2], 'weight_decay': weight_decay},
-        {'params': [p for p in parameters if p.ndim < 2], 'weight_decay': 0.},
-    ], fused=True, **arguments)
+def _adamw(c: MLMOptimizerConfigs, parameters: list[Tensor]) -> torch.optim.AdamW:
+    decayed = {id(p) for p in (c.parameters if c.decayed is None else c.decayed) if p.ndim >= 2}
+    # Checkpoints number the parameters in this order: matrices first, whether they decay or not
+    ordered = sorted(parameters, key=lambda p: p.ndim < 2)
+    groups = [{'params': list(group), 'weight_decay': c.weight_decay if is_decayed else 0.}
+              for is_decayed, group in itertools.groupby(ordered, key=lambda p: id(p) in decayed)]
+    return torch.optim.AdamW(groups, lr=c.learning_rate, betas=c.betas, eps=c.eps, amsgrad=c.amsgrad, fused=True,
+                             weight_decay=c.weight_decay)
+
+
+def weight_matrices(model: nn.Module) -> list[Tensor]:
+    """
+    Parameters with weight decay: those of at least two dimensions that are named `weight`, as in linear layers, and are
+    no embeddings. Biases, gains and embeddings of positions have other names, or one dimension.
+    """
+    return [parameter for module in model.modules() if not isinstance(module, nn.Embedding)
+            for name, parameter in module.named_parameters(recurse=False)
+            if parameter.ndim >= 2 and name.endswith('weight')]
 
 
 def has_own_schedule(optimizer: torch.optim.Optimizer) -> bool:

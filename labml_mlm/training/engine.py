@@ -9,7 +9,8 @@ one or more ranks. None of that changes the result:
   sum of gradients is that of the whole batch: in a mean of means, the weight of a token would depend on how many others
   are masked in its micro-batch. The shards of several ranks are handled in the same way.
 * **Compilation.** torch's compiler fuses what is between two matrix products. It wants static shapes, so it gets those
-  of a full batch with room for as many masked positions as there can be; any other batch is computed eagerly.
+  of a full batch with room for as many masked positions as there can be; any other batch, one with padding or with
+  several documents, is computed eagerly.
 * **Precision.** With `bf16`, matrix products have 16-bit operands, and weights, sums, norms and the loss stay fp32
   (autocast; [Micikevicius et al. 2018](https://arxiv.org/abs/1710.03740)).
 """
@@ -67,7 +68,7 @@ class Engine:
         self.ranks = ranks
         self.parallel = parallel or SingleProcess()
         self._shape = seq_len, batch_size // ranks.size // gradient_accumulation_steps
-        self._n_positions = n_positions
+        self.n_positions = n_positions
         # The model as it is called in training, from the first step on, and the same compiled
         self._wrapped: Any = None
         self._compiled: Any = None
@@ -81,24 +82,42 @@ class Engine:
         if is_compiled and n_positions is not None and n_positions(seq_len) is not None:
             for module in model.modules():
                 if isinstance(module, SDPA):
-                    module.extend_rope_cache(max(seq_len, len(module.rope_cache)))
+                    module.fix_rope_cache(seq_len)
             self._is_compiled = True
 
     def forward(self, x: Tensor, labels: Tensor, padding_mask: Tensor | None = None,
-                document_ids: Tensor | None = None) -> MLMOutput:
+                document_ids: Tensor | None = None, *, is_bounded: bool = True) -> MLMOutput:
         """
         The output for a masked batch, as `MLM` returns it, `[seq_len, batch_size]` each; `padding_mask` and
         `document_ids` are those of `Batch`.
+
+        All labels count. With `is_bounded`, a sequence has no more of them than `n_positions` says: more are counted on
+        a CPU, and are an error on a GPU, which would have to be waited for.
         """
         # Validation may mask more. If the training rate changes beyond the bound, the model is compiled again
-        n_positions = self._n_positions(len(x)) if self._n_positions and self.model.training else None
+        n_positions = self.n_positions(len(x)) if self.n_positions and is_bounded and self.model.training \
+            else None
+        if n_positions is not None and not self._is_within(n_positions, labels):
+            n_positions = None
+        is_compiled = (self._compiled is not None and self.model.training and x.shape == self._shape
+                       and padding_mask is None and document_ids is None and n_positions is not None)
         model = self.model if self._wrapped is None or not self.model.training else self._wrapped
         with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
-            if self._compiled is None or not self.model.training or x.shape != self._shape or padding_mask is not None:
-                return model(x, labels, padding_mask=padding_mask, document_ids=document_ids, n_positions=n_positions)
-            return self._compiled(x, labels, n_positions=n_positions)
+            if is_compiled:
+                return self._compiled(x, labels, n_positions=n_positions)
+            return model(x, labels, padding_mask=padding_mask, document_ids=document_ids, n_positions=n_positions)
 
-    def forward_backward(self, x: Tensor, labels: Tensor, *context: Tensor | None) -> MLMOutput:
+    def _is_within(self, n_positions: int, labels: Tensor) -> bool:
+        """Has no sequence more labels than the bound? On a GPU they must not."""
+        is_within = ((labels != self.model.padding_token).sum(dim=0) <= n_positions).all()
+        if not _is_on_gpu(labels):
+            return bool(is_within)
+        torch._assert_async(is_within, f'a sequence has labels at more than {n_positions} positions, the most that '
+                                       '`mlm` selects: for others, use forward_backward(…, is_bounded=False)')
+        return True
+
+    def forward_backward(self, x: Tensor, labels: Tensor, *context: Tensor | None,
+                         is_bounded: bool = True) -> MLMOutput:
         """
         The same for this rank's columns of a batch; the gradients of the loss of the whole batch are added to those of
         the parameters. The output is that of the whole batch, at all ranks.
@@ -111,7 +130,7 @@ class Engine:
             for begin, end, is_last in self._micro_batches(x.shape[1]):
                 micro_batch = (t if t is None else t[:, begin:end] for t in (x, labels, *context))
                 with self.parallel.micro_batch(self._wrapped, is_last=is_last):
-                    output = self.forward(*micro_batch)
+                    output = self.forward(*micro_batch, is_bounded=is_bounded)
                     [n_masked] = counts()
                     # The mean over ranks, which `parallel` takes, is the sum that is wanted
                     (output.loss_sum * self.ranks.size / n_masked.clamp(min=1)).backward()
@@ -140,6 +159,10 @@ class Engine:
             begin, end, is_last = n * i // total, n * (i + 1) // total, i == total - 1
             if begin < end or is_last or self.parallel.is_sharded:
                 yield begin, end, is_last
+
+
+def _is_on_gpu(tensor: Tensor) -> bool:
+    return tensor.device.type != 'cpu'
 
 
 def should_compile(model: TransformerMLM, *, n_tokens: int) -> bool:

@@ -13,6 +13,7 @@ from labml_helpers.metrics import StateModule
 from labml_helpers.train_valid import BatchIndex
 
 from labml_mlm.common.errors import UserError
+from labml_mlm.data.loader import loader_length
 from labml_mlm.tracking.progress_view import ProgressView
 from labml_mlm.training.progress import Progress
 from labml_mlm.training.serialization import pack
@@ -32,27 +33,30 @@ class TrainingLoop:
     * `loader` gives the batches of an epoch
     * `step` is called with each of them and its index, and `after_step` after it
     * `progress` says where to start: which epoch it is, and how much of it is done
+    * `max_steps` is the number of steps of the run, if it may end within an epoch
     * `state_modules` are labml_helpers', notified at the beginning and end of each epoch
     * `view` shows how far it is
 
     A `TrainLoader` starts anywhere at once, and so does a loader with a state of its own, such as torch's stateful
     ones. Any other loader starts with the random numbers that the epoch started with, and its first batches are
-    skipped.
+    skipped. A loader without a length is passed over until `max_steps`, all in one epoch.
 
     Its state is that of its `state_modules`, and those random numbers.
     """
 
     def __init__(self, *, loader: Any, step: Step, after_step: Callable[[], None], progress: Progress,
-                 inner_iterations: int, state_modules: list[StateModule], view: ProgressView, is_track_time: bool):
+                 inner_iterations: int, state_modules: list[StateModule], view: ProgressView, is_track_time: bool,
+                 max_steps: int | None = None):
         self.loader = loader
         self.step = step
+        self.max_steps = max_steps
         self.after_step = after_step
         self.progress = progress
         self.inner_iterations = inner_iterations
         self.view = view
         self.is_track_time = is_track_time
         self._modules = _StateModules(state_modules)
-        self._index = BatchIndex(len(loader), inner_iterations)
+        self._index = BatchIndex(0, inner_iterations)
         # The number of the epoch, the rest of its batches, and the random numbers that it started with
         self._epoch: int | None = None
         self._batches: Iterator = iter(())
@@ -65,7 +69,7 @@ class TrainingLoop:
             self._start_epoch()
         elif self._index.completed:
             # A custom `run_step` trains for more rounds than an epoch has
-            self._start_pass(iter(self.loader))
+            self._start_pass(self._all_batches())
         self._modules.set_states()
         with torch.enable_grad(), self.view.phase('Train', is_track_time=self.is_track_time):
             self.view.update(_fraction(self._index))
@@ -84,7 +88,7 @@ class TrainingLoop:
 
     def _start_epoch(self):
         """Starts an epoch, or resumes it."""
-        if not len(self.loader):
+        if loader_length(self.loader) == 0:
             raise UserError('the training loader has no batches')
         self._epoch, done = self.progress.epoch, self.progress.batches
         if hasattr(self.loader, 'batches_after'):
@@ -92,7 +96,7 @@ class TrainingLoop:
             # Not `progress.batches`: the batch size may have changed on resume
             done = len(self.loader) - self.loader.batches_after(self.progress.windows)
         elif has_state(self.loader):
-            batches = iter(self.loader)
+            batches = self._all_batches()
         else:
             batches = self._skip(done)
         self._start_pass(batches, done=done, rounds=self.progress.round)
@@ -103,9 +107,27 @@ class TrainingLoop:
     def _start_pass(self, batches: Iterator, *, done: int = 0, rounds: int = 0):
         """Starts a pass over the loader; `batches` are those after the first ones, which are done."""
         self._batches = batches
-        self._index.reset(len(self.loader), self.inner_iterations)
+        lengths = [loader_length(self.loader), None if self.max_steps is None else
+                   done + max(0, self.max_steps - self.progress.steps)]
+        self._index.reset(min(length for length in lengths if length is not None), self.inner_iterations)
         self._index.idx, self._index.iteration = done, rounds
         self._modules.start_epoch()
+
+    def _all_batches(self) -> Iterator:
+        """The batches of an epoch: of one pass over the loader, or without a length, of as many as it takes."""
+        batches = iter(self.loader)
+        if loader_length(self.loader) is not None:
+            return batches
+        return itertools.chain(batches, self._further_passes(batches))
+
+    def _further_passes(self, first_pass: Iterator) -> Iterator:
+        while True:
+            batches = iter(self.loader)
+            if batches is first_pass or (first := next(batches, _END)) is _END:
+                raise UserError('the training loader has no further batches: one that can be iterated over only once '
+                                'must have enough for max_steps')
+            yield first
+            yield from batches
 
     def _skip(self, done: int) -> Iterator:
         """The batches of an epoch without the first ones."""
@@ -114,7 +136,7 @@ class TrainingLoop:
             set_rng_state(self._epoch_rng)
         else:
             self._epoch_rng = now
-        batches = iter(self.loader)
+        batches = self._all_batches()
         for _ in itertools.islice(batches, done):
             pass
         if done:
@@ -147,7 +169,7 @@ class ValidationLoop:
         self.view = view
         self.is_track_time = is_track_time
         self._modules = _StateModules(state_modules)
-        self._index = BatchIndex(len(loader), 1)
+        self._index = BatchIndex(0, 1)
 
     def __call__(self):
         """A validation. If it is stopped, the random numbers are put back, so that it can be repeated."""
@@ -160,12 +182,13 @@ class ValidationLoop:
 
     def _run(self):
         self.start()
-        self._index.reset(len(self.loader), 1)
+        length = loader_length(self.loader)
+        self._index.reset(length or 0, 1)
         self._modules.start_epoch()
         with torch.no_grad(), self.view.phase('Valid', is_track_time=self.is_track_time):
             self.view.update(0)
             # Not more than its length, in case it is endless
-            for batch in itertools.islice(self.loader, self._index.total):
+            for batch in itertools.islice(self.loader, length):
                 self.before_step()
                 self.step(batch, self._index)
                 self._index.step()
@@ -205,8 +228,8 @@ class _StateModules:
 
 
 def _fraction(index: BatchIndex) -> float:
-    """The fraction of a pass that is done."""
-    return index.idx / max(1, index.total)
+    """The fraction of a pass that is done; 0 if its length is not known."""
+    return index.idx / index.total if index.total else 0.
 
 
 def _plain(state: Any) -> dict[str, Any] | None:

@@ -4,6 +4,8 @@ from typing import Any
 
 from labml import tracker
 
+from labml_mlm.data.loader import loader_length
+
 
 class Progress:
     """How far a run is. An epoch has `inner_iterations` rounds of training, each followed by a validation."""
@@ -63,16 +65,38 @@ class Progress:
         """An epoch starts, or starts again."""
         self.round = self.batches = self.windows = 0
 
-    def steps_left(self, loader: Any, *, epochs: int) -> int:
-        """Optimizer steps until `epochs` of a training loader are done."""
-        of_epoch = len(loader) - self.batches
-        if hasattr(loader, 'batches_after'):
-            # The batch size may have changed on resume
-            of_epoch = loader.batches_after(self.windows)
-        return of_epoch + (epochs - self.epoch - 1) * len(loader)
+    def steps_left(self, loader: Any, *, epochs: int | None, max_steps: int | None = None) -> int:
+        """
+        Optimizer steps until the run ends: with so many `epochs` of a training loader, or at `max_steps`, whichever
+        comes first. One of them may be `None`.
+        """
+        left = [] if max_steps is None else [max(0, max_steps - self.steps)]
+        if epochs is not None:
+            left.append(self._left_in_epoch(loader) + (epochs - self.epoch - 1) * len(loader))
+        return min(left)
 
-    def fraction_done(self, loader: Any, *, epochs: int) -> float:
-        """The fraction of training, of so many `epochs` of a loader, that is done; from 0 to 1."""
+    def end(self, loader: Any, *, epochs: int | None, max_steps: int | None = None) -> int:
+        """The number of epochs at the end of the run, the last of which may be a part; the arguments are the same."""
+        if max_steps is None:
+            return epochs
+        beyond, length = max_steps - self.steps, loader_length(loader)
+        if beyond > 0 and length is not None:
+            beyond -= self._left_in_epoch(loader)
+            end = self.epoch + 1 + (-(-beyond // length) if beyond > 0 else 0)
+        else:
+            # A loader without a length has one epoch. One that was stopped before its validation is to be finished
+            end = self.epoch + (beyond > 0 or self.batches > 0)
+        return end if epochs is None else min(end, epochs)
+
+    def _left_in_epoch(self, loader: Any) -> int:
+        """Batches left in this epoch."""
+        # The batch size may have changed on resume
+        return loader.batches_after(self.windows) if hasattr(loader, 'batches_after') else len(loader) - self.batches
+
+    def fraction_done(self, loader: Any, *, epochs: int | None, max_steps: int | None = None) -> float:
+        """The fraction of training that is done, from 0 to 1; the arguments are those of `steps_left`."""
+        if max_steps is not None:
+            return self.steps / max(1, self.steps + self.steps_left(loader, epochs=epochs, max_steps=max_steps))
         of_epoch = self.batches / max(1, len(loader))
         if hasattr(loader, 'batches_after'):
             of_epoch = self.windows / loader.n_windows

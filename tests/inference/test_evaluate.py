@@ -83,11 +83,8 @@ def test_padding_is_not_evaluated(fill_mask, monkeypatch):
     monkeypatch.setattr(trained.configs.valid_mlm, 'randomize_prob', 0.)
     monkeypatch.setattr(trained.configs.valid_mlm, 'no_change_prob', 0.)
     alone = evaluate(trained, [ids], is_pseudo=True)
-    object.__setattr__(trained.configs, '_Configs__cached', {**trained.configs._Configs__cached, 'is_padded': True})
-    try:
-        assert evaluate(trained, [padded], is_pseudo=True) == pytest.approx(alone, rel=1e-4)
-    finally:
-        trained.configs._Configs__cached['is_padded'] = False
+    monkeypatch.setattr(trained.configs.batch_reader, 'is_padded', True)
+    assert evaluate(trained, [padded], is_pseudo=True) == pytest.approx(alone, rel=1e-4)
 
 
 def test_perplexity_of_a_diverged_model_is_infinite(run):

@@ -104,6 +104,17 @@ def test_replacements_are_80_10_10_and_random_tokens_are_uniform():
     assert chi_square(counts, torch.full((59,), n_other / 59)) < 98.0
 
 
+def test_random_tokens_are_drawn_from_those_given():
+    """The vocabulary of the model may have ids that no text has."""
+    mlm = MLM(padding_token=0, mask_token=1, no_mask_tokens=[2], n_tokens=64, random_tokens=range(10),
+              masking_prob=0.9, randomize_prob=1., no_change_prob=0., generator=torch.Generator().manual_seed(0))
+    x = torch.full((50, 50), 40)
+    masked, labels = mlm(x)
+    assert set(masked[labels != 0].tolist()) == set(range(3, 10))
+    with pytest.raises(ValueError, match='random_tokens'):
+        MLM(padding_token=0, mask_token=1, no_mask_tokens=[], n_tokens=8, random_tokens=[8])
+
+
 def test_a_batch_of_special_tokens_is_unchanged():
     x = torch.tensor([[PAD, CLS], [MASK, SEP], [UNK, PAD]])
     masked, labels = make()(x)

@@ -1,9 +1,18 @@
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
 from torch.nn import functional
 
 from labml_mlm import MLM, MLMTransformerConfigs
 from labml_mlm.common.errors import UserError
+from labml_mlm.model.attention import SDPA
+from labml_mlm.model.embeddings import document_positions
 
 ATTENTIONS = ['mha', 'relative', 'sdpa', 'sdpa_rotary']
 N_TOKENS, PAD = 20, 0
@@ -111,15 +120,48 @@ def test_packed_documents_do_not_attend_to_each_other(attention):
     assert all(gradient.isfinite().all() for gradient in gradients(model, output.loss))
 
 
-def test_a_packed_document_has_the_logits_of_the_document_alone():
-    """With relative positions."""
-    model = make(encoder_attn='sdpa_rotary').eval()
+class OwnPositions(nn.Module):
+    """Embeddings of one's own with absolute positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.places = nn.Embedding(N_TOKENS, 32), nn.Embedding(50, 32)
+
+    def forward(self, x, positions=None):
+        return self.tokens(x) + self.places(torch.arange(len(x))[:, None] if positions is None else positions)
+
+
+@pytest.mark.parametrize('attention, src_embed', [
+    *((attention, 'by_attention') for attention in ATTENTIONS), ('sdpa', 'fixed_pos'), ('sdpa', 'learned_pos'),
+    ('sdpa', 'no_pos'), ('sdpa', OwnPositions)])
+def test_a_packed_document_has_the_logits_of_the_document_alone(attention, src_embed):
+    own = not isinstance(src_embed, str)
+    model = make(encoder_attn=attention, src_embed=src_embed() if own else src_embed).eval()
+    if src_embed == 'learned_pos':
+        nn.init.normal_(model.src_embed.positional_encodings)
     masked, _ = batch()
     document_ids = torch.ones_like(masked)
-    document_ids[5:] = 2
+    # Three documents in the first sequence, two in the others
+    document_ids[5:], document_ids[8:, 0] = 2, 3
     packed = model.predict(masked, document_ids=document_ids)
-    alone = torch.cat([model.predict(masked[:5]), model.predict(masked[5:])])
-    torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-5)
+    first, second = model.predict(masked[:5]), model.predict(masked[5:])
+    second[:, 0] = torch.cat([model.predict(masked[5:8])[:, 0], model.predict(masked[8:])[:, 0]])
+    torch.testing.assert_close(packed, torch.cat([first, second]), rtol=1e-5, atol=1e-5)
+
+
+def test_embeddings_that_take_no_positions_are_refused_for_packed_documents():
+    model = make(src_embed=nn.Sequential(nn.Embedding(N_TOKENS, 32), nn.Linear(32, 32)))
+    masked, _ = batch()
+    model.predict(masked)
+    with pytest.raises(UserError, match='the `forward` of `src_embed`, Sequential, must take them'):
+        model.predict(masked, document_ids=torch.ones_like(masked))
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=5))
+def test_positions_begin_anew_in_each_document(lengths):
+    ids = torch.tensor([number for number, length in enumerate(lengths) for _ in range(length)])
+    positions = document_positions(ids[:, None].expand(-1, 2))
+    assert positions.T.tolist() == [[i for length in lengths for i in range(length)]] * 2
 
 
 @pytest.mark.parametrize('attention', ATTENTIONS)
@@ -208,3 +250,124 @@ def test_relative_attention_takes_its_longest_sequence():
 def test_invalid_sizes_are_refused(values, message):
     with pytest.raises(UserError, match=message):
         make(**values)
+
+
+class Wrapper(nn.Module):
+    """torch's attention, called as a layer does; without `dropout`."""
+
+    def __init__(self, d_model):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(d_model, 4, dropout=0.3)
+
+    def forward(self, *, query, key, value, mask):
+        blocked = None
+        if mask is not None:
+            blocked = ~mask.expand(len(query), -1, -1).permute(2, 0, 1).repeat_interleave(4, dim=0)
+        return self.attention(query, key, value, attn_mask=blocked, need_weights=False)[0]
+
+
+class LikeLabml(SDPA):
+    """Has labml_nn's signature: it takes no `positions`."""
+
+    def forward(self, *, query, key, value, mask=None):
+        return super().forward(query=query, key=key, value=value, mask=mask)
+
+
+@pytest.mark.parametrize('attention', [Wrapper(32), LikeLabml(4, 32, is_rotary=True), LikeLabml(4, 32)])
+def test_attention_of_ones_own(attention):
+    model = make(encoder_attn=attention, dropout=0.2).eval()
+    assert model.encoder.layers[0].self_attn is not model.encoder.layers[1].self_attn
+    masked, labels = batch()
+    document_ids = torch.ones_like(masked)
+    document_ids[5:], document_ids[9:, 1] = 2, 0
+    padding_mask = document_ids == 0
+    for context in ({}, {'padding_mask': padding_mask}, {'padding_mask': padding_mask, 'document_ids': document_ids}):
+        # At masked positions only, and at all of them
+        hidden = model.encode(masked, **context)
+        positions = torch.tensor([[1] * 5, [7] * 5])
+        at_positions = model.encode(masked, **context, positions=positions)
+        torch.testing.assert_close(at_positions, torch.stack([hidden[1], hidden[7]]), rtol=1e-5, atol=1e-5)
+    assert all(gradient.isfinite().all() for gradient in gradients(model, model(masked, labels).loss))
+
+
+def test_attention_of_ones_own_keeps_its_dropout():
+    model = make(encoder_attn=Wrapper(32), dropout=0.2)
+    assert model.encoder.layers[0].self_attn.attention.dropout == 0.3
+    own = SDPA(4, 32, 0.4)
+    assert make(encoder_attn=own, dropout=0.2).encoder.layers[1].self_attn.dropout.p == 0.4
+    for name in ('mha', 'relative', 'sdpa'):
+        assert make(encoder_attn=name, dropout=0.2).encoder.layers[1].self_attn.dropout.p == 0.2
+
+
+class NoMask(nn.Module):
+    def forward(self, *, query, key, value):
+        return query
+
+
+class Transposed(nn.Module):
+    def forward(self, *, query, key, value, mask):
+        return query.transpose(0, 1)
+
+
+@pytest.mark.parametrize('attention, message', [
+    (nn.MultiheadAttention(32, 4), "MultiheadAttention, fails when it is called .* TypeError: .* 'mask'"),
+    (NoMask(), "NoMask, fails when it is called with a query of shape .* and no mask: TypeError: .* 'mask'"),
+    (Transposed(), r'Transposed, returns shape \[2, 3, 32\]: it must return a tensor of the shape of the query')])
+def test_attention_that_cannot_be_called_as_a_layer_does_is_refused(attention, message):
+    with pytest.raises(UserError, match=message):
+        make(encoder_attn=attention)
+
+
+@pytest.mark.parametrize('attention', ['sdpa', 'sdpa_rotary'])
+@pytest.mark.parametrize('mode', [torch.inference_mode, torch.no_grad])
+def test_training_goes_on_after_inference(attention, mode):
+    masked, labels = batch()
+    fresh = make(encoder_attn=attention)
+    expected = gradients(fresh, fresh(masked, labels).loss)
+    model = make(encoder_attn=attention)
+    with mode():
+        model.encode(torch.cat([masked, masked]))
+    for a, b in zip(gradients(model, model(masked, labels).loss), expected, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_copies_and_casts_of_a_model():
+    masked, labels = batch()
+    model = make().eval()
+    logits = model.predict(masked)
+    assert torch.equal(copy.deepcopy(model).predict(masked), logits)
+    assert torch.equal(pickle.loads(pickle.dumps(model)).predict(masked), logits)
+    for dtype, tolerance in ((torch.bfloat16, 0.1), (torch.float16, 0.02), (torch.float64, 1e-4)):
+        cast = copy.deepcopy(model).to(dtype)
+        torch.testing.assert_close(cast.predict(masked).float(), logits, rtol=0, atol=tolerance)
+        # Longer than before
+        assert cast.predict(torch.cat([masked, masked])).dtype == dtype
+    meta = copy.deepcopy(model).to('meta')
+    assert meta.predict(masked.to('meta')).shape == logits.shape
+    assert meta(masked.to('meta'), labels.to('meta'), n_positions=4).loss.shape == ()
+
+
+def test_a_model_can_be_exported():
+    masked, _ = batch()
+    model = make().eval()
+    logits = model.predict(masked)
+
+    class Predict(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, x):
+            return self.model.predict(x)
+
+    exported = torch.export.export(Predict(), (masked,))
+    torch.testing.assert_close(exported.module()(masked), logits, rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_in_several_threads():
+    model = make().eval()
+    texts = [torch.randint(5, N_TOKENS, (length, 3)) for length in (3, 40, 7, 90, 5, 120, 2, 60) * 4]
+    expected = [make().eval().predict(x) for x in texts]
+    with ThreadPoolExecutor(8) as pool:
+        for result, logits in zip(pool.map(model.predict, texts), expected, strict=True):
+            torch.testing.assert_close(result, logits, rtol=1e-5, atol=1e-5)

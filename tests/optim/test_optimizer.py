@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from labml_mlm import MLMConfigs
 from labml_mlm.optim.optimizer import MLMOptimizerConfigs, current_lr, has_own_schedule
 
 LABML_NN = ['Adam', 'AdamW', 'RAdam', 'AdaBelief', 'Noam', 'AdamWarmupCosineDecay']
@@ -128,6 +129,61 @@ def test_fused_adamw_equals_adamw_and_decays_matrices_only():
         step(reference, twin)
     torch.testing.assert_close(matrix, twin)
     assert torch.equal(gain, torch.ones(3))
+
+
+@pytest.mark.parametrize('attention', ['relative', 'sdpa'])
+@pytest.mark.parametrize('optimizer', ['FusedAdamW', 'Muon'])
+def test_matrices_of_linear_layers_decay_and_nothing_else(optimizer, attention):
+    conf = MLMConfigs()
+    conf._set_values({'text': 'python_topics', 'd_model': 16, 'transformer.n_heads': 2, 'transformer.n_layers': 2,
+                      'transformer.encoder_attn': attention, 'transformer.src_embed': 'learned_pos',
+                      'optimizer.optimizer': optimizer, 'optimizer.weight_decay': 0.1})
+    decays = {id(p): group['weight_decay'] for group in conf.optimizer.param_groups for p in group['params']}
+    decayed = {name for name, p in conf.model.named_parameters() if decays[id(p)]}
+    linear = {f'{name}.weight' for name, module in conf.model.named_modules() if isinstance(module, torch.nn.Linear)}
+    assert decayed == linear
+    assert len(decays) == sum(1 for _ in conf.model.parameters())
+
+
+def test_muon_steps_parameters_that_are_added_later():
+    ours, new = model_parameters(), torch.nn.Parameter(torch.ones(3))
+    optimizer = muon(ours[:5], ours[5:], learning_rate=0.01, weight_decay=0.1)
+    groups = len(optimizer.param_groups)
+    optimizer.add_param_group({'params': [new], 'lr': 0.02})
+    assert len(optimizer.param_groups) == groups + 1
+    twin = torch.nn.Parameter(torch.ones(3))
+    reference = torch.optim.AdamW([twin], lr=0.02, weight_decay=0.1)
+    for _ in range(3):
+        for p in (new, twin):
+            p.grad = torch.tensor([1., -1., 0.])
+        optimizer.step()
+        reference.step()
+    torch.testing.assert_close(new, twin)
+    with pytest.raises(ValueError, match='appear'):
+        optimizer.add_param_group({'params': [ours[0]]})
+    # With its state
+    again = muon(ours[:5], ours[5:], learning_rate=0.01)
+    again.add_param_group({'params': [new]})
+    again.load_state_dict(optimizer.state_dict())
+    assert again.state[new]['step'] == 3
+
+
+def test_muon_evaluates_a_closure():
+    ours = model_parameters()
+    optimizer = muon(ours[:5], ours[5:], learning_rate=0.01)
+    before = [p.detach().clone() for p in ours]
+
+    def closure():
+        optimizer.zero_grad()
+        loss = sum(p.square().sum() for p in ours)
+        loss.backward()
+        return loss
+
+    loss = optimizer.step(closure).item()
+    assert loss == pytest.approx(sum(p.square().sum().item() for p in before))
+    assert closure().item() < loss
+    assert not any(torch.equal(p, q) for p, q in zip(ours, before, strict=True))
+    assert optimizer.parts[0].step(closure) is not None
 
 
 def test_current_learning_rate():

@@ -19,8 +19,10 @@ def train(build, tracked):
     `StopAt`. Returns what was tracked, without speed, and the configs.
     """
     def train(folder, values, class_=MLMConfigs, *, stop=None, resume=False):
-        conf = build(class_, **{'epochs': 2, 'inner_iterations': 2, 'n_prompts': 0, 'checkpoint_interval': None,
-                                **values})
+        values = {'epochs': 2, 'inner_iterations': 2, 'n_prompts': 0, 'checkpoint_interval': None, **values}
+        if 'max_steps' in values:
+            del values['epochs']
+        conf = build(class_, **values)
         conf.checkpointer.folder = folder
         tracked.clear()
         # labml's monitor is still in the loop that was stopped

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.project import values_of
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
 
 from labml_mlm import MLM, MLMConfigs, MLMTransformerConfigs
 from labml_mlm.common.errors import UserError
@@ -159,6 +159,7 @@ def test_step_does_not_wait_for_values_on_the_gpu(monkeypatch):
     """With tensors that have no values: reading one would wait for the GPU, and is an error here."""
     mode, model, mlm = FakeTensorMode(), make_model(), masking()
     monkeypatch.setattr(torch.__future__, 'get_overwrite_module_params_on_conversion', lambda: True)
+    monkeypatch.setattr('labml_mlm.training.engine._is_on_gpu', lambda tensor: True)
     model._apply(mode.from_tensor)
     mlm.is_maskable, mlm.random_tokens = mode.from_tensor(mlm.is_maskable), mode.from_tensor(mlm.random_tokens)
     engine = make_engine(model, gradient_accumulation_steps=2, n_positions=mlm.max_selected)
@@ -198,6 +199,50 @@ def test_masked_positions_are_counted_without_a_bound():
     for is_compiled in (False, shutil.which('g++') is not None):
         output, _ = run(model, masked, labels, None, None, is_compiled=is_compiled, n_positions=mlm.max_selected)
         assert output.n_masked == (labels != PAD).sum()
+
+
+def test_labels_beyond_the_bound_count():
+    """A `step` of one's own may mask more than `mlm` does."""
+    masked, labels = make_batch(masking_prob=0.5)
+    assert (labels != PAD).sum(dim=0).max() > masking(0.1).max_selected(12)
+    expected = run(make_model(), masked, labels, None, None, n_positions=None)
+    for is_compiled in (False, shutil.which('g++') is not None):
+        output = run(make_model(), masked, labels, None, None, n_positions=masking(0.1).max_selected,
+                     is_compiled=is_compiled)
+        assert_same(output, expected)
+        assert output[0].n_masked == (labels != PAD).sum()
+
+
+def test_labels_beyond_the_bound_are_an_error_on_a_gpu(monkeypatch):
+    checks = []
+    monkeypatch.setattr(torch, '_assert_async', lambda *check: checks.append(check))
+    mode, model = FakeTensorMode(), make_model()
+    monkeypatch.setattr(torch.__future__, 'get_overwrite_module_params_on_conversion', lambda: True)
+    monkeypatch.setattr('labml_mlm.training.engine._is_on_gpu', lambda tensor: True)
+    model._apply(mode.from_tensor)
+    engine = make_engine(model)
+    with mode:
+        x = torch.ones(12, 6, dtype=torch.long)
+        engine.forward_backward(x, x, None, None)
+    [(is_within, message)] = checks
+    assert isinstance(is_within, FakeTensor) and 'labels at more than 4 positions' in message
+
+
+@pytest.mark.parametrize('is_compiled', [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.parametrize('attention', ['sdpa_rotary', 'sdpa', 'relative'])
+def test_documents_of_full_windows_do_not_see_each_other(attention, is_compiled):
+    """The gradients of two documents in one window are those of each alone."""
+    if is_compiled and not shutil.which('g++'):
+        pytest.skip('there is no compiler here')
+    torch._dynamo.reset()
+    masked, labels = make_batch()
+    labels[5:7] = PAD
+    document_ids = (torch.arange(12) >= 6).long()[:, None].expand_as(masked)
+    model = make_model(encoder_attn=attention)
+    packed = run(model, masked, labels, None, document_ids, is_compiled=is_compiled)
+    alone = run(model, torch.cat([masked[:6], masked[6:]], dim=1), torch.cat([labels[:6], labels[6:]], dim=1), None,
+                None, shape=(6, 12), n_positions=None)
+    assert_same(packed, alone)
 
 
 class Everything(MLM):

@@ -112,6 +112,44 @@ def _endless(c: LoaderConfigs):
     return Endless(c)
 
 
+class Stream:
+    """Batches that are drawn as they come; it does not know how many they are."""
+
+    def __init__(self, c):
+        self.loader = Plain(c)
+
+    def __iter__(self):
+        order = torch.randperm(30)
+        return (batch for _, batch in sorted(zip(order.tolist(), self.loader, strict=True), key=lambda pair: pair[0]))
+
+
+class TorchStream(torch.utils.data.IterableDataset):
+    """A stream for torch's loader, whose `len` is an error then."""
+
+    def __init__(self, c):
+        self.stream = Stream(c)
+
+    def __iter__(self):
+        return iter(self.stream)
+
+
+@option(LoaderConfigs.train_loader, 'stream')
+@option(LoaderConfigs.valid_loader, 'stream')
+def _stream(c: LoaderConfigs):
+    return Stream(c)
+
+
+@option(LoaderConfigs.train_loader, 'torch_stream')
+def _torch_stream(c: LoaderConfigs):
+    return torch.utils.data.DataLoader(TorchStream(c), batch_size=None)
+
+
+@option(LoaderConfigs.train_loader, 'once')
+@option(LoaderConfigs.valid_loader, 'once')
+def _once(c: LoaderConfigs):
+    return iter(Plain(c))
+
+
 @option(LoaderConfigs.train_loader, 'short')
 def _short(c: LoaderConfigs):
     return Short(c)
@@ -136,6 +174,73 @@ def test_loader_that_ends_early_is_an_error(build, tracked):
     with pytest.raises(UserError, match='the training loader ended after 20 batches, and its length is 30'):
         conf.run()
     assert conf.progress.steps == 20
+
+
+@pytest.mark.parametrize('train_loader, max_steps', [
+    ('stream', 70), ('torch_stream', 70), ('stream', 20), ('stateful', 70), ('shuffled_windows', 70),
+    ('shuffled_windows', 31)])
+@pytest.mark.parametrize('stops', [[(7,)], [(15, True)], [(20, True)], [(16,), (17,)]])
+def test_runs_of_a_number_of_steps_resume(assert_ends_and_resumes, train_loader, max_steps, stops):
+    """With any loader, whether it has a length or not; also if it is stopped before the last validation."""
+    assert_ends_and_resumes(train_loader, max_steps, stops)
+
+
+@pytest.fixture
+def assert_ends_and_resumes(train, tmp_path):
+    def check(train_loader, max_steps, stops):
+        values = {'train_loader': train_loader, 'max_steps': max_steps, 'lr_warmup_steps': 5,
+                  'masking_schedule': 'linear'}
+        uninterrupted, conf = train(tmp_path / 'uninterrupted', values, LoaderConfigs)
+        assert conf.progress.steps == max_steps and conf._is_complete
+        assert len(uninterrupted['lr']) == max_steps
+        # Schedules fit it
+        rates, masked = uninterrupted['lr'], uninterrupted['masking_prob']
+        assert max(rates) == rates[5] and 0 < rates[-1] < rates[5] / 20
+        assert masked[0] == pytest.approx(0.3) and masked[-1] == pytest.approx(0.15 + 0.15 / max_steps)
+        resumed = {}
+        for i, stop in enumerate([*stops, None]):
+            torch.rand(3)
+            tracks, conf = train(tmp_path / 'resumed', values, LoaderConfigs, stop=stop, resume=i > 0)
+            for name, tracked_values in tracks.items():
+                resumed.setdefault(name, []).extend(tracked_values)
+        assert resumed == uninterrupted
+    return check
+
+
+def test_a_run_ends_with_epochs_or_steps_whichever_is_first(build, tracked):
+    for given, steps, epochs in (({'epochs': 1, 'max_steps': 50}, 30, 1), ({'epochs': 2, 'max_steps': 40}, 40, 2),
+                                 # More than the default number of epochs
+                                 ({'max_steps': 150}, 150, 5), ({'max_steps': 7}, 7, 1)):
+        conf = build(LoaderConfigs, train_loader='plain', n_prompts=0, **given)
+        conf.run()
+        assert (conf.progress.steps, conf.progress.epoch, conf._n_steps) == (steps, epochs, steps)
+        assert conf._n_epochs == pytest.approx(steps / 30) and conf._is_complete
+
+
+def test_a_loader_without_a_length_needs_max_steps(build, tracked):
+    for given in ({}, {'epochs': 1}, {'epochs': 1, 'max_steps': 50}):
+        with pytest.raises(UserError, match='the training loader has no length.* give max_steps'):
+            build(LoaderConfigs, train_loader='stream', n_prompts=0, **given).run()
+
+
+def test_a_loader_that_can_be_iterated_over_only_once(build, tracked):
+    conf = build(LoaderConfigs, train_loader='once', max_steps=30, n_prompts=0)
+    conf.run()
+    assert conf.progress.steps == 30
+    conf = build(LoaderConfigs, train_loader='once', max_steps=31, n_prompts=0)
+    with pytest.raises(UserError, match='the training loader has no further batches'):
+        conf.run()
+    with pytest.raises(UserError, match='valid_loader, a generator, can be iterated over only once'):
+        build(LoaderConfigs, valid_loader='once', n_prompts=0).run()
+
+
+def test_validation_with_a_loader_without_a_length(build, tracked):
+    counted = []
+    for valid_loader in ('stream', 'endless'):
+        conf = build(LoaderConfigs, train_loader='plain', valid_loader=valid_loader, max_steps=3, n_prompts=0)
+        conf.run()
+        counted.append(len(conf.valid_metrics._outputs))
+    assert counted == [30, 30]
 
 
 def test_training_needs_batches(build, tracked):

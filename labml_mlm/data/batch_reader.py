@@ -1,0 +1,188 @@
+"""
+# Batches of any loader
+
+A loader of your own gives tokens in the shape, type and container that suit it. `BatchReader` makes a `Batch` of them,
+and refuses what would train on something else than was meant.
+"""
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from labml import logger
+from labml.logger import Text
+from torch import Tensor
+
+from labml_mlm.common.errors import UserError
+from labml_mlm.data.batch import Batch
+
+# Of Hugging Face, where there is nothing to predict
+_NO_LABEL = -100
+# Keys of their batches that have a meaning here
+_KEYS = 'input_ids', 'attention_mask', 'labels', 'token_type_ids'
+
+
+class BatchReader:
+    """
+    ## Reads the batches of a loader
+
+    * `padding_token` is the id of `[PAD]`; with `is_padded`, it is padding in batches without a padding mask, too
+    * `n_tokens` is the size of the vocabulary
+    * `seq_len` is the sequence length of the run, and `max_seq_len` the longest that the model takes
+    * `batch_first` says that batches are `[batch_size, seq_len]`, if they do not say so themselves
+
+    A batch is
+
+    * a tensor or an array of token ids, integers of any type, or a tuple `(tokens, padding_mask)`;
+      `[seq_len, batch_size]` each, or `[batch_size, seq_len]` with `batch_first`;
+    * a `Batch`, for document ids, for labels, or with an order of its own;
+    * a mapping with `input_ids`, and perhaps `attention_mask` and `labels`, as Hugging Face's tokenizers and collators
+      give it: `[batch_size, seq_len]`, whatever `batch_first` says.
+
+    A batch with labels is not masked again.
+
+    A padding mask is true, or 1, at padding; Hugging Face's `attention_mask` is 0 there.
+
+    Raises `UserError` for anything else, for ids outside of the vocabulary, and for the other order. Ids that are on a
+    GPU already are not checked: that would be to wait for it.
+    """
+
+    def __init__(self, *, padding_token: int, n_tokens: int, seq_len: int, max_seq_len: float, is_padded: bool = False,
+                 batch_first: bool = False):
+        self.padding_token = padding_token
+        self.n_tokens = n_tokens
+        self.seq_len = seq_len
+        self.max_seq_len = max_seq_len
+        self.is_padded = is_padded
+        self.batch_first = batch_first
+        self._is_order_said = False
+
+    def __call__(self, batch: Any, *, is_own: bool = True, is_padded: bool | None = None) -> Batch:
+        """
+        The batch, `[seq_len, batch_size]`, with `padding_token` wherever there is padding. `is_own` says that it is of
+        a loader of your own, where order and length are checked.
+        """
+        batch = self._with_types(_with_names(batch))
+        if self._is_batch_first(batch, is_own=is_own):
+            batch = batch.map(Tensor.t)
+        batch = batch._replace(batch_first=None)
+        if is_own and len(batch.tokens) > self.max_seq_len:
+            raise UserError(f'the loader gives sequences of {len(batch.tokens)} tokens, and the position embeddings of '
+                            f'this model end at {self.max_seq_len}. transformer.encoder_attn=sdpa_rotary takes any '
+                            'length')
+        if batch.padding_mask is not None:
+            batch = batch._replace(tokens=batch.tokens.masked_fill(batch.padding_mask, self.padding_token))
+        elif self.is_padded if is_padded is None else is_padded:
+            batch = batch._replace(padding_mask=batch.tokens == self.padding_token)
+        self._check_ids('token ids', batch.tokens)
+        if batch.labels is not None:
+            labels = batch.labels.masked_fill(batch.labels == _NO_LABEL, self.padding_token)
+            self._check_ids('labels', labels)
+            batch = batch._replace(labels=labels)
+        return batch
+
+    def _with_types(self, batch: Batch) -> Batch:
+        """The same with 64-bit ids and a boolean mask, all of one shape."""
+        tokens = _integers('token ids', batch.tokens)
+        if tokens.ndim != 2:
+            raise UserError(f'a batch of the loader has shape {list(tokens.shape)}: it must be [seq_len, batch_size], '
+                            'or [batch_size, seq_len] with batch_first=true')
+        parts = {'tokens': tokens}
+        for name in ('padding_mask', 'document_ids', 'labels'):
+            part = getattr(batch, name)
+            if part is None:
+                continue
+            part = _boolean(part) if name == 'padding_mask' else _integers(name, part)
+            if part.shape != tokens.shape:
+                raise UserError(f'a batch of the loader has tokens of shape {list(tokens.shape)} and `{name}` of shape '
+                                f'{list(part.shape)}: they must be alike')
+            parts[name] = part
+        return batch._replace(**parts)
+
+    def _is_batch_first(self, batch: Batch, *, is_own: bool) -> bool:
+        """Is the batch `[batch_size, seq_len]`? Raises `UserError` if its shape says otherwise than the item does."""
+        if batch.batch_first is not None or not is_own:
+            return bool(batch.batch_first)
+        n, m = batch.tokens.shape
+        if n == m == self.seq_len and not self._is_order_said:
+            self._is_order_said = True
+            order = '[batch_size, seq_len]' if self.batch_first else '[seq_len, batch_size]'
+            logger.log(f'The batches of the loader are square, and taken as {order}: batch_first='
+                       f'{str(self.batch_first).lower()}', Text.warning)
+        if m == self.seq_len != n and not self.batch_first:
+            raise UserError(f'a batch of the loader has shape [{n}, {m}], and seq_len={self.seq_len}: if that is '
+                            '[batch_size, seq_len], use batch_first=true. If sequences are shorter here, say so: '
+                            'Batch(tokens, batch_first=False)')
+        if n == self.seq_len != m and self.batch_first:
+            raise UserError(f'a batch of the loader has shape [{n}, {m}], and seq_len={self.seq_len}: that is '
+                            '[seq_len, batch_size], so use batch_first=false. If sequences are shorter here, say so: '
+                            'Batch(tokens, batch_first=True)')
+        return self.batch_first
+
+    def _check_ids(self, name: str, ids: Tensor):
+        if ids.device.type != 'cpu' or not ids.numel():
+            return
+        lowest, highest = map(int, ids.aminmax())
+        if lowest < 0 or highest >= self.n_tokens:
+            raise UserError(f'the loader gives {name} from {lowest} to {highest}: they must be from 0 to '
+                            f'{self.n_tokens - 1}, as n_tokens={self.n_tokens}')
+
+
+def _with_names(batch: Any) -> Batch:
+    """What a loader gives, as a `Batch`."""
+    if isinstance(batch, Batch):
+        return batch
+    if isinstance(batch, Tensor | np.ndarray):
+        return Batch(batch)
+    if isinstance(batch, Mapping):
+        return _of_hugging_face(batch)
+    if isinstance(batch, tuple | list) and 1 <= len(batch) <= 2 and isinstance(batch[0], Tensor | np.ndarray):
+        return Batch(*batch)
+    raise UserError(f'the loader gives {_described(batch)}: a batch is a tensor of token ids, a tuple (tokens, '
+                    'padding_mask), a labml_mlm.data.Batch, or a mapping with `input_ids`')
+
+
+def _of_hugging_face(batch: Mapping) -> Batch:
+    if 'input_ids' not in batch:
+        raise UserError(f'the loader gives a mapping of {", ".join(map(str, batch)) or "nothing"}: its token ids must '
+                        'be named `input_ids`')
+    unknown = [str(key) for key in batch if key not in _KEYS]
+    if unknown:
+        hint = '. Give the ids of special tokens as no_mask_tokens' if 'special_tokens_mask' in unknown else ''
+        raise UserError(f'the loader gives `{unknown[0]}`, which nothing reads: remove it. Allowed are '
+                        f'{", ".join(_KEYS)}{hint}')
+    types = batch.get('token_type_ids')
+    if types is not None and torch.as_tensor(types).any():
+        raise UserError('the loader gives `token_type_ids` other than 0, and the model has no token types: remove them')
+    is_attended = batch.get('attention_mask')
+    return Batch(batch['input_ids'], None if is_attended is None else ~_boolean(is_attended, 'attention_mask'),
+                 labels=batch.get('labels'), batch_first=True)
+
+
+def _integers(name: str, ids: Any) -> Tensor:
+    ids = _tensor(name, ids)
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise UserError(f'the loader gives {name} of type {ids.dtype}: they must be integers')
+    return ids.long()
+
+
+def _boolean(mask: Any, name: str = 'padding_mask') -> Tensor:
+    mask = _tensor(name, mask)
+    if mask.dtype == torch.bool:
+        return mask
+    if mask.is_floating_point() or mask.is_complex() or mask.device.type == 'cpu' and ((mask != 0) & (mask != 1)).any():
+        hint = '. Labels go by name: Batch(tokens, labels=labels)' if name == 'padding_mask' else ''
+        raise UserError(f'the loader gives a `{name}` of type {mask.dtype} that is not 0 or 1{hint}')
+    return mask != 0
+
+
+def _tensor(name: str, values: Any) -> Tensor:
+    if not isinstance(values, Tensor | np.ndarray):
+        raise UserError(f'the loader gives {name} as {_described(values)}: they must be a tensor')
+    return torch.as_tensor(values)
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return f'a {type(value).__name__} of {len(value)}'
+    return f'a {type(value).__name__}'
