@@ -17,7 +17,7 @@ INSTALL = [command for command in COMMANDS if 'pip install' in command]
 BENCHMARKS_WITH_FILES = [command for command in COMMANDS if '--plot' in command or command.endswith(
     ('benchmarks/step.py', 'benchmarks/scaling.py'))]
 [USE] = BLOCKS['README.md']
-EXTEND, MASK = BLOCKS['extending.md']
+EXTEND, *PARTS, MASK = BLOCKS['extending.md']
 WORKED_EXAMPLES = BLOCKS['architecture.md']
 # On several ranks
 LAUNCHED = [command for command in COMMANDS if 'torchrun' in command or 'labml launch' in command]
@@ -186,6 +186,11 @@ def test_masking_example():
     x, masked, labels = (namespace[name] for name in ('x', 'masked', 'labels'))
     assert masked.shape == labels.shape == x.shape == (32, 64)
     assert (labels != 0).any()
+
+
+def test_parts_of_ones_own_are_those_of_the_tests():
+    extensions = (ROOT / 'tests/support/extensions.py').read_text()
+    assert len(PARTS) == 2 and all(part in extensions for part in PARTS)
 
 
 @pytest.mark.parametrize('number', range(len(WORKED_EXAMPLES)))

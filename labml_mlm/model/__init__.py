@@ -8,7 +8,7 @@ Start with `transformer`, then `encoder` and `attention`. Another architecture i
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    'attention': ['SDPA'],
+    'attention': ['SDPA', 'Attention'],
     'encoder': ['MLMEncoder'],
     'transformer': ['MLMOutput', 'MLMTransformerConfigs', 'TransformerMLM'],
 })

@@ -166,7 +166,7 @@ def check_attention(attention: nn.Module, d_model: int):
             with_mask = 'no mask' if mask is None else f'a mask of shape {list(mask.shape)}'
             raise UserError(f'transformer.encoder_attn, {type(attention).__name__}, fails when it is called with a '
                             f'query of shape {list(x.shape)} and {with_mask}: {type(e).__name__}: {e}. Its contract is '
-                            'labml_mlm.model.attention.Attention') from e
+                            'labml_mlm.model.Attention') from e
         if not isinstance(y, Tensor) or y.shape != x.shape:
             got = f'shape {list(y.shape)}' if isinstance(y, Tensor) else f'a {type(y).__name__}'
             raise UserError(f'transformer.encoder_attn, {type(attention).__name__}, returns {got}: it must return a '
