@@ -25,6 +25,7 @@ setuptools.setup(
         # The first that leaves the content of a lock file alone
         'filelock>=4',
         'lazy-loader>=0.6',
+        'regex>=2024.4.16',
         # The first that can read special tokens in a text as text
         'tokenizers>=0.19',
         'zstandard>=0.22',

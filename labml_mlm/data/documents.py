@@ -7,6 +7,7 @@ characters, so no more than a piece is ever in memory.
 import codecs
 import io
 import json
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,10 @@ Piece = tuple[str, bool]
 
 # Bytes that are read at once
 _CHUNK = 1 << 22
+# Between two paragraphs, before the first, and at the end of one
+_BLANK_LINES = re.compile(r'\n(?:[^\S\n]*\n)+')
+_FIRST_BLANK_LINES = re.compile(r'\A(?:[^\S\n]*\n)+')
+_LINE_END = re.compile(r'(?:\n[^\S\n]*)+\Z')
 # Files that a message names
 _MAX_NAMED = 5
 
@@ -60,7 +65,8 @@ class TextFiles:
                 files.append([str(path.absolute()), stat.st_size, stat.st_mtime_ns])
             except OSError:
                 files.append([str(path), None])  # which the first pass reports
-        return [files, self.field, self.errors, self.unit]
+        # Paragraphs were cut otherwise before
+        return [files, self.field, self.errors, 'paragraph, 2' if self.unit == 'paragraph' else self.unit]
 
     def __iter__(self) -> Iterator[Piece]:
         if self._left_out is None:
@@ -222,21 +228,21 @@ def _read_pieces(path: Path, *, errors: str) -> Iterator[Piece]:
 
 
 def _paragraphs(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """Documents split at blank lines, each with one line end."""
+    """Documents split at blank lines, which may have blanks, each with one line end."""
     rest, is_begun = '', False
     for piece, is_last in pieces:
-        *whole, rest = (rest + piece).split('\n\n')
+        *whole, rest = _BLANK_LINES.split(rest + piece)
         if is_last:
             whole, rest = [*whole, rest], ''
         for paragraph in whole:
-            paragraph = paragraph.rstrip('\n') if is_begun else paragraph.strip('\n')
+            paragraph = _LINE_END.sub('', paragraph if is_begun else _FIRST_BLANK_LINES.sub('', paragraph))
             if is_begun or paragraph.strip():
                 yield paragraph + '\n', True
             is_begun = False
-        # A paragraph that continues; line ends may be the first half of its end
-        if len(rest) > _CHUNK and (begin := rest.rstrip('\n')):
+        # A paragraph that continues; blanks may be the first half of its end
+        if len(rest) > _CHUNK and (begin := rest.rstrip()):
             rest = rest[len(begin):]
-            yield begin if is_begun else begin.lstrip('\n'), False
+            yield begin if is_begun else _FIRST_BLANK_LINES.sub('', begin), False
             is_begun = True
 
 

@@ -65,6 +65,28 @@ def test_a_paragraph_is_one_document(write, chunk):
     assert read(TextFiles([path], unit='paragraph')) == ['one\n', 'two\n', 'three\n']
 
 
+def test_a_line_of_blanks_is_a_blank_line(write, chunk):
+    path = write('a.txt', '  \n\t\n  one \nmore of it\n  \ntwo\n \n\n\t\n three\n  \n ')
+    assert read(TextFiles([path], unit='paragraph')) == ['  one \nmore of it\n', 'two\n', ' three\n']
+
+
+@given(st.text(alphabet='ab \n', max_size=40), st.integers(1, 6))
+def test_paragraphs_do_not_depend_on_how_they_are_read(text, size):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(documents, '_CHUNK', size)
+        pieces = [text[i:i + size] for i in range(0, len(text), size)] or ['']
+        found = read(documents._paragraphs((piece, i == len(pieces) - 1) for i, piece in enumerate(pieces)))
+    # Line by line
+    expected, lines = [], []
+    for line in [*text.split('\n'), '']:
+        if line.strip():
+            lines.append(line)
+        elif lines:
+            expected.append('\n'.join(lines) + '\n')
+            lines = []
+    assert found == expected
+
+
 INVALID = {'empty.txt': b'', 'binary.txt': b'a\0b', 'latin.md': 'Ü'.encode('latin-1'), 'truncated.txt.gz': None,
            'lines.jsonl': b'{"text": "good"}\n{"text": 5}\nno JSON\n{"other": "x"}\n\xff\n{"text": ""}\n'}
 MESSAGES = ['empty.txt is empty', 'binary.txt is binary: it contains NUL characters',
