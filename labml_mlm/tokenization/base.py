@@ -64,7 +64,10 @@ class Tokenizer(Protocol):
         """Token ids of documents that come in pieces, each with whether it ends its document."""
 
     def encode_masked(self, pieces: Sequence[str]) -> np.ndarray:
-        """Token ids of the pieces of a text, with `[MASK]` between every two."""
+        """
+        Token ids of the pieces of a text, with `[MASK]` between every two. The space before one is part of the masked
+        token, if tokens include the space before them.
+        """
 
     def unknown(self, text: str) -> list[str]:
         """The parts of `text` that are not in the vocabulary, sorted, each once."""

@@ -29,6 +29,8 @@ _LONG_CHUNK = 1 << 22
 _BATCH = (1 << 17) * (os.cpu_count() or 1)
 # Batches in flight, those that wait included
 _N_IN_FLIGHT = 3
+# For a masked token: what most tokenizers cut from its neighbours
+_STAND_INS = '\n', '!', ',', '.', '-', '1', 'x', 'e', 'a', '0', '\u4e00'
 LONE_SURROGATE = re.compile('[\ud800-\udfff]')
 
 
@@ -116,17 +118,58 @@ class SubwordTokenizer:
                 yield from pending.popleft().result()
 
     def encode_masked(self, pieces: Sequence[str]) -> np.ndarray:
-        """Token ids of the pieces of a text, with `[MASK]` between every two; raises what `encode` does."""
-        names = [token.content for token in self.tokenizer.get_added_tokens_decoder().values()]
-        if any(name in piece for piece in pieces for name in names):
-            # Not as one text: these would be read as special tokens
-            mask = np.array([self.special.mask], np.int32)
-            return np.concatenate([part for piece in pieces for part in (mask, self.encode(piece))][1:])
-        self.tokenizer.encode_special_tokens = False
+        """
+        Token ids of the pieces of a text, with `[MASK]` between every two; raises what `encode` does.
+
+        A piece alone would have other tokens than in its text: many tokenizers put a space in front of a text, strip
+        it, or look at what comes next. So they are encoded together, with a stand-in for each mask that has tokens of
+        its own. Where tokens include the space before them, so does the masked one.
+        """
+        if self.is_spaced:
+            pieces = [*(piece.removesuffix(' ') for piece in pieces[:-1]), *pieces[-1:]]
+        stand_ins = [_STAND_INS[0]] * (len(pieces) - 1)
+        for i in range(len(stand_ins)):
+            candidates = ([*stand_ins[:i], stand_in, *stand_ins[i + 1:]] for stand_in in self._stand_ins)
+            # Whatever stands for the other masks
+            stand_ins = next((some for some in candidates if i not in self._encode_between(pieces, some)[1]), stand_ins)
+        ids, crossed = self._encode_between(pieces, stand_ins)
+        if crossed:
+            ids = [self.encode(piece) for piece in pieces]
+        mask = np.array([self.special.mask], np.int32)
+        return np.concatenate([part for of_piece in ids for part in (mask, of_piece)][1:])
+
+    @functools.cached_property
+    def _stand_ins(self) -> list[str]:
+        # After a space, the word before it is whole
+        return [space + text for text in _STAND_INS for space in ((' ', '') if self.is_spaced else ('',))]
+
+    def _encode_between(self, pieces: Sequence[str], stand_ins: Sequence[str]) -> tuple[list[np.ndarray], set[int]]:
+        """
+        The ids of each piece of a text, with `stand_ins` between them; and the numbers of the stand-ins that share a
+        token with a piece, all if the text cannot be encoded.
+        """
+        parts = [part for pair in zip(pieces, [*stand_ins, ''], strict=True) for part in pair]
+        ends = np.cumsum([len(part) for part in parts])
         try:
-            return self.encode(self.tokenizer.id_to_token(self.special.mask).join(pieces))
-        finally:
-            self.tokenizer.encode_special_tokens = True
+            encoded = self.tokenizer.encode(''.join(parts), add_special_tokens=False)
+        except Exception as e:  # tokenizers raises nothing more special
+            if not stand_ins:
+                raise cannot_encode(list(pieces), e) from None
+            return [np.zeros(0, np.int32)] * len(pieces), set(range(len(stand_ins)))
+        ids: list[list[int]] = [[] for _ in parts]
+        crossed = set()
+        for i, (begin, end) in zip(encoded.ids, encoded.offsets, strict=True):
+            # Parts of its first and its last character: pieces have even numbers
+            first, last = np.searchsorted(ends, [begin, max(begin, end - 1)], 'right')
+            if first != last:
+                crossed |= {part // 2 for part in range(first, last + 1) if part % 2}
+            elif first < len(parts):
+                ids[first].append(i)
+        # Offsets go wrong where a tokenizer drops what it does not know
+        crossed |= {i for i, stand_in in enumerate(stand_ins)
+                    if ids[2 * i + 1] != [self.special.unk] and self.decode(ids[2 * i + 1]).strip() not in
+                    (stand_in.strip(), '')}
+        return [np.array(of_piece, np.int32) for of_piece in ids[::2]], crossed
 
     def unknown(self, text: str) -> list[str]:
         """The parts of `text` that are not in the vocabulary, sorted, each once."""

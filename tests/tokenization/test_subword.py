@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from labml_mlm.common.errors import UserError
 from labml_mlm.tokenization import subword
@@ -172,3 +172,83 @@ def test_encode_masked_prepends_a_space_to_the_first_piece_only():
     tokenizer = SubwordTokenizer(tokenizer)
     assert tokenizer.encode('a,').tolist() == [3, 4, 5]
     assert tokenizer.encode_masked(['a', ', a']).tolist() == [3, 4, 0, 5, 3, 4]
+
+
+def made(pre_tokenizer, *, normalizer=None, model=None):
+    """A tokenizer of any kind, trained on a text."""
+    text = 'The quick brown fox jumps over, well-known dogs. (1990s)\n'
+    tokenizer = Tokenizer(model or models.BPE(unk_token='[UNK]'))
+    tokenizer.pre_tokenizer = pre_tokenizer
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    kind = {models.BPE: trainers.BpeTrainer, models.WordPiece: trainers.WordPieceTrainer,
+            models.Unigram: trainers.UnigramTrainer, models.WordLevel: trainers.WordLevelTrainer}[type(tokenizer.model)]
+    more = {'unk_token': '[UNK]'} if kind is trainers.UnigramTrainer else {}
+    special = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
+    if isinstance(pre_tokenizer, pre_tokenizers.ByteLevel):
+        more['initial_alphabet'] = pre_tokenizers.ByteLevel.alphabet()
+    trainer = kind(vocab_size=330, special_tokens=special, show_progress=False, **more)
+    tokenizer.train_from_iterator([text] * 30, trainer)
+    return SubwordTokenizer(tokenizer)
+
+
+Metaspace, ByteLevel = pre_tokenizers.Metaspace, pre_tokenizers.ByteLevel
+KINDS = {
+    **{f'metaspace {scheme} {split}': lambda scheme=scheme, split=split: made(Metaspace('▁', scheme, split))
+       for scheme in ('always', 'first', 'never') for split in (True, False)},
+    **{f'byte-level {prefix}': lambda prefix=prefix: made(ByteLevel(add_prefix_space=prefix))
+       for prefix in (True, False)},
+    'unigram always': lambda: made(Metaspace('▁', 'always'), model=models.Unigram()),
+    'wordpiece': lambda: made(pre_tokenizers.BertPreTokenizer(), model=models.WordPiece(unk_token='[UNK]')),
+    'word level': lambda: made(pre_tokenizers.Whitespace(), model=models.WordLevel(unk_token='[UNK]')),
+    'prepend': lambda: made(Metaspace('▁', 'never'), normalizer=normalizers.Prepend('▁')),
+    'strip': lambda: made(Metaspace('▁', 'always'), normalizer=normalizers.Strip()),
+    'lower case': lambda: made(pre_tokenizers.BertPreTokenizer(), normalizer=normalizers.BertNormalizer(),
+                               model=models.WordPiece(unk_token='[UNK]')),
+    'white space': lambda: made(Metaspace('▁', 'always'), normalizer=normalizers.Replace(Regex(r'\s+'), ' ')),
+    'suffix': lambda: made(pre_tokenizers.Whitespace(), model=models.BPE(unk_token='[UNK]', end_of_word_suffix='</w>'))}
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_neighbours_of_a_mask_have_the_tokens_of_training(kind):
+    """
+    Every word that has no masked characters has its tokens of the training text; so have the pieces of a word left and
+    right of the mask, if they are cut the same without it. With and without the space before the mask.
+    """
+    tokenizer = KINDS[kind]()
+    text = 'The quick brown fox jumps over, well-known dogs. (1990s) The fox'
+    encoded = tokenizer.tokenizer.encode(text, add_special_tokens=False)
+    ids, offsets, words = encoded.ids, encoded.offsets, encoded.word_ids
+    mask, n_checked = tokenizer.special.mask, 0
+
+    def is_cut_alike(of_word):
+        """Does a piece of a word have these ids by itself, too?"""
+        piece = ''.join(tokenizer.tokenizer.id_to_token(i) for i in of_word).removeprefix('##').removesuffix('</w>')
+        return not of_word or [token.id for token in tokenizer.tokenizer.model.tokenize(piece)] == of_word
+
+    for at, (begin, end) in enumerate(offsets):
+        if offsets.count((begin, end)) > 1:
+            # A space that is not in the text is a token, too
+            continue
+        if tokenizer.is_spaced and text[:begin].endswith(' ') and any(b < begin <= e for b, e in offsets):
+            # A space before a mask is taken for a part of the masked token, and here it is one of another
+            continue
+        # The space may be written before the mask, if it is part of the token
+        for first in {begin, begin + (text[begin] == ' ' and end - begin > 1)}:
+            found = tokenizer.encode_masked([text[:first], text[end:]]).tolist()
+            assert found.count(mask) == 1
+            left, right = found[:found.index(mask)], found[found.index(mask) + 1:]
+            before, within, after, within_after = ([i for n, (i, word) in enumerate(zip(ids, words, strict=True))
+                                                    if side(n) and is_same == (word == words[at])]
+                                                   for side, is_same in ((at.__gt__, False), (at.__gt__, True),
+                                                                         (at.__lt__, False), (at.__lt__, True)))
+            where = text[begin:end], first, encoded.tokens
+            assert left[:len(before)] == before, where
+            assert right[len(right) - len(after):] == after, where
+            if is_cut_alike(within):
+                n_checked += 1
+                assert left == before + within, where
+            if is_cut_alike(within_after):
+                n_checked += 1
+                assert right == within_after + after, where
+    assert n_checked > len(ids)
