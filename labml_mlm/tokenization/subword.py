@@ -127,12 +127,14 @@ class SubwordTokenizer:
         """
         if self.is_spaced:
             pieces = [*(piece.removesuffix(' ') for piece in pieces[:-1]), *pieces[-1:]]
-        stand_ins = [_STAND_INS[0]] * (len(pieces) - 1)
-        for i in range(len(stand_ins)):
-            candidates = ([*stand_ins[:i], stand_in, *stand_ins[i + 1:]] for stand_in in self._stand_ins)
-            # Whatever stands for the other masks
-            stand_ins = next((some for some in candidates if i not in self._encode_between(pieces, some)[1]), stand_ins)
+        stand_ins = [self._stand_ins[0]] * (len(pieces) - 1)
         ids, crossed = self._encode_between(pieces, stand_ins)
+        for i in sorted(crossed):
+            # Whatever stands for the other masks
+            candidates = ([*stand_ins[:i], stand_in, *stand_ins[i + 1:]] for stand_in in self._stand_ins)
+            stand_ins = next((some for some in candidates if i not in self._encode_between(pieces, some)[1]), stand_ins)
+        if crossed:
+            ids, crossed = self._encode_between(pieces, stand_ins)
         if crossed:
             ids = [self.encode(piece) for piece in pieces]
         mask = np.array([self.special.mask], np.int32)
