@@ -101,8 +101,9 @@ class MLMConfigs(TrainingConfigs):
         """Masks a batch, computes gradients and takes an optimizer step."""
         self._follow_schedules(batch)
         x, labels = _mask(self.mlm, batch)
-        output = self.engine.forward_backward(x, labels, batch.padding_mask, batch.document_ids,
-                                              is_bounded=batch.labels is None)
+        # Labels that the loader gives may be more than `mlm` selects
+        bound = {} if batch.labels is None else {'is_bounded': False}
+        output = self.engine.forward_backward(x, labels, batch.padding_mask, batch.document_ids, **bound)
         tracker.add_global_step(batch.n_tokens)
         self.step_metrics.add({'loss.': output.loss, 'accuracy.': output.n_correct / output.n_masked.clamp(min=1)})
         if batch.padding_mask is not None:
