@@ -16,6 +16,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, NamedTuple
 
+import numpy as np
 from labml.configs import BaseConfigs
 from labml.internal.configs.config_item import ConfigItem
 
@@ -185,8 +186,13 @@ def _evaluated_in(class_: type, annotation: Any) -> Any:
 
 
 def _comparable(value: Any) -> Any:
-    """The value, or for a NumPy array a tensor: labml compares values with names, and an array compares elements."""
-    if hasattr(value, '__array_interface__'):
+    """
+    The value as labml can compare it with names, and save it: a tensor for a NumPy array, which would compare elements,
+    and a number of Python's for one of NumPy's.
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
         import torch
 
         return torch.as_tensor(value)

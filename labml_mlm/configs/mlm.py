@@ -89,13 +89,16 @@ class MLMConfigs(TrainingConfigs):
         * `batch` is whatever the loader gives; `BatchReader` says what that may be
         """
         self.model.train(self.mode.is_train)
-        loader = self.train_loader if self.mode.is_train else self.valid_loader
-        batch = self.batch_reader(batch, is_own=_is_own(loader))
-        batch = batch.shard(ranks()).to(self.device)
+        batch = self.read_batch(batch)
         if self.mode.is_train:
             self.training_step(batch)
         else:
             self.validation_step(batch)
+
+    def read_batch(self, batch: Any) -> Batch:
+        """This rank's columns of what the present loader gives, on the device."""
+        loader = self.train_loader if self.mode.is_train else self.valid_loader
+        return self.batch_reader(batch, is_own=_is_own(loader)).shard(ranks()).to(self.device)
 
     def training_step(self, batch: Batch):
         """Masks a batch, computes gradients and takes an optimizer step."""

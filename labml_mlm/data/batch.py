@@ -45,7 +45,8 @@ class Batch(NamedTuple):
         counted = self._replace(n_global_tokens=self.n_tokens)
         if device.type != 'cuda':
             return counted.map(lambda part: part.to(device))
-        return counted.map(lambda part: part.pin_memory().to(device, non_blocking=True))
+        return counted.map(lambda part: (part.pin_memory() if part.device.type == 'cpu' else part).to(
+            device, non_blocking=True))
 
     def shard(self, ranks: Ranks) -> 'Batch':
         """A rank's columns of a batch that all ranks have; the batch itself if it is a shard already."""

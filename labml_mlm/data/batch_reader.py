@@ -77,6 +77,9 @@ class BatchReader:
         self._check_ids('token ids', batch.tokens)
         if batch.labels is not None:
             labels = batch.labels.masked_fill(batch.labels == _NO_LABEL, self.padding_token)
+            if batch.padding_mask is not None:
+                # Whatever the collator has there
+                labels = labels.masked_fill(batch.padding_mask, self.padding_token)
             self._check_ids('labels', labels)
             batch = batch._replace(labels=labels)
         return batch

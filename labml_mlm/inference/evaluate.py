@@ -151,7 +151,7 @@ def _exp(x: float) -> float:
 
 def _pseudo_log_likelihood(pretrained: Pretrained, batch: Batch) -> tuple[float, int]:
     """The sum of the log-probabilities of the tokens of a batch, each masked in turn, and their number."""
-    x = batch.tokens
+    x = batch.unmasked(pretrained.model.padding_token)
     model, conf = pretrained.model, pretrained.configs
     # Position and window of each token that can be masked; `[n]`
     positions, columns = conf._is_maskable.to(x.device)[x].nonzero(as_tuple=True)

@@ -154,7 +154,9 @@ class MLM:
         n = maskable.sum(dim=0)
         pn = self.masking_prob * n
         k = pn.floor() + (self._rand(n.shape, maskable.device) < pn.frac())
-        k = torch.minimum(k.clamp(min=1 if self.masking_prob > 0 else 0), n)
+        # In 32 bits, p n may be a little above a whole number that it is
+        k = k.clamp(min=1 if self.masking_prob > 0 else 0, max=math.ceil(self.masking_prob * len(maskable)))
+        k = torch.minimum(k, n)
 
         # Random scores from [0, 1); what cannot be selected comes after all of them
         scores = self._rand(maskable.shape, maskable.device).masked_fill(~maskable, 2.)

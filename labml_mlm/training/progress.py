@@ -80,7 +80,7 @@ class Progress:
         if max_steps is None:
             return epochs
         beyond, length = max_steps - self.steps, loader_length(loader)
-        if beyond > 0 and length is not None:
+        if beyond > 0 and length:
             beyond -= self._left_in_epoch(loader)
             end = self.epoch + 1 + (-(-beyond // length) if beyond > 0 else 0)
         else:

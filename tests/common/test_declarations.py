@@ -1,6 +1,7 @@
 import abc
 from typing import Annotated, Any
 
+import numpy as np
 import pytest
 import torch
 from labml.configs import BaseConfigs, option
@@ -397,3 +398,20 @@ def test_declaration_within_a_union():
     assert parse_overrides(OptionalItems(), ['rate=0.5', 'size=none']) == {'rate': 0.5, 'size': None}
     with pytest.raises(UserError, match='from 0 to 1'):
         parse_overrides(OptionalItems(), ['rate=2'])
+
+
+@pytest.mark.parametrize('value, expected', [(np.float64(0.3), 0.3), (np.int64(16), 16), (np.bool_(True), True)])
+def test_a_numpy_number_is_one_of_python(value, expected):
+    """A snapshot of the configs holds it, so that a resumed run has it."""
+    conf = MLMConfigs()
+    conf._set_values({'masking_prob': value})
+    assert type(given_values(conf)['masking_prob']) is type(expected)
+    conf.seq_len = value
+    assert conf.seq_len == expected and type(conf.seq_len) is type(expected)
+
+
+def test_a_numpy_array_is_a_tensor(text_path):
+    conf = MLMConfigs()
+    conf._set_values({'text_path': text_path, 'valid_tokens': np.arange(5, 20, dtype=np.uint16)})
+    conf.train_tokens = np.arange(5, 25)
+    assert conf.valid_tokens.tolist() == list(range(5, 20)) and conf.train_tokens.tolist() == list(range(5, 25))

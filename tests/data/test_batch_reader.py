@@ -102,6 +102,12 @@ def test_batches_of_hugging_face():
     assert_same(make()(Batch(masked, labels=labels)), masked, labels=labels.masked_fill(labels == -100, PAD))
 
 
+def test_labels_at_padding_do_not_count():
+    x, mask = tokens(), padding(tokens())
+    read = make()(Batch(x, mask, labels=x))
+    assert torch.equal(read.labels, x.masked_fill(mask, PAD))
+
+
 X = tokens()
 
 

@@ -115,6 +115,15 @@ def test_random_tokens_are_drawn_from_those_given():
         MLM(padding_token=0, mask_token=1, no_mask_tokens=[], n_tokens=8, random_tokens=[8])
 
 
+@pytest.mark.parametrize('masking_prob, seq_len', [(0.3, 400), (0.15, 100), (0.3, 200)])
+def test_rounding_selects_no_more_than_the_bound(masking_prob, seq_len, monkeypatch):
+    """In 32 bits the product is a little above the whole number that it is."""
+    mlm = MLM(padding_token=0, mask_token=1, no_mask_tokens=[], n_tokens=9, masking_prob=masking_prob)
+    monkeypatch.setattr(mlm, '_rand', lambda shape, device: torch.rand(shape) * 1e-9)
+    _, labels = mlm(torch.full((seq_len, 2), 5))
+    assert int((labels != 0).sum(dim=0).max()) == mlm.max_selected(seq_len) == round(masking_prob * seq_len)
+
+
 def test_a_batch_of_special_tokens_is_unchanged():
     x = torch.tensor([[PAD, CLS], [MASK, SEP], [UNK, PAD]])
     masked, labels = make()(x)

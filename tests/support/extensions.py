@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader
 
 from labml_mlm import MLM, MLMConfigs, MLMTransformerConfigs, train
 from labml_mlm.data import Batch
-from labml_mlm.distributed import ranks
 from labml_mlm.model.transformer import MLMFeedForwardConfigs
 from labml_mlm.tokenization import CharacterTokenizer
 
@@ -175,7 +174,7 @@ class Steps(Configs):
             return
         # Every other token is to be predicted
         self.model.train()
-        batch = self.batch_reader(batch).shard(ranks()).to(self.device)
+        batch = self.read_batch(batch)
         x = batch.tokens
         is_masked = (torch.arange(len(x)) % 2 == 0)[:, None]
         labels = x.where(is_masked, self.padding_token)

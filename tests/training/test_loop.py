@@ -244,9 +244,10 @@ def test_validation_with_a_loader_without_a_length(build, tracked):
 
 
 def test_training_needs_batches(build, tracked):
-    conf = build(LoaderConfigs, train_loader='empty', epochs=1, n_prompts=0)
-    with pytest.raises(UserError, match='the training loader has no batches'):
-        conf.run()
+    for given in ({'epochs': 1}, {'max_steps': 5}):
+        conf = build(LoaderConfigs, train_loader='empty', n_prompts=0, **given)
+        with pytest.raises(UserError, match='the training loader has no batches'):
+            conf.run()
 
 
 def test_validation_can_do_without_batches(build, tracked):
