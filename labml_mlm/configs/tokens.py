@@ -46,6 +46,8 @@ class TokenConfigs(TextConfigs):
     """
     tokenizer: Annotated[Tokenizer, Item('Tokenizer')] = 'character'
     tokenizer_path: Annotated[str, Item('Path of a tokenizer.json, for tokenizer=file', may_change=True)] = ''
+    token_pattern: Annotated[str, Item('What a token is, for tokenizer=pattern, or what no token spans, for bpe and '
+                                       'wordpiece: a regular expression, or smiles, code or kmer:K')] = ''
     vocab_size: Annotated[int, Item('Vocabulary size of a tokenizer that is trained on the text, special tokens '
                                     'included', at_least(1))] = 8192
     tokenizer_sample: Annotated[int, Item('How much of the text, from all over it, such a tokenizer is trained on',
@@ -96,7 +98,25 @@ class TokenConfigs(TextConfigs):
 
 @option(TokenConfigs.tokenizer, 'character')
 def _character(c: TokenConfigs):
+    _refuse_pattern(c, 'character')
     return CharacterTokenizer.from_characters(c.corpus.characters)
+
+
+@option(TokenConfigs.tokenizer, 'grapheme')
+def _grapheme(c: TokenConfigs):
+    return _trained_tokenizer(c, 'grapheme')
+
+
+@option(TokenConfigs.tokenizer, 'pattern')
+def _pattern(c: TokenConfigs):
+    if not c.token_pattern:
+        raise UserError('tokenizer=pattern needs a token_pattern: a regular expression, or smiles, code or kmer:K')
+    return _trained_tokenizer(c, 'pattern')
+
+
+@option(TokenConfigs.tokenizer, 'unigram')
+def _unigram(c: TokenConfigs):
+    return _trained_tokenizer(c, 'unigram')
 
 
 @option(TokenConfigs.tokenizer, 'bpe')
@@ -117,16 +137,26 @@ def _basic_english(c: TokenConfigs):
 def _trained_tokenizer(c: TokenConfigs, kind: str) -> Tokenizer:
     """A tokenizer trained on the text, now or before."""
     from labml_mlm.tokenization import subword
-    from labml_mlm.tokenization.train_tokenizer import TRAINERS
+    from labml_mlm.tokenization.train_tokenizer import TRAINERS, token_pattern
 
     if c._saved_tokenizer is not None:
         return c._saved_tokenizer
+    given = {'vocab_size': c.vocab_size}
+    if c.token_pattern:
+        if kind not in ('pattern', 'bpe', 'wordpiece'):
+            _refuse_pattern(c, kind)
+        given['token_pattern'] = token_pattern(c.token_pattern)
     corpus, train = c.corpus, TRAINERS[kind]
     with monit.section(f'Tokenizer {kind}', is_not_in_loop=True):
         text = ranks().main_first(lambda: c._token_cache.tokenizer_json(
-            corpus, [kind, c.vocab_size], sample=c.tokenizer_sample,
-            train=lambda texts: train(texts, vocab_size=c.vocab_size).files[subword.FILE]))
+            corpus, [kind, *given.values()], sample=c.tokenizer_sample,
+            train=lambda texts: train(texts, **given).files[subword.FILE]))
     return subword.SubwordTokenizer.from_json(text)
+
+
+def _refuse_pattern(c: TokenConfigs, kind: str):
+    if c.token_pattern:
+        raise UserError(f'token_pattern={c.token_pattern} is for tokenizer=pattern, bpe or wordpiece, and this is {kind}')
 
 
 @option(TokenConfigs.tokenizer, 'file')
@@ -135,6 +165,7 @@ def _file(c: TokenConfigs):
 
     if c._saved_tokenizer is not None:
         return c._saved_tokenizer
+    _refuse_pattern(c, 'file')
     if not c.tokenizer_path:
         raise UserError('tokenizer=file needs a tokenizer.json: tokenizer_path=PATH')
     return SubwordTokenizer.from_file(expand_path(c.tokenizer_path))
