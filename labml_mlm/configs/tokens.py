@@ -156,7 +156,8 @@ def _trained_tokenizer(c: TokenConfigs, kind: str) -> Tokenizer:
 
 def _refuse_pattern(c: TokenConfigs, kind: str):
     if c.token_pattern:
-        raise UserError(f'token_pattern={c.token_pattern} is for tokenizer=pattern, bpe or wordpiece, and this is {kind}')
+        raise UserError(f'token_pattern={c.token_pattern} is for tokenizer=pattern, bpe or wordpiece, and this is '
+                        f'{kind}')
 
 
 @option(TokenConfigs.tokenizer, 'file')

@@ -44,6 +44,8 @@ def token_pattern(pattern: str) -> str:
         # Not overlapping: the neighbours of a masked token would give it away
         return rf'\p{{L}}{{1,{kmer[1]}}}'
     try:
+        if pattern.startswith('kmer:'):
+            raise ValueError('K must be from 1 to 99')
         Regex(PATTERNS.get(pattern, pattern))
     except Exception as e:  # tokenizers raises nothing more special
         raise UserError(f'token_pattern={pattern}: it must be {", ".join(PATTERNS)}, kmer:K with a number K, or a '

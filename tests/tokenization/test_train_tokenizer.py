@@ -1,16 +1,37 @@
 import json
 import re
+from collections import Counter
 
 import pytest
+import regex
 from hypothesis import given
 from hypothesis import strategies as st
+from support.project import ROOT
+from tokenizers import Tokenizer
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.tokenization.train_tokenizer import TRAINERS, basic_english, bpe, wordpiece
+from labml_mlm.tokenization.train_tokenizer import (
+    TRAINERS,
+    basic_english,
+    bpe,
+    grapheme,
+    pattern,
+    token_pattern,
+    unigram,
+    wordpiece,
+)
 
 SENTENCE = "The quick brown fox's jumps, over \"the\" lazy dog. Ünïcode 你好 it isn't [MASK]!\n"
-VOCAB_SIZES = {'bpe': 330, 'wordpiece': 90, 'basic_english': 50}
-TRAINED = {kind: TRAINERS[kind]([SENTENCE] * 50, vocab_size=size) for kind, size in VOCAB_SIZES.items()}
+VOCAB_SIZES = {'bpe': 330, 'wordpiece': 90, 'basic_english': 50, 'grapheme': 60, 'pattern': 80, 'unigram': 330}
+
+
+def trained(kind):
+    """A tokenizer of a kind; for `pattern`, of program code."""
+    more = {'token_pattern': token_pattern('code')} if kind == 'pattern' else {}
+    return TRAINERS[kind]([SENTENCE] * 50, vocab_size=VOCAB_SIZES[kind], **more)
+
+
+TRAINED = {kind: trained(kind) for kind in TRAINERS}
 texts = st.text(alphabet=st.characters(exclude_categories=['Cs']))
 # Words and white space that the tokenizers know, and some that they do not know
 sentences = st.lists(st.sampled_from(['The', 'quick', "fox's", "isn't", ' ', '  ', '\n', '\n\n', ' \n ', '\t', '你',
@@ -19,7 +40,7 @@ sentences = st.lists(st.sampled_from(['The', 'quick', "fox's", "isn't", ' ', '  
 
 @pytest.mark.parametrize('kind', TRAINERS)
 def test_training_is_deterministic(kind):
-    again = TRAINERS[kind]([SENTENCE] * 50, vocab_size=VOCAB_SIZES[kind])
+    again = trained(kind)
     assert again.to_dict() == TRAINED[kind].to_dict() and again.files == TRAINED[kind].files
     assert again.n_tokens <= VOCAB_SIZES[kind]
 
@@ -28,6 +49,74 @@ def test_training_is_deterministic(kind):
 def test_bpe_decodes_to_the_same_text(text):
     tokenizer = TRAINED['bpe']
     assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@given(sentences)
+@pytest.mark.parametrize('kind', ['grapheme', 'pattern', 'unigram'])
+def test_others_decode_to_the_same_text(kind, text):
+    tokenizer = TRAINED[kind]
+    ids = tokenizer.encode(text)
+    if tokenizer.special.unk not in ids:
+        assert tokenizer.decode(ids) == text
+
+
+@given(texts)
+def test_unigram_falls_back_to_bytes(text):
+    tokenizer = TRAINED['unigram']
+    ids = tokenizer.encode(text)
+    assert tokenizer.special.unk not in ids
+    # A space is `▁` to it
+    assert tokenizer.decode(ids) == text.replace('▁', ' ')
+
+
+def tokens_of(tokenizer, text):
+    return [tokenizer.tokens[i] for i in tokenizer.encode(text)]
+
+
+def test_graphemes_are_those_of_uax_29_and_rare_ones_are_spelled():
+    text = (ROOT / 'tests/fixtures/words/sinhala.txt').read_text(encoding='utf-8')
+    text += 'e\u0301 e\u0301 👨\u200d👩 👍🏽 👍🏽 हिन्दी'
+    tokenizer = grapheme([text], vocab_size=1000)
+    counts = Counter(regex.findall(r'\X', text))
+    expected = [part for cluster in regex.findall(r'\X', text)
+                for part in ([cluster] if counts[cluster] > 1 else cluster)]
+    assert tokens_of(tokenizer, text) == expected
+    assert tokenizer.special.unk not in tokenizer.encode(text)
+    # Not all that were frequent have room
+    small = grapheme([text], vocab_size=len(set(text)) + 5 + 20)
+    assert small.n_tokens == len(set(text)) + 25
+    assert small.decode(small.encode(text)) == text
+
+
+@pytest.mark.parametrize('name, text, expected', [
+    ('smiles', 'ClC[C@@H](Br)[Na+]%12=O\n', ['Cl', 'C', '[C@@H]', '(', 'Br', ')', '[Na+]', '%12', '=', 'O', '\n']),
+    ('kmer:3', 'ACGTACGA\nAC', ['ACG', 'TAC', 'GA', '\n', 'AC']),
+    ('code', 'def getHTTPResponse(self, max_value=10):\n\n    x2 = ÄÖtest',
+     ['def', ' ', 'get', 'HTTP', 'Response', '(', 'self', ',', ' ', 'max', '_', 'value', '=', '10', ')', ':', '\n\n',
+      '    ', 'x', '2', ' ', '=', ' ', 'Ä', 'Ötest']),
+    (r'\d+|[a-z]+', 'ab12 c;3', ['ab', '12', ' ', 'c', ';', '3'])])
+def test_patterns(name, text, expected):
+    tokenizer = pattern([text] * 2, vocab_size=300, token_pattern=token_pattern(name))
+    assert tokens_of(tokenizer, text) == expected
+    # The library alone reads it
+    assert Tokenizer.from_str(tokenizer.files['tokenizer.json']).encode(text).tokens == expected
+
+
+@pytest.mark.parametrize('train', [bpe, wordpiece])
+def test_no_token_spans_two_matches_of_a_pattern(train):
+    text = 'getHTTPResponse max_value maxValue '
+    tokenizer = train([text * 50], vocab_size=330, token_pattern=token_pattern('code'))
+    found = tokens_of(tokenizer, text)
+    for part in ('get', 'HTTP', 'Response', 'max', '_', 'value', 'Value'):
+        assert part in found
+    without = train([text * 50], vocab_size=330)
+    assert any('HTTPR' in token for token in tokens_of(without, text))
+
+
+@pytest.mark.parametrize('name', ['(', 'kmer:0', 'kmer:x', 'smile['])
+def test_invalid_patterns_are_refused(name):
+    with pytest.raises(UserError, match=r'it must be smiles, code, kmer:K with a number K, or a regular expression'):
+        token_pattern(name)
 
 
 @given(sentences)
@@ -60,6 +149,13 @@ def test_wordpiece_has_only_five_special_tokens():
     assert tokenizer.special.all == [0, 1, 2, 3, 4]
     added = json.loads(tokenizer.files['tokenizer.json'])['added_tokens']
     assert [token['content'] for token in added] == tokenizer.tokens[:5]
+
+
+def test_characters_and_bytes_must_fit_the_vocabulary():
+    with pytest.raises(UserError, match='there is a token for each of the 26 characters of this text'):
+        grapheme(['abcdefghijklmnopqrstuvwxyz'], vocab_size=30)
+    with pytest.raises(UserError, match='unigram has 256 tokens for single bytes'):
+        unigram([SENTENCE], vocab_size=200)
 
 
 def test_vocabulary_that_is_too_small_is_refused():
