@@ -26,6 +26,8 @@ setuptools.setup(
         'filelock>=4',
         'lazy-loader>=0.6',
         'regex>=2024.4.16',
+        # Trains Unigram tokenizers, deterministically
+        'sentencepiece>=0.2',
         # The first that can read special tokens in a text as text
         'tokenizers>=0.19',
         'zstandard>=0.22',

@@ -1,7 +1,7 @@
 """
 # Configs of tokens and batches
 
-How the text is tokenized, and how tokens become batches.
+The tokens of the text, and how they become batches.
 """
 import contextlib
 from collections.abc import Callable
@@ -15,18 +15,14 @@ from labml.logger import Text
 from torch import Tensor
 
 from labml_mlm.common.declarations import INEXACT, Item, at_least
-from labml_mlm.common.errors import UserError
 from labml_mlm.configs.schema import chosen_value
-from labml_mlm.configs.text import TextConfigs
+from labml_mlm.configs.tokenizer import TokenizerConfigs
 from labml_mlm.data.documents import TextFiles
-from labml_mlm.data.files import expand_path
 from labml_mlm.data.loader import TrainLoader, ValidLoader
 from labml_mlm.data.packing import PackedDocuments
 from labml_mlm.data.windows import Windows, WindowSource
 from labml_mlm.distributed.process_group import ranks
 from labml_mlm.optim.schedules import seq_len_schedule
-from labml_mlm.tokenization.base import Tokenizer
-from labml_mlm.tokenization.character import CharacterTokenizer
 
 # The options with which training tokens are those of the text
 _TOKENIZED = {'tokens': 'encoded', 'train_tokens': 'of_tokens', 'train_loader': 'shuffled_windows'}
@@ -40,18 +36,10 @@ class Tokens(NamedTuple):
     valid_document_ends: Tensor
 
 
-class TokenConfigs(TextConfigs):
+class TokenConfigs(TokenizerConfigs):
     """
     ## Configurations of tokens and batches
     """
-    tokenizer: Annotated[Tokenizer, Item('Tokenizer')] = 'character'
-    tokenizer_path: Annotated[str, Item('Path of a tokenizer.json, for tokenizer=file', may_change=True)] = ''
-    token_pattern: Annotated[str, Item('What a token is, for tokenizer=pattern, or what no token spans, for bpe and '
-                                       'wordpiece: a regular expression, or smiles, code or kmer:K')] = ''
-    vocab_size: Annotated[int, Item('Vocabulary size of a tokenizer that is trained on the text, special tokens '
-                                    'included', at_least(1))] = 8192
-    tokenizer_sample: Annotated[int, Item('How much of the text, from all over it, such a tokenizer is trained on',
-                                          at_least(1), unit='characters')] = 100_000_000
     n_tokens: Annotated[int, Item('Vocabulary size of the model, special tokens included', at_least(1))] \
         = 'from_tokenizer'
     padding_token: Annotated[int, Item('Id of `[PAD]`', at_least(0))] = 'from_tokenizer'
@@ -82,9 +70,6 @@ class TokenConfigs(TextConfigs):
     valid_loader: Annotated[ValidLoader, Item('Validation batches of token ids, `[seq_len, batch_size]`')] \
         = 'all_windows'
 
-    # That of a resumed run, which is not trained again
-    _saved_tokenizer = None
-
     @property
     def _unmasked_tokens(self) -> list[int]:
         """Ids of all tokens that are never masked and never predicted."""
@@ -94,82 +79,6 @@ class TokenConfigs(TextConfigs):
     def _is_tokenized(self) -> bool:
         """Are the training tokens those that the tokenizer makes of the text?"""
         return all(chosen_value(self, name) == option for name, option in _TOKENIZED.items())
-
-
-@option(TokenConfigs.tokenizer, 'character')
-def _character(c: TokenConfigs):
-    _refuse_pattern(c, 'character')
-    return CharacterTokenizer.from_characters(c.corpus.characters)
-
-
-@option(TokenConfigs.tokenizer, 'grapheme')
-def _grapheme(c: TokenConfigs):
-    return _trained_tokenizer(c, 'grapheme')
-
-
-@option(TokenConfigs.tokenizer, 'pattern')
-def _pattern(c: TokenConfigs):
-    if not c.token_pattern:
-        raise UserError('tokenizer=pattern needs a token_pattern: a regular expression, or smiles, code or kmer:K')
-    return _trained_tokenizer(c, 'pattern')
-
-
-@option(TokenConfigs.tokenizer, 'unigram')
-def _unigram(c: TokenConfigs):
-    return _trained_tokenizer(c, 'unigram')
-
-
-@option(TokenConfigs.tokenizer, 'bpe')
-def _bpe(c: TokenConfigs):
-    return _trained_tokenizer(c, 'bpe')
-
-
-@option(TokenConfigs.tokenizer, 'wordpiece')
-def _wordpiece(c: TokenConfigs):
-    return _trained_tokenizer(c, 'wordpiece')
-
-
-@option(TokenConfigs.tokenizer, 'basic_english')
-def _basic_english(c: TokenConfigs):
-    return _trained_tokenizer(c, 'basic_english')
-
-
-def _trained_tokenizer(c: TokenConfigs, kind: str) -> Tokenizer:
-    """A tokenizer trained on the text, now or before."""
-    from labml_mlm.tokenization import subword
-    from labml_mlm.tokenization.train_tokenizer import TRAINERS, token_pattern
-
-    if c._saved_tokenizer is not None:
-        return c._saved_tokenizer
-    given = {'vocab_size': c.vocab_size}
-    if c.token_pattern:
-        if kind not in ('pattern', 'bpe', 'wordpiece'):
-            _refuse_pattern(c, kind)
-        given['token_pattern'] = token_pattern(c.token_pattern)
-    corpus, train = c.corpus, TRAINERS[kind]
-    with monit.section(f'Tokenizer {kind}', is_not_in_loop=True):
-        text = ranks().main_first(lambda: c._token_cache.tokenizer_json(
-            corpus, [kind, *given.values()], sample=c.tokenizer_sample,
-            train=lambda texts: train(texts, **given).files[subword.FILE]))
-    return subword.SubwordTokenizer.from_json(text)
-
-
-def _refuse_pattern(c: TokenConfigs, kind: str):
-    if c.token_pattern:
-        raise UserError(f'token_pattern={c.token_pattern} is for tokenizer=pattern, bpe or wordpiece, and this is '
-                        f'{kind}')
-
-
-@option(TokenConfigs.tokenizer, 'file')
-def _file(c: TokenConfigs):
-    from labml_mlm.tokenization.subword import SubwordTokenizer
-
-    if c._saved_tokenizer is not None:
-        return c._saved_tokenizer
-    _refuse_pattern(c, 'file')
-    if not c.tokenizer_path:
-        raise UserError('tokenizer=file needs a tokenizer.json: tokenizer_path=PATH')
-    return SubwordTokenizer.from_file(expand_path(c.tokenizer_path))
 
 
 @option(TokenConfigs.n_tokens, 'from_tokenizer')

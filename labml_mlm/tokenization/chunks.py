@@ -8,33 +8,35 @@ before or after it, begins a new token there in any case.
 import re
 from collections.abc import Iterable, Iterator
 
+import regex
+
 from labml_mlm.data.documents import Piece
 
 # Characters
 CHUNK = 1 << 14
-_LONGEST = 1 << 23
+# A multiple of most numbers to 16: tokens of one length go on after a cut
+_LONGEST_LINE = 65_520
 _NO_SPACE = re.compile(r'\S')
 
 
 def split_chunks(pieces: Iterable[Piece], size: int = CHUNK) -> Iterator[Piece]:
     """
-    Documents that come in pieces, in chunks of up to `size` characters or one line. A line of millions of characters is
-    cut at a space or, if it has none, anywhere.
+    Documents that come in pieces, in chunks of up to `size` characters or one line. A line of more than 65,520
+    characters, or twice the size, is cut at a space or, if it has none, between two graphemes; or anywhere.
     """
+    longest = max(_LONGEST_LINE, 2 * size)
     rest = ''
     for piece, is_last in pieces:
         text, begin = rest + piece, 0
         while len(text) - begin > size:
             cut = _before_line_end(text, begin, begin + size)
-            if cut is None:
-                break
+            if cut is None or cut - begin > longest:
+                if len(text) - begin <= longest:
+                    break
+                cut = _in_line(text, begin, begin + longest)
             yield text[begin:cut], False
             begin = cut
         rest = text[begin:]
-        if not is_last and len(rest) > _LONGEST:
-            cut = len(rest[:max(rest.rfind(' '), 0)].rstrip()) or len(rest)
-            yield rest[:cut], False
-            rest = rest[cut:]
         if is_last:
             yield rest, True
             rest = ''
@@ -52,3 +54,14 @@ def _before_line_end(text: str, begin: int, end: int) -> int | None:
     while at > 0 and text[at - 1].isspace():
         at -= 1
     return None if at < 0 else at
+
+
+def _in_line(text: str, begin: int, end: int) -> int:
+    """The last place between `begin` and `end` with white space after it, or between two graphemes, or `end`."""
+    at = text.rfind(' ', begin, end)
+    while at > begin and text[at - 1].isspace():
+        at -= 1
+    if at > begin:
+        return at
+    *_, last = regex.finditer(r'\X', text, pos=max(begin, end - 100), endpos=end + 1)
+    return last.start() if last.start() > begin else end

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 
 from labml_mlm.common.errors import UserError
 from labml_mlm.tokenization.base import SpecialTokens
@@ -16,6 +16,8 @@ from labml_mlm.tokenization.base import SpecialTokens
 # Names of special tokens, without brackets, by role
 _ROLES = {'pad': ['pad'], 'unk': ['unk', 'unknown'], 'cls': ['cls', 's', 'bos', 'begin_of_text'],
           'sep': ['sep', '/s', 'eos', 'end_of_text', 'endoftext'], 'mask': ['mask']}
+# A score of Unigram's: lower than that of any spelling
+NEVER = -1e4
 
 
 def find_special_tokens(tokenizer: Tokenizer) -> SpecialTokens:
@@ -43,6 +45,27 @@ def find_special_tokens(tokenizer: Tokenizer) -> SpecialTokens:
     # Ids without a token must never be drawn
     gaps = set(range(max(ids))) - ids
     return SpecialTokens(**found, others=tuple(sorted({*others, *gaps} - set(found.values()))))
+
+
+def content_of(tokenizer: Tokenizer) -> str:
+    """The content of its `tokenizer.json`; that of a tokenizer which is read from it is the same."""
+    content = tokenizer.to_str(pretty=True)
+    if not isinstance(tokenizer.model, models.Unigram):
+        return content
+    # `tokenizers` reads scores with more digits inexactly
+    about = json.loads(content)
+    about['model']['vocab'] = [[piece, round(score, 10)] for piece, score in about['model']['vocab']]
+    return json.dumps(about, indent=2, ensure_ascii=False)
+
+
+def hide_special_pieces(tokenizer: Tokenizer):
+    """Unigram prefers pieces with the highest scores, and special tokens have 0: it must not find them in a text."""
+    if not isinstance(tokenizer.model, models.Unigram):
+        return
+    model = json.loads(content_of(tokenizer))['model']
+    special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
+    vocabulary = [(piece, NEVER if piece in special else score) for piece, score in model['vocab']]
+    tokenizer.model = models.Unigram(vocabulary, model['unk_id'], model.get('byte_fallback', False))
 
 
 def token_texts(tokenizer: Tokenizer) -> list[str | bytes]:

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from labml_mlm.common.errors import UserError
 from labml_mlm.data.documents import Piece
 from labml_mlm.tokenization.chunks import CHUNK, split_chunks
-from labml_mlm.tokenization.hf_vocab import find_special_tokens, token_texts
+from labml_mlm.tokenization.hf_vocab import content_of, find_special_tokens, hide_special_pieces, token_texts
 from labml_mlm.tokenization.word_boundaries import WordBoundaries
 
 FILE = 'tokenizer.json'
@@ -31,7 +31,7 @@ _BATCH = (1 << 17) * (os.cpu_count() or 1)
 _N_IN_FLIGHT = 3
 # For a masked token: what most tokenizers cut from its neighbours
 _STAND_INS = '\n', '!', ',', '.', '-', '1', 'x', 'e', 'a', '0', '\u4e00'
-LONE_SURROGATE = re.compile('[\ud800-\udfff]')
+_LONE_SURROGATE = re.compile('[\ud800-\udfff]')
 
 
 class SubwordTokenizer:
@@ -49,15 +49,16 @@ class SubwordTokenizer:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self.special = find_special_tokens(tokenizer)
-        self.files = {FILE: tokenizer.to_str(pretty=True)}
+        self.files = {FILE: content_of(tokenizer)}
         # Not part of the file
+        hide_special_pieces(tokenizer)
         tokenizer.encode_special_tokens = True
         self.tokenizer = tokenizer
         self._texts = token_texts(tokenizer)
         is_special = set(self.special.all)
         self.tokens = [text if isinstance(text, str) else text.decode('utf-8', 'replace') for text in self._texts]
-        self.is_spaced = any(token[0] == ' ' and len(token) > 1 for i, token in enumerate(self.tokens)
-                             if token and i not in is_special)
+        self.is_spaced = any(token[:1] == ' ' and token[1:2].isalnum() for i, token in enumerate(self.tokens)
+                             if i not in is_special)
 
     @classmethod
     def from_json(cls, text: str, *, source: Any = FILE) -> 'SubwordTokenizer':
@@ -100,6 +101,10 @@ class SubwordTokenizer:
             return np.array(self.tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
         except Exception as e:  # tokenizers raises nothing more special
             raise cannot_encode([text], e) from None
+
+    def normalize(self, text: str) -> str:
+        """The text as the tokenizer normalises it before it is split."""
+        return text if self.tokenizer.normalizer is None else self.tokenizer.normalizer.normalize_str(text)
 
     def encode_documents(self, pieces: Iterable[Piece]) -> Iterator[tuple[np.ndarray, bool]]:
         """
@@ -184,8 +189,17 @@ class SubwordTokenizer:
         texts = [self._texts[i] for i in ids]
         data = b''.join(text if isinstance(text, bytes) else text.encode() for text in texts)
         text = data.decode('utf-8', 'replace')
-        # Where every word includes a space, that of the first word is not in the text
-        return text.removeprefix(' ') if texts and isinstance(texts[0], str) else text
+        return text.removeprefix(' ') if texts and isinstance(texts[0], str) and self._adds_space else text
+
+    @functools.cached_property
+    def _adds_space(self) -> bool:
+        """Does the first token of a text include a space that is not in the text?"""
+        for i, token in enumerate(self.tokens):
+            if token.strip().isalnum() and i not in self.special.all:
+                ids = self.encode(token.strip())
+                if len(ids) and self.special.unk not in ids:
+                    return self.tokens[ids[0]].startswith(' ')
+        return False
 
     def _encode_batch(self, batch: list[Piece]) -> list[tuple[np.ndarray, bool]]:
         texts = [text for text, _ in batch]
@@ -204,9 +218,17 @@ class SubwordTokenizer:
         return self.encode(''.join(parts)).tolist() == of_parts
 
 
+def refuse_surrogates(texts: Iterable[str]) -> Iterator[str]:
+    """The same texts. Raises `UserError` for lone surrogates."""
+    for text in texts:
+        if _LONE_SURROGATE.search(text):
+            raise cannot_encode([text], None)
+        yield text
+
+
 def cannot_encode(texts: list[str], reason: Any) -> UserError:
     """The error for texts that `tokenizers` refuses, for a `reason` of its own."""
-    surrogate = next(filter(None, map(LONE_SURROGATE.search, texts)), None)
+    surrogate = next(filter(None, map(_LONE_SURROGATE.search, texts)), None)
     return UserError(f'the text has a lone surrogate: U+{ord(surrogate[0]):04X}' if surrogate else
                      f'the tokenizer cannot encode the text: {reason}')
 

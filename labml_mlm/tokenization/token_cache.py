@@ -26,6 +26,7 @@ from labml_mlm.data.corpus import Corpus
 from labml_mlm.data.documents import Piece
 from labml_mlm.tokenization.base import Tokenizer
 from labml_mlm.tokenization.chunks import CHUNK, split_chunks
+from labml_mlm.tokenization.losses import Losses
 from labml_mlm.tokenization.token_file import DamagedTokens, TokenFile, TokenFileWriter
 
 # Of this format; another version writes all files again
@@ -83,6 +84,8 @@ class TokenCache:
             # Another process may have trained it meanwhile
             if (found := _read_json(path)) is not None:
                 return found
+            if sample < corpus.n_characters and self.is_verbose:
+                logger.log(f'The tokenizer is trained on {sample:,} of {corpus.n_characters:,} characters', Text.meta)
             trained = train(_Sample(self, corpus, sample))
             write_atomically(path, trained.encode())
         return trained
@@ -132,15 +135,20 @@ class TokenCache:
         # The parts and the whole exist at the same time
         _check_space(path.parent, 2 * self._estimate(corpus, tokenizer) * writer.dtype.itemsize)
         separator = np.array([tokenizer.special.sep] * (corpus.n_documents > 1), writer.dtype)
-        for tokens, is_last in tokenizer.encode_documents(self.read_with_progress(corpus)):
+        losses = Losses(tokenizer, corpus)
+        for tokens, is_last in tokenizer.encode_documents(losses.of_text(self.read_with_progress(corpus))):
             if number == len(self._is_valid):
                 raise _altered()
+            losses.add_tokens(tokens)
             if is_last and len(separator):
                 tokens = np.append(tokens, separator)
             writer.add(tokens, is_last=is_last, is_valid=bool(self._is_valid[number]))
             number += is_last
         if number < len(self._is_valid) or self.documents.identity != self._identity:
             raise _altered()
+        losses.check(self.documents)
+        for message in losses.messages() if self.is_verbose else ():
+            logger.log(message, Text.warning)
         _check_space(path.parent, writer.n_bytes)
         writer.finish(path, about=corpus.sha256, valid_fraction=self.valid_fraction)
 
@@ -177,11 +185,13 @@ class _Sample:
     def __iter__(self) -> Iterator[str]:
         seen = taken = 0
         for chunk, _ in split_chunks(self._pieces()):
-            seen += len(chunk)
-            # So far the same fraction as of the whole
-            if chunk and (self._fraction >= 1 or taken + len(chunk) / 2 <= seen * self._fraction):
-                taken += len(chunk)
-                yield chunk
+            for begin in range(0, len(chunk), CHUNK):
+                part = chunk[begin:begin + CHUNK]
+                seen += len(part)
+                # So far the same fraction as of the whole
+                if self._fraction >= 1 or taken + len(part) / 2 <= seen * self._fraction:
+                    taken += len(part)
+                    yield part
 
 
 def _read_json(path: Path) -> str | None:

@@ -1,9 +1,8 @@
 """
 # Tokenizers trained on a text
 
-* `grapheme`: a token for each extended grapheme cluster ([UAX #29](https://unicode.org/reports/tr29/)), what readers
-  take for a letter: `ක්‍ෂ` and `é` are one, however they are encoded
-* `pattern`: a token for each match of a regular expression, and for what is between two
+Beside those of `patterns`:
+
 * `bpe`: byte-level byte pair encoding ([Sennrich et al. 2016](https://arxiv.org/abs/1508.07909)), as GPT-2 has it: it
   encodes any text, and decoding gives the text back
 * `wordpiece`: BERT's, cased; a token that continues a word has `##` in front of it in the vocabulary
@@ -12,110 +11,86 @@
 * `basic_english`: one token per word, in lower case, with the rules of labml_nn's experiments (torchtext's tokenizer of
   that name): most punctuation stands alone, and quotation marks, semicolons and colons are dropped
 
-The first two spell a rare cluster or match by its code points, so that nothing is unknown.
+The time and the memory that training takes grow with the number of distinct words. In a text without spaces every line
+is another word; so of words of 16 characters and more, at most a million or two characters are taken, from all over the
+text. The same text gives the same `tokenizer.json`, byte for byte.
 """
+import io
 import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from labml import logger
+from labml.logger import Text
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from labml_mlm.common.errors import UserError
 from labml_mlm.tokenization.base import SPECIAL_TOKENS
-from labml_mlm.tokenization.subword import LONE_SURROGATE, SubwordTokenizer, cannot_encode
+from labml_mlm.tokenization.hf_vocab import NEVER
+from labml_mlm.tokenization.patterns import grapheme, pattern, split
+from labml_mlm.tokenization.subword import SubwordTokenizer, refuse_surrogates
 
-_LONG_WORD = re.compile(r'\S{1000}')
+# Characters of a token, and of what is trained on as one word
+MAX_TOKEN_LENGTH = 32
+_LONGEST = 1000
+_LONG_WORD = re.compile(rf'\S{{16,{_LONGEST}}}')
+# Characters of long words, by the time and the memory that training takes
+_N_OF_LONG_WORDS = {'bpe': 1 << 21, 'wordpiece': 1 << 21, 'unigram': 1 << 20}
+# WordPiece knows no words of more than 100 characters
+_UNKNOWN_TO_WORDPIECE = re.compile(r'[^\W_]{101,}')
 # torchtext's rules, in its order
 _BASIC_ENGLISH = [("'", " '  "), ('"', ''), ('.', ' . '), ('<br />', ' '), (',', ' , '), ('(', ' ( '), (')', ' ) '),
                   ('!', ' ! '), ('?', ' ? '), (';', ' '), (':', ' ')]
 
 
-# Regular expressions by name. Of molecules as SMILES: bracket atoms, atoms of two letters, ring bonds from 10 on,
-# chirality. Of program code: parts of identifiers, by case and underscore
-PATTERNS = {'smiles': r'\[[^\]]*\]|Br|Cl|%[0-9]{2}|@@|.',
-            'code': r'\p{Lu}+(?!\p{Ll})|\p{Lu}?\p{Ll}+|\p{L}+|\p{N}+|_+|[^\S\n]+|\n+|.'}
-_KMER = re.compile(r'kmer:([1-9]\d?)')
-
-
-def token_pattern(pattern: str) -> str:
-    """The regular expression that is meant: one by its name, or any. Raises `UserError` if it is not one."""
-    if kmer := _KMER.fullmatch(pattern):
-        # Not overlapping: the neighbours of a masked token would give it away
-        return rf'\p{{L}}{{1,{kmer[1]}}}'
-    try:
-        if pattern.startswith('kmer:'):
-            raise ValueError('K must be from 1 to 99')
-        Regex(PATTERNS.get(pattern, pattern))
-    except Exception as e:  # tokenizers raises nothing more special
-        raise UserError(f'token_pattern={pattern}: it must be {", ".join(PATTERNS)}, kmer:K with a number K, or a '
-                        f'regular expression: {e}') from None
-    return PATTERNS.get(pattern, pattern)
-
-
-def grapheme(texts: Iterable[str], *, vocab_size: int) -> SubwordTokenizer:
-    """Extended grapheme clusters; the rest is that of `pattern`."""
-    return pattern(texts, vocab_size=vocab_size, token_pattern=r'\X')
-
-
-def pattern(texts: Iterable[str], *, vocab_size: int, token_pattern: str) -> SubwordTokenizer:
+def unigram(texts: Iterable[str], *, vocab_size: int, max_token_length: int = MAX_TOKEN_LENGTH) -> SubwordTokenizer:
     """
-    The most frequent matches of `token_pattern` in texts, and all code points. Raises `UserError` if `vocab_size` has
-    no room for the code points.
+    SentencePiece's, trained on texts, which are read twice. Raises `UserError` if `vocab_size` has no room for all
+    bytes and characters.
     """
-    counted = Tokenizer(models.WordLevel())
-    counted.pre_tokenizer = _split(token_pattern)
-    code_points: set[str] = set()
+    import sentencepiece
 
-    def noted() -> Iterator[str]:
-        for text in texts:
-            code_points.update(text)
-            yield text
-
-    _train(counted, trainers.WordLevelTrainer(vocab_size=vocab_size, min_frequency=2, show_progress=False), noted())
-    if vocab_size < (n := len(code_points) + len(SPECIAL_TOKENS)):
-        raise UserError(f'vocab_size={vocab_size}: there is a token for each of the {len(code_points):,} characters of '
-                        f'this text, and {len(SPECIAL_TOKENS)} special ones; it must be at least {n:,}')
-    matches = sorted(counted.get_vocab().items(), key=lambda token_and_rank: token_and_rank[1])
-    # Most frequent first
-    names = dict.fromkeys([*SPECIAL_TOKENS, *sorted(code_points), *(name for name, _ in matches)])
-    vocabulary = {name: i for i, name in enumerate(list(names)[:vocab_size])}
-    # Without merges, a word that is not in the vocabulary is spelled
-    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token='[UNK]', ignore_merges=True))
-    tokenizer.pre_tokenizer, tokenizer.decoder = _split(token_pattern), decoders.Fuse()
+    of_bytes = [f'<0x{byte:02X}>' for byte in range(256)]
+    reserved = [*SPECIAL_TOKENS, '\n', *of_bytes]
+    texts = _Bounded(texts, 'unigram')
+    letters = set().union(*reserved)
+    found = set(letters)
+    for text in texts:
+        found.update(text)
+    if vocab_size < (n := len(reserved) + len(found) + 2):
+        raise UserError(f'vocab_size={vocab_size}: unigram has 256 tokens for single bytes, {len(SPECIAL_TOKENS)} '
+                        f'special ones and {len(found):,} for single characters before it learns any; it must be at '
+                        f'least {n:,}')
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=(line for text in texts for line in text.split('\n') if line), model_writer=model,
+        model_type='unigram', vocab_size=vocab_size - len(reserved) + 1, hard_vocab_limit=False,
+        character_coverage=1., required_chars=''.join(sorted(letters - {'\n'})),
+        max_sentencepiece_length=max_token_length, max_sentence_length=1 << 30,
+        # As it is
+        normalization_rule_name='identity', add_dummy_prefix=False, remove_extra_whitespaces=False,
+        # Sums depend on the number of threads
+        num_threads=16, bos_id=-1, eos_id=-1, minloglevel=2)
+    trained = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    learned = [(trained.id_to_piece(i), trained.get_score(i)) for i in range(trained.vocab_size())
+               if not trained.is_unknown(i)]
+    vocabulary = [(name, NEVER) for name in SPECIAL_TOKENS] + [('\n', 0.)] + learned \
+        + [(name, NEVER) for name in of_bytes]
+    tokenizer = Tokenizer(models.Unigram(vocabulary, SPECIAL_TOKENS.index('[UNK]'), byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [split(r'\n'), pre_tokenizers.Metaspace('▁', prepend_scheme='never')])
+    tokenizer.decoder = decoders.Sequence([decoders.Replace('▁', ' '), decoders.ByteFallback(), decoders.Fuse()])
     tokenizer.add_special_tokens(SPECIAL_TOKENS)
     return SubwordTokenizer(tokenizer)
 
 
-def _split(pattern: str) -> pre_tokenizers.PreTokenizer:
-    return pre_tokenizers.Split(Regex(pattern), 'isolated')
-
-
-def unigram(texts: Iterable[str], *, vocab_size: int) -> SubwordTokenizer:
-    """SentencePiece's, trained on texts. Raises `UserError` if `vocab_size` has no room for all bytes."""
-    names = [f'<0x{byte:02X}>' for byte in range(256)]
-    if vocab_size < (n := len(names) + len(SPECIAL_TOKENS) + 2):
-        raise UserError(f'vocab_size={vocab_size}: unigram has {len(names)} tokens for single bytes and '
-                        f'{len(SPECIAL_TOKENS)} special ones before it learns any; it must be at least {n}')
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [_split(r'\n'), pre_tokenizers.Metaspace('▁', prepend_scheme='never')])
-    tokenizer.decoder = decoders.Sequence([decoders.Replace('▁', ' '), decoders.ByteFallback(), decoders.Fuse()])
-    _train(tokenizer, trainers.UnigramTrainer(vocab_size=vocab_size - len(names), special_tokens=SPECIAL_TOKENS,
-                                              unk_token='[UNK]', show_progress=False), texts)
-    description = json.loads(tokenizer.to_str())
-    model = description['model']
-    # Less probable than anything that was learnt
-    lowest = min(score for _, score in model['vocab']) - 10.
-    model['vocab'] += [[name, lowest] for name in names]
-    model['byte_fallback'] = True
-    return SubwordTokenizer(Tokenizer.from_str(json.dumps(description)))
-
-
-def bpe(texts: Iterable[str], *, vocab_size: int, token_pattern: str = '') -> SubwordTokenizer:
+def bpe(texts: Iterable[str], *, vocab_size: int, token_pattern: str = '',
+        max_token_length: int = MAX_TOKEN_LENGTH) -> SubwordTokenizer:
     """
-    Byte-level BPE, trained on texts; no token spans two matches of `token_pattern`, which is by default GPT-2's. Raises
-    `UserError` if `vocab_size` has no room for all bytes.
+    Byte-level BPE, trained on texts, which are read twice; no token spans two matches of `token_pattern`, which is by
+    default GPT-2's, or has more than `max_token_length` bytes. Raises `UserError` if `vocab_size` has no room for all
+    bytes.
     """
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if vocab_size < len(alphabet) + len(SPECIAL_TOKENS):
@@ -125,10 +100,11 @@ def bpe(texts: Iterable[str], *, vocab_size: int, token_pattern: str = '') -> Su
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not token_pattern)
     if token_pattern:
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([_split(token_pattern), tokenizer.pre_tokenizer])
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split(token_pattern), tokenizer.pre_tokenizer])
     tokenizer.decoder = decoders.ByteLevel()
     return _trained(tokenizer, trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS,
-                                                   initial_alphabet=alphabet, show_progress=False), texts)
+                                                   initial_alphabet=alphabet, max_token_length=max_token_length,
+                                                   show_progress=False), _Bounded(texts, 'bpe'))
 
 
 def wordpiece(texts: Iterable[str], *, vocab_size: int, token_pattern: str = '') -> SubwordTokenizer:
@@ -137,12 +113,17 @@ def wordpiece(texts: Iterable[str], *, vocab_size: int, token_pattern: str = '')
     `token_pattern`.
     """
     tokenizer = Tokenizer(models.WordPiece(unk_token='[UNK]'))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
-    tokenizer.pre_tokenizer = _split(token_pattern) if token_pattern else pre_tokenizers.BertPreTokenizer()
+    # Of BERT's only the spaces around Chinese characters: its cleaning drops joiners, which other scripts need
+    tokenizer.normalizer = normalizers.BertNormalizer(clean_text=False, lowercase=False, strip_accents=False)
+    tokenizer.pre_tokenizer = split(token_pattern) if token_pattern else pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
+    texts = _Bounded(texts, 'wordpiece', unknown=None if token_pattern else _UNKNOWN_TO_WORDPIECE)
     # The trainer numbers continuing letters in the order in which it meets them, another one each time, and so breaks
     # ties between equally frequent pairs. Letters that are special tokens keep their numbers
-    _train(tokenizer, trainers.WordPieceTrainer(vocab_size=1, show_progress=False), texts)
+    tokenizer.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=1, show_progress=False))
+    if not tokenizer.get_vocab_size():
+        raise UserError('WordPiece knows no word of more than 100 characters, and there is no other one in this text. '
+                        'tokenizer=bpe, unigram, grapheme and character know every text')
     if vocab_size < (n := tokenizer.get_vocab_size() + len(SPECIAL_TOKENS)):
         raise UserError(f'vocab_size={vocab_size}: WordPiece has a token for each letter that begins a word, for each '
                         f'that continues one, and {len(SPECIAL_TOKENS)} special ones; for this text it must be at '
@@ -167,7 +148,7 @@ TRAINERS = {'grapheme': grapheme, 'pattern': pattern, 'bpe': bpe, 'wordpiece': w
 
 
 def _trained(tokenizer: Tokenizer, trainer: Any, texts: Iterable[str]) -> SubwordTokenizer:
-    _train(tokenizer, trainer, texts)
+    tokenizer.train_from_iterator(refuse_surrogates(texts), trainer)
     description = json.loads(tokenizer.to_str())
     description['added_tokens'] = description['added_tokens'][:len(SPECIAL_TOKENS)]
     tokenizer = Tokenizer.from_str(json.dumps(description))
@@ -177,16 +158,40 @@ def _trained(tokenizer: Tokenizer, trainer: Any, texts: Iterable[str]) -> Subwor
     return SubwordTokenizer(tokenizer)
 
 
-def _train(tokenizer: Tokenizer, trainer: Any, texts: Iterable[str]):
-    """Raises `UserError` for lone surrogates."""
-    def pieces() -> Iterator[str]:
-        for text in texts:
-            if LONE_SURROGATE.search(text):
-                raise cannot_encode([text], None)
-            # The time for a word grows with the square of its length
+class _Bounded:
+    """
+    Texts with a bounded number of characters of long words, evenly from all over them; logs how many that are. Can be
+    iterated more than once.
+
+    * `kind` is the tokenizer that is trained
+    * `unknown` matches what it leaves out anyway
+    """
+
+    def __init__(self, texts: Iterable[str], kind: str, *, unknown: re.Pattern | None = None):
+        self._texts = texts
+        self._unknown = unknown
+        limit = _N_OF_LONG_WORDS[kind]
+        found = sum(word.end() - word.start() for text in self._known() for word in _LONG_WORD.finditer(text))
+        self._fraction = min(1., limit / max(1, found))
+        if self._fraction < 1:
+            logger.log(f'The tokenizer is trained on {limit:,} of the {found:,} characters in words of 16 characters '
+                       f'or more', Text.meta)
+
+    def __iter__(self) -> Iterator[str]:
+        """Pieces, each to the end of a word of 1,000 characters, to one that is left out, or to the end of a text."""
+        seen = taken = 0
+        for text in self._known():
             begin = 0
             for word in _LONG_WORD.finditer(text):
-                yield text[begin:word.end()]
-                begin = word.end()
+                n = word.end() - word.start()
+                seen += n
+                is_taken = taken + n <= seen * self._fraction
+                taken += n * is_taken
+                if not is_taken or n == _LONGEST:
+                    yield text[begin:word.end() if is_taken else word.start()]
+                    begin = word.end()
             yield text[begin:]
-    tokenizer.train_from_iterator(pieces(), trainer)
+
+    def _known(self) -> Iterator[str]:
+        texts = refuse_surrogates(self._texts)
+        return texts if self._unknown is None else (self._unknown.sub(' ', text) for text in texts)

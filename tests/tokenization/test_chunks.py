@@ -24,6 +24,20 @@ def test_chunks_have_at_most_the_size():
     assert max(lengths) <= 50 and len(lengths) < 60
 
 
+def test_very_long_lines_are_cut_at_spaces_or_between_graphemes():
+    words = 'word  ' * 30_000
+    chunks = [chunk for chunk, _ in split_chunks([(words[:100_000], False), (words[100_000:], True)], 1000)]
+    assert ''.join(chunks) == words
+    assert max(map(len, chunks)) <= 65_520
+    assert all(chunk.startswith('  word') and chunk.endswith('word') for chunk in chunks[1:-1])
+    for cluster in 'ACGTA', 'e\u0301', '👨\u200d👩\u200d👧', 'ක්\u200dෂ':
+        text = cluster * 50_000
+        chunks = [chunk for chunk, _ in split_chunks([(text, True)], 1000)]
+        assert ''.join(chunks) == text
+        assert max(map(len, chunks)) <= 65_520 and len(chunks) == -(-len(text) // 65_520)
+        assert all(len(chunk) % len(cluster) == 0 for chunk in chunks)
+
+
 def test_millions_of_blank_lines_take_linear_time():
     """Quadratic time would be hours here."""
     text = 'one\n' + '\n' * 3_000_000 + 'two\n' + ' \n' * 100_000

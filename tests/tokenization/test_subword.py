@@ -8,12 +8,15 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 
 from labml_mlm.common.errors import UserError
 from labml_mlm.tokenization import subword
+from labml_mlm.tokenization.patterns import grapheme, pattern, token_pattern
 from labml_mlm.tokenization.subword import SubwordTokenizer
-from labml_mlm.tokenization.train_tokenizer import basic_english, bpe, wordpiece
+from labml_mlm.tokenization.train_tokenizer import basic_english, bpe, unigram, wordpiece
 
 SENTENCE = "The quick brown fox's jumps, over \"the\" lazy dog. Ünïcode 你好 it isn't [MASK]!\n"
 TOKENIZERS = {'bpe': bpe([SENTENCE] * 50, vocab_size=330), 'wordpiece': wordpiece([SENTENCE] * 50, vocab_size=90),
-              'basic_english': basic_english([SENTENCE] * 50, vocab_size=50)}
+              'basic_english': basic_english([SENTENCE] * 50, vocab_size=50),
+              'unigram': unigram([SENTENCE] * 50, vocab_size=330), 'grapheme': grapheme([SENTENCE] * 50, vocab_size=60),
+              'code': pattern([SENTENCE] * 50, vocab_size=80, token_pattern=token_pattern('code'))}
 # Words and white space that the tokenizers know, and some that they do not know
 sentences = st.lists(st.sampled_from(['The', 'quick', "fox's", "isn't", ' ', '  ', '\n', '\n\n', ' \n ', '\t', '你',
                                       '.', ',', 'zebra', '<br />', '\u3000', 'é'])).map(''.join)
@@ -65,11 +68,28 @@ def test_special_tokens_in_a_text_are_encoded_as_text(kind):
     assert not {0, 2, 3, 4} & set(tokenizer.encode('[MASK] the [PAD] [SEP][CLS]').tolist())
 
 
+def test_special_pieces_of_unigram_are_not_found_in_a_text():
+    """Their scores are 0 in published ones, the best there is."""
+    letters = ((letter, -5.1234567890123456 / 3) for letter in '▁<>maskun/spd')
+    pieces = [('<s>', 0.), ('<pad>', 0.), ('</s>', 0.), ('<unk>', 0.), *letters, ('▁the', -3.), ('<mask>', 0.)]
+    plain = Tokenizer(models.Unigram(pieces, 3))
+    plain.pre_tokenizer = pre_tokenizers.Metaspace()
+    plain.add_special_tokens(['<s>', '<pad>', '</s>', '<unk>', '<mask>'])
+    text = 'the <mask> dump <s>'
+    assert plain.encode(text).tokens.count('<mask>') == 1
+    tokenizer = SubwordTokenizer(plain)
+    assert SubwordTokenizer.from_json(tokenizer.files['tokenizer.json']).to_dict() == tokenizer.to_dict()
+    tokens = [tokenizer.tokens[i] for i in tokenizer.encode(text)]
+    assert tokens == [' the', ' ', *'<mask>', ' ', *'dump', ' ', *'<s>']
+    # In the file they are as they were
+    assert '"<mask>",\n        0.0' in tokenizer.files['tokenizer.json']
+
+
 def test_tokens_include_the_space_before_them():
     tokens = {kind: [tokenizer.tokens[i] for i in tokenizer.encode(text)] for (kind, tokenizer), text in
-              zip(TOKENIZERS.items(), ['The quick', 'lazy dog', 'the quick'], strict=True)}
+              zip(TOKENIZERS.items(), ['The quick', 'lazy dog', 'the quick'], strict=False)}
     assert tokens['bpe'] == ['The', ' quick'] and ''.join(tokens['wordpiece']) == ' lazy dog'
-    assert all(tokenizer.is_spaced for tokenizer in TOKENIZERS.values())
+    assert {kind for kind, tokenizer in TOKENIZERS.items() if not tokenizer.is_spaced} == {'grapheme', 'code'}
     assert TOKENIZERS['basic_english'].unknown('the zebra Quick ß') == ['zebra', 'ß']
 
 

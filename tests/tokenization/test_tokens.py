@@ -26,10 +26,12 @@ def folder(tmp_path):
     return path
 
 
-@pytest.mark.parametrize('kind, size', [('bpe', 300), ('wordpiece', 60), ('basic_english', 30), ('character', 8192)])
+@pytest.mark.parametrize('kind, size', [('bpe', 300), ('wordpiece', 60), ('basic_english', 30), ('character', 8192),
+                                        ('grapheme', 40), ('unigram', 330), ('pattern', 60)])
 def test_runs_with_every_tokenizer(project, folder, kind, size):
     arguments = [f'tokenizer={kind}', f'vocab_size={size}', f'text_path={folder}', 'transformer.n_layers=1',
                  'd_model=32', 'transformer.n_heads=2', 'epochs=2', 'batch_size=4', 'seq_len=16']
+    arguments += ['token_pattern=code'] * (kind == 'pattern')
     result = project.run(*arguments)
     assert result.returncode == 0, result.stderr
     [run] = project.runs
@@ -203,6 +205,31 @@ def test_evaluate_reads_a_text_as_the_run_does(project, tmp_path, monkeypatch, c
 
 
 def test_validation_text_without_maskable_tokens_is_refused(project, tmp_path):
+    (tmp_path / 'other.txt').write_text('eee')
+    result = project.train('valid_path=other.txt', 'no_mask_tokens=[5, 6, 7, 8, 9, 10, 11, 12]')
+    assert_clean_failure(result, 2, 'the validation text has no token that can be masked')
+
+
+def test_text_that_is_mostly_unknown_is_refused(project, tmp_path):
     (tmp_path / 'other.txt').write_text('ÄÖÜ' * 100)
     result = project.train('valid_path=other.txt')
-    assert_clean_failure(result, 2, 'the validation text has no token that can be masked')
+    assert_clean_failure(result, 2, '100% of the text is [UNK] to this tokenizer, such as Ä, Ö, Ü. tokenizer=bpe')
+    (tmp_path / 'dna.txt').write_text('ACGTTGCATCAGTT' * 1000)
+    for kind, message in [('wordpiece', 'WordPiece knows no word of more than 100 characters, and there is no other'),
+                          ('basic_english', 'the text has 1 distinct tokens')]:
+        assert_clean_failure(project.train(f'tokenizer={kind}', 'text_path=dna.txt'), 2, message)
+    # Nothing is left behind of those that were refused
+    assert len([*project.path.glob('data/tokens/*.tokens')]) == 1
+    assert not [*project.path.glob('data/tokens/.*.new')]
+
+
+@pytest.mark.parametrize('given, message', [
+    (['tokenizer=unigram', 'token_pattern=code'], 'token_pattern=code is for tokenizer=pattern or bpe or wordpiece, '
+                                                  'and this is unigram'),
+    (['token_pattern=code'], 'token_pattern=code is for tokenizer=pattern or bpe or wordpiece, and this is character'),
+    (['tokenizer=wordpiece', 'max_token_length=5'], 'max_token_length=5 is for tokenizer=bpe or unigram, and this is '
+                                                    'wordpiece'),
+    (['tokenizer=pattern'], 'tokenizer=pattern needs a token_pattern: a regular expression, or smiles, code or kmer:K'),
+    (['tokenizer=pattern', 'token_pattern=('], 'token_pattern=(: it must be smiles, code, kmer:K with a number K')])
+def test_items_that_a_tokenizer_does_not_read_are_refused(project, given, message):
+    assert_clean_failure(project.train(*given), 2, message)

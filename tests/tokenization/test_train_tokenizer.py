@@ -1,6 +1,10 @@
 import json
+import os
 import re
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import regex
@@ -10,16 +14,9 @@ from support.project import ROOT
 from tokenizers import Tokenizer
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.tokenization.train_tokenizer import (
-    TRAINERS,
-    basic_english,
-    bpe,
-    grapheme,
-    pattern,
-    token_pattern,
-    unigram,
-    wordpiece,
-)
+from labml_mlm.tokenization import train_tokenizer
+from labml_mlm.tokenization.patterns import grapheme, pattern, token_pattern
+from labml_mlm.tokenization.train_tokenizer import TRAINERS, basic_english, bpe, unigram, wordpiece
 
 SENTENCE = "The quick brown fox's jumps, over \"the\" lazy dog. Ünïcode 你好 it isn't [MASK]!\n"
 VOCAB_SIZES = {'bpe': 330, 'wordpiece': 90, 'basic_english': 50, 'grapheme': 60, 'pattern': 80, 'unigram': 330}
@@ -43,6 +40,17 @@ def test_training_is_deterministic(kind):
     again = trained(kind)
     assert again.to_dict() == TRAINED[kind].to_dict() and again.files == TRAINED[kind].files
     assert again.n_tokens <= VOCAB_SIZES[kind]
+
+
+def test_training_does_not_depend_on_process_or_threads():
+    code = "from test_train_tokenizer import TRAINED\nfor it in TRAINED.values(): print(it.to_dict()['sha256'])"
+    expected = [it.to_dict()['sha256'] for it in TRAINED.values()]
+    for env in {'RAYON_NUM_THREADS': '1'}, {'RAYON_NUM_THREADS': '3', 'PYTHONHASHSEED': '7'}, \
+            {'TOKENIZERS_PARALLELISM': 'false', 'OMP_NUM_THREADS': '1'}:
+        paths = os.pathsep.join(map(str, [Path(__file__).parent, ROOT, ROOT / 'tests']))
+        found = subprocess.run([sys.executable, '-c', code], env={**os.environ, **env, 'PYTHONPATH': paths},
+                               capture_output=True, text=True)
+        assert found.stdout.splitlines() == expected, found.stderr
 
 
 @given(texts)
@@ -173,3 +181,69 @@ def test_wordpiece_needs_room_for_all_letters():
 def test_very_long_word_is_trained_on_in_time():
     letters = ''.join(chr(97 + i * i % 23 % 19) for i in range(400_000))
     assert bpe([f'the quick {letters} fox'], vocab_size=300).n_tokens == 300
+
+
+def test_text_without_spaces_is_trained_on_in_bounded_memory():
+    """A single line of 8 MB: byte-level BPE on all of it takes more than a gigabyte."""
+    code = """
+import random, resource
+from labml_mlm.tokenization.train_tokenizer import bpe
+text = ''.join(random.Random(1).choices('ACGT', k=8_000_000))
+pieces = [text[i:i + 16384] for i in range(0, len(text), 16384)]
+tokenizer = bpe(pieces, vocab_size=500)
+n = sum(len(ids) for ids, _ in tokenizer.encode_documents([(text, True)]))
+print(tokenizer.n_tokens, n, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000)
+"""
+    found = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT)
+    assert 'trained on 2,097,152 of the 8,000,000 characters in words of 16 characters or more' in found.stdout
+    n_tokens, n, megabytes = map(int, found.stdout.splitlines()[-1].split())
+    assert n_tokens == 500 and megabytes < 600
+    # Four letters in about 4 ** 4 tokens
+    assert 8_000_000 / 5 < n < 8_000_000 / 3
+
+
+@pytest.mark.parametrize('train', [bpe, unigram])
+def test_no_token_is_longer_than_allowed(train):
+    text = ('=' * 300 + ' ' + 'wonderful' * 3 + '\n') * 20
+    tokens = train([text], vocab_size=400, max_token_length=6).tokens[5:]
+    assert max(map(len, tokens)) <= 6
+    assert max(map(len, train([text], vocab_size=400).tokens[5:])) > 6
+
+
+def test_long_words_are_taken_from_all_over_the_text(monkeypatch):
+    monkeypatch.setitem(train_tokenizer._N_OF_LONG_WORDS, 'bpe', 20_000)
+    texts = [f'short words {"AB" * 500}{letter * 500} more' for letter in 'abcdefghijklmnopqrst' for _ in range(10)]
+    taken = ''.join(train_tokenizer._Bounded(texts, 'bpe'))
+    n_long = sum(map(len, re.findall(r'\S{16,}', taken)))
+    assert 18_000 < n_long <= 20_000
+    # Short words are all there
+    assert len(re.findall('short', taken)) == len(re.findall('words', taken)) == 200
+    third = len(taken) // 3
+    for part in taken[:third], taken[third:2 * third], taken[2 * third:]:
+        assert re.search(r'\S{500}', part)
+
+
+@given(st.lists(sentences), st.sampled_from(['bpe', 'unigram']))
+def test_texts_with_few_long_words_are_trained_on_whole(some, kind):
+    assert ''.join(train_tokenizer._Bounded(some, kind)) == ''.join(some)
+
+
+def test_tokenizers_that_are_trained_keep_marks_and_joiners():
+    words = ['می\u200cخواهم', 'ශ්\u200dරී', 'हिन्दी', 'e\u0301te\u0301', '👩\u200d💻']
+    text = ' '.join(words) + '\n'
+    for kind in TRAINERS:
+        more = {'token_pattern': r'\w+'} if kind == 'pattern' else {}
+        tokenizer = TRAINERS[kind]([text] * 20, vocab_size=400, **more)
+        assert tokenizer.special.unk not in tokenizer.encode(text)
+        assert tokenizer.decode(tokenizer.encode(text)).split() == words
+    # Case alone
+    assert basic_english([text + 'ÉÀ '], vocab_size=400).normalize('ÉÀE\u0301') == 'éàe\u0301'
+
+
+def test_special_tokens_and_bytes_in_a_text_are_text():
+    text = '[MASK]<0x41>[PAD] [UNK]'
+    for kind, tokenizer in TRAINED.items():
+        ids = tokenizer.encode(text)
+        assert not {*tokenizer.special.all} - {tokenizer.special.unk} & {*ids.tolist()}
+        if kind in ('bpe', 'unigram'):
+            assert tokenizer.decode(ids) == text
