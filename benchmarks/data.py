@@ -34,9 +34,8 @@ from tokenizers import Tokenizer
 
 from labml_mlm.data.documents import TextFiles
 from labml_mlm.data.loader import TrainLoader
-from labml_mlm.data.packing import PackedDocuments
+from labml_mlm.data.packing import PackedDocuments, Windows
 from labml_mlm.data.sources import python_topics
-from labml_mlm.data.windows import Windows
 from labml_mlm.tokenization import subword, train_tokenizer
 from labml_mlm.tokenization.character import CharacterTokenizer
 from labml_mlm.tokenization.token_cache import TokenCache

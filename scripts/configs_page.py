@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from labml_mlm import MLMConfigs
+from labml_mlm.common.schema import NO_DEFAULT, ConfigField, config_items
 from labml_mlm.configs import masking, mlm, model, optimization, text, tokenizer, tokens, training
 from labml_mlm.configs.overrides import allowed_text, show
-from labml_mlm.configs.schema import NO_DEFAULT, ConfigField, config_items
 
 PATH = Path(__file__).parent.parent / 'docs/configs.md'
 # By the class that declares an item, in the order of a run

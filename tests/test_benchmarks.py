@@ -9,7 +9,7 @@ import pytest
 from support.docs import COMMANDS
 from support.project import ROOT
 
-from labml_mlm.configs.schema import config_items
+from labml_mlm.common.schema import config_items
 
 pytestmark = pytest.mark.long
 

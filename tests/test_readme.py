@@ -113,7 +113,7 @@ def checkout(tmp_path, environment) -> Checkout:
 
 def test_all_commands_are_found():
     assert len(INSTALL) == 3
-    assert len(COMMANDS) == 41
+    assert len(COMMANDS) == 42
     assert {name for name, blocks in BLOCKS.items() if blocks} == {'README.md', 'architecture.md', 'extending.md',
                                                                    'inference.md'}
 

@@ -15,9 +15,9 @@ from labml.internal.experiment import experiment_singleton
 from labml_mlm.cli.resume import Resumption, run_of_job
 from labml_mlm.common.errors import UserError, did_you_mean
 from labml_mlm.common.project import set_project
+from labml_mlm.common.schema import config_items
 from labml_mlm.configs.mlm import MLMConfigs
 from labml_mlm.configs.overrides import parse_overrides
-from labml_mlm.configs.schema import config_items
 from labml_mlm.configs.snapshot import default_values, identify_text
 from labml_mlm.distributed.process_group import ranks
 from labml_mlm.runs.run import Run

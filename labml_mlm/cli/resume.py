@@ -13,7 +13,7 @@ from labml.configs import BaseConfigs
 from labml.logger import Text
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.configs.schema import config_items
+from labml_mlm.common.schema import config_items
 from labml_mlm.configs.snapshot import (
     PATHS,
     absolute,

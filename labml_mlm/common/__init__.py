@@ -1,8 +1,8 @@
 """
 # Common
 
-Used by every folder: errors for people, exit codes, atomic files, the labml project, declarations of config items, and
-work-arounds for labml. It imports no other folder.
+Used by every folder: errors for people, exit codes, atomic files, the labml project, declarations of config items,
+lists of them (`schema`), and work-arounds for labml. It imports no other folder.
 
 Start with `declarations`.
 """

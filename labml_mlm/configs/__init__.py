@@ -2,8 +2,8 @@
 # Configs
 
 Names and values come in; the objects of a run go out. Each file adds the items of one part, and the options for them:
-`text`, `tokens`, `masking`, `model`, `optimization`, `training`, `mlm`. `schema` lists all items, `overrides` parses
-`name=value`, and `snapshot` saves what a run was given.
+`text`, `tokenizer`, `tokens`, `masking`, `model`, `optimization`, `training`, `mlm`. `overrides` parses `name=value`,
+and `snapshot` saves what a run was given.
 
 Start with `mlm`, where a step is taken.
 """

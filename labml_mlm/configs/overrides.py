@@ -15,7 +15,7 @@ from typing import Any
 from labml.configs import BaseConfigs
 
 from labml_mlm.common.errors import UserError, did_you_mean
-from labml_mlm.configs.schema import NO_DEFAULT, ConfigField, config_items, current_names, scalar_type
+from labml_mlm.common.schema import NO_DEFAULT, ConfigField, config_items, current_names, scalar_type
 
 _BOOLS = {'true': True, 'yes': True, 'on': True, '1': True, 'false': False, 'no': False, 'off': False, '0': False}
 

@@ -15,7 +15,7 @@ import torch
 from labml.configs import BaseConfigs
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.configs.schema import ConfigField, computed_values, config_items, current_names, given_values
+from labml_mlm.common.schema import ConfigField, computed_values, config_items, current_names, given_values
 from labml_mlm.distributed.process_group import ranks
 from labml_mlm.tokenization.base import Tokenizer
 from labml_mlm.tokenization.character import CharacterTokenizer

@@ -10,7 +10,7 @@ from labml.configs import option
 
 from labml_mlm.common.declarations import Item, at_least
 from labml_mlm.common.errors import UserError
-from labml_mlm.configs.schema import chosen_value, is_given
+from labml_mlm.common.schema import chosen_value, is_given
 from labml_mlm.configs.text import TextConfigs
 from labml_mlm.data.files import expand_path
 from labml_mlm.distributed.process_group import ranks

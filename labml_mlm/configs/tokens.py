@@ -15,12 +15,11 @@ from labml.logger import Text
 from torch import Tensor
 
 from labml_mlm.common.declarations import INEXACT, Item, at_least
-from labml_mlm.configs.schema import chosen_value
+from labml_mlm.common.schema import chosen_value
 from labml_mlm.configs.tokenizer import TokenizerConfigs
 from labml_mlm.data.documents import TextFiles
 from labml_mlm.data.loader import TrainLoader, ValidLoader
-from labml_mlm.data.packing import PackedDocuments
-from labml_mlm.data.windows import Windows, WindowSource
+from labml_mlm.data.packing import PackedDocuments, Windows, WindowSource
 from labml_mlm.distributed.process_group import ranks
 from labml_mlm.optim.schedules import seq_len_schedule
 

@@ -18,8 +18,8 @@ from labml_helpers.train_valid import BatchIndex, Trainer
 
 from labml_mlm.common.declarations import Item, Range, at_least
 from labml_mlm.common.errors import UserError
+from labml_mlm.common.schema import is_given
 from labml_mlm.configs.optimization import OptimizationConfigs
-from labml_mlm.configs.schema import is_given
 from labml_mlm.configs.snapshot import take_snapshot
 from labml_mlm.data.loader import TrainLoader, loader_length
 from labml_mlm.distributed.process_group import ranks

@@ -2,7 +2,7 @@
 # Data
 
 Files come in; batches of token windows go out: `sources` and `files` find texts, `documents` streams them, `corpus`
-makes a first pass; once they are tokenized, `windows` and `packing` cut windows, and `loader` makes batches of them.
+makes a first pass; once they are tokenized, `packing` cuts windows, and `loader` makes batches of them.
 
 Start with `loader` and `batch`.
 """
@@ -12,6 +12,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     'batch': ['Batch'],
     'batch_reader': ['BatchReader'],
     'loader': ['TrainLoader', 'ValidLoader'],
-    'packing': ['PackedDocuments'],
-    'windows': ['Windows'],
+    'packing': ['PackedDocuments', 'Windows'],
 })

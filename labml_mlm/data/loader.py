@@ -12,8 +12,8 @@ from torch import Tensor
 
 from labml_mlm.common.errors import UserError
 from labml_mlm.data.batch import Batch, Columns
+from labml_mlm.data.packing import WindowSource
 from labml_mlm.data.shuffle import Shuffle
-from labml_mlm.data.windows import WindowSource
 from labml_mlm.distributed.process_group import SINGLE_PROCESS, Ranks
 
 # Windows

@@ -1,15 +1,16 @@
 """
-# Documents packed into windows
+# How windows are cut from a text
 
-Where no window may span two documents, most documents do not fill theirs. Rather than pad the rest, other short
-documents are put there; as long as attention is confined to each document, the model cannot tell ([Krell et al.
-2021](https://arxiv.org/abs/2107.02027)).
+`Windows` cuts them from the stream of all documents. Where no window may span two of them, most documents do not fill
+theirs. Rather than pad the rest, `PackedDocuments` puts other short documents there; as long as attention is confined
+to each document, the model cannot tell ([Krell et al. 2021](https://arxiv.org/abs/2107.02027)).
 
 A document gives as many whole windows as fit into it, and a shorter tail. Tails are packed by their lengths alone, the
 longest first, each time with the longest that still fits (best fit decreasing). Which tail of a length is taken does
 not matter, so the search is over a histogram of `seq_len` lengths rather than over documents.
 """
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,6 +18,57 @@ from torch import Tensor
 
 from labml_mlm.common.errors import UserError
 from labml_mlm.data.batch import Batch
+
+
+class WindowSource(Protocol):
+    """Windows by number."""
+    seq_len: int
+    # Number of offsets at which the first window may begin
+    n_offsets: int
+
+    def __len__(self) -> int:
+        """Number of windows."""
+
+    def batch(self, numbers: np.ndarray, offset: int = 0) -> Tensor | Batch:
+        """Windows by their numbers, `[batch_size]`, as a batch, `[seq_len, batch_size]`."""
+
+    def lengths(self, numbers: np.ndarray) -> np.ndarray:
+        """Number of tokens of windows before their padding, `[batch_size]`."""
+
+
+class Windows:
+    """
+    ## A text cut into windows
+
+    * `tokens` is the text, `[n]`, of any integer type; it may be mapped from a file
+
+    The text is taken as a ring, and may be cut from any offset. The `n % seq_len` tokens before that offset are in no
+    window.
+    """
+
+    def __init__(self, tokens: Tensor | np.ndarray, *, seq_len: int):
+        self.tokens = np.asarray(tokens)
+        self.seq_len = seq_len
+        self.n_offsets = len(tokens)
+        # `[seq_len, 1]`
+        self._positions = np.arange(seq_len)[:, None]
+
+    def __len__(self) -> int:
+        return len(self.tokens) // self.seq_len
+
+    def batch(self, numbers: np.ndarray, offset: int = 0) -> Tensor:
+        """Windows by their numbers, `[batch_size]`, where the first begins at `offset`; `[seq_len, batch_size]`."""
+        starts = offset + numbers * self.seq_len
+        starts[starts >= len(self.tokens)] -= len(self.tokens)
+        # `[seq_len, batch_size]`
+        index = starts + self._positions
+        if index[-1].max(initial=0) >= len(self.tokens):
+            index[index >= len(self.tokens)] -= len(self.tokens)
+        return torch.from_numpy(self.tokens[index].astype(np.int64))
+
+    def lengths(self, numbers: np.ndarray) -> np.ndarray:
+        """Number of tokens of windows, `[batch_size]`."""
+        return np.full(len(numbers), self.seq_len)
 
 
 class PackedDocuments:

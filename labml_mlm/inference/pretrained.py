@@ -22,8 +22,8 @@ from torch import Tensor
 
 from labml_mlm.common.errors import UserError, did_you_mean
 from labml_mlm.common.project import in_project_of, logs_path
+from labml_mlm.common.schema import config_items
 from labml_mlm.configs.mlm import MLMConfigs
-from labml_mlm.configs.schema import config_items
 from labml_mlm.configs.snapshot import (
     TOKENIZERS,
     check_same_text,

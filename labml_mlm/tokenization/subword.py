@@ -18,8 +18,8 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from labml_mlm.common.errors import UserError
+from labml_mlm.data.chunks import CHUNK, split_chunks
 from labml_mlm.data.documents import Piece
-from labml_mlm.tokenization.chunks import CHUNK, split_chunks
 from labml_mlm.tokenization.hf_vocab import content_of, find_special_tokens, hide_special_pieces, token_texts
 from labml_mlm.tokenization.word_boundaries import WordBoundaries
 

@@ -22,10 +22,10 @@ from labml.logger import Text
 from labml_mlm.common.errors import UserError
 from labml_mlm.common.files import exclusive, write_atomically
 from labml_mlm.data import corpus as corpora
+from labml_mlm.data.chunks import CHUNK, split_chunks
 from labml_mlm.data.corpus import Corpus
 from labml_mlm.data.documents import Piece
 from labml_mlm.tokenization.base import Tokenizer
-from labml_mlm.tokenization.chunks import CHUNK, split_chunks
 from labml_mlm.tokenization.losses import Losses
 from labml_mlm.tokenization.token_file import DamagedTokens, TokenFile, TokenFileWriter
 

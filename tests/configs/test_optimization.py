@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from labml_mlm import MLMConfigs
+from labml_mlm.common.schema import config_items
 from labml_mlm.configs.overrides import parse_overrides
-from labml_mlm.configs.schema import config_items
 from labml_mlm.optim import schedules
 
 

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 from labml_mlm.common.errors import UserError
 from labml_mlm.data.batch import Batch
 from labml_mlm.data.loader import TrainLoader, ValidLoader
-from labml_mlm.data.packing import PackedDocuments
-from labml_mlm.data.windows import Windows
+from labml_mlm.data.packing import PackedDocuments, Windows
 from labml_mlm.distributed.process_group import Ranks
 from labml_mlm.distributed.rendezvous import RankInfo
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from labml_mlm.data.loader import TrainLoader
-from labml_mlm.data.windows import Windows
+from labml_mlm.data.packing import Windows
 from labml_mlm.training.progress import Progress
 
 

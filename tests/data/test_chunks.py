@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labml_mlm.tokenization.chunks import split_chunks
+from labml_mlm.data.chunks import split_chunks
 
 sentences = st.lists(st.sampled_from(['The', 'quick', "fox's", "isn't", ' ', '  ', '\n', '\n\n', ' \n ', '\t', '你',
                                       '.', ',', 'zebra', '<br />', '\u3000', 'é'])).map(''.join)
