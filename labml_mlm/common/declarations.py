@@ -87,6 +87,8 @@ class DeclaredConfigs(BaseConfigs):
     # Declarations of this class alone, and names by alias of all its items
     _declared: dict[str, Item] = {}
     _aliases: dict[str, str] = {}
+    # Items of an object that were set as attributes
+    _assigned: frozenset | set[str] = frozenset()
 
     def __init_subclass__(cls, **kwargs: Any):
         annotations, cls._declared = cls.__dict__.get('__annotations__', {}), {}
@@ -118,7 +120,10 @@ class DeclaredConfigs(BaseConfigs):
         return super().__getattribute__(self._aliases.get(name, name))
 
     def __setattr__(self, name: str, value: Any):
-        super().__setattr__(self._aliases.get(name, name), _comparable(value))
+        name = self._aliases.get(name, name)
+        super().__setattr__(name, _comparable(value))
+        if not name.startswith('_'):
+            self._assigned = {*self._assigned, name}
 
     def _set_values(self, values: dict[str, Any]):
         super()._set_values({self._current(name): _comparable(value) for name, value in values.items()})

@@ -81,8 +81,8 @@ def current_names(items: Mapping[str, ConfigField]) -> dict[str, str]:
 
 
 def is_given(conf: BaseConfigs, key: str) -> bool:
-    """Was the item given a value in place of its default?"""
-    return key in conf._Configs__values_override
+    """Was the item given a value in place of its default: as an override, or as an attribute of this object?"""
+    return key in conf._Configs__values_override or key in getattr(conf, '_assigned', ())
 
 
 def chosen_value(conf: BaseConfigs, key: str) -> Any:

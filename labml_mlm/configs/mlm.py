@@ -207,7 +207,8 @@ def _engine(c: MLMConfigs):
 @option(MLMConfigs.batch_reader, 'checked')
 def _batch_reader(c: MLMConfigs):
     return BatchReader(padding_token=c.padding_token, n_tokens=c.n_tokens, seq_len=c.seq_len,
-                       max_seq_len=c.model.max_seq_len, is_padded=c.is_padded, batch_first=c.batch_first)
+                       max_seq_len=c.model.max_seq_len, batch_sizes={c.batch_size, c.valid_batch_size},
+                       is_padded=c.is_padded, batch_first=c.batch_first)
 
 
 @option(MLMConfigs.sampler, 'prompts')

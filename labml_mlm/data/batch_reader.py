@@ -4,7 +4,7 @@
 A loader of your own gives tokens in the shape, type and container that suit it. `BatchReader` makes a `Batch` of them,
 and refuses what would train on something else than was meant.
 """
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ class BatchReader:
     * `padding_token` is the id of `[PAD]`; with `is_padded`, it is padding in batches without a padding mask, too
     * `n_tokens` is the size of the vocabulary
     * `seq_len` is the sequence length of the run, and `max_seq_len` the longest that the model takes
+    * `batch_sizes` are those of the run, to tell the order of batches that are shorter
     * `batch_first` says that batches are `[batch_size, seq_len]`, if they do not say so themselves
 
     A batch is
@@ -47,12 +48,13 @@ class BatchReader:
     GPU already are not checked: that would be to wait for it.
     """
 
-    def __init__(self, *, padding_token: int, n_tokens: int, seq_len: int, max_seq_len: float, is_padded: bool = False,
-                 batch_first: bool = False):
+    def __init__(self, *, padding_token: int, n_tokens: int, seq_len: int, max_seq_len: float,
+                 batch_sizes: Collection[int] = (), is_padded: bool = False, batch_first: bool = False):
         self.padding_token = padding_token
         self.n_tokens = n_tokens
         self.seq_len = seq_len
         self.max_seq_len = max_seq_len
+        self.batch_sizes = batch_sizes
         self.is_padded = is_padded
         self.batch_first = batch_first
         self._is_order_said = False
@@ -70,7 +72,10 @@ class BatchReader:
             raise UserError(f'the loader gives sequences of {len(batch.tokens)} tokens, and the position embeddings of '
                             f'this model end at {self.max_seq_len}. transformer.encoder_attn=sdpa_rotary takes any '
                             'length')
-        if batch.padding_mask is not None:
+        if batch.padding_mask is not None and batch.padding_mask.device.type == 'cpu' and not batch.padding_mask.any():
+            # Without a mask attention is faster, and training may be compiled
+            batch = batch._replace(padding_mask=None)
+        elif batch.padding_mask is not None:
             batch = batch._replace(tokens=batch.tokens.masked_fill(batch.padding_mask, self.padding_token))
         elif self.is_padded if is_padded is None else is_padded:
             batch = batch._replace(padding_mask=batch.tokens == self.padding_token)
@@ -112,15 +117,21 @@ class BatchReader:
             order = '[batch_size, seq_len]' if self.batch_first else '[seq_len, batch_size]'
             logger.log(f'The batches of the loader are square, and taken as {order}: batch_first='
                        f'{str(self.batch_first).lower()}', Text.warning)
-        if m == self.seq_len != n and not self.batch_first:
-            raise UserError(f'a batch of the loader has shape [{n}, {m}], and seq_len={self.seq_len}: if that is '
-                            '[batch_size, seq_len], use batch_first=true. If sequences are shorter here, say so: '
-                            'Batch(tokens, batch_first=False)')
-        if n == self.seq_len != m and self.batch_first:
-            raise UserError(f'a batch of the loader has shape [{n}, {m}], and seq_len={self.seq_len}: that is '
-                            '[seq_len, batch_size], so use batch_first=false. If sequences are shorter here, say so: '
-                            'Batch(tokens, batch_first=True)')
+        n_sequences, length = (n, m) if self.batch_first else (m, n)
+        is_transposed = n_sequences == self.seq_len != length or self.seq_len not in (n, m) and \
+            length in self.batch_sizes and n_sequences not in self.batch_sizes
+        if is_transposed:
+            order, other = ('[batch_size, seq_len]', 'true') if not self.batch_first else \
+                ('[seq_len, batch_size]', 'false')
+            raise UserError(f'a batch of the loader has shape [{n}, {m}]{self._sizes}: if that is {order}, use '
+                            f'batch_first={other}. If it is not, say so: Batch(tokens, '
+                            f'batch_first={self.batch_first})')
         return self.batch_first
+
+    @property
+    def _sizes(self) -> str:
+        batch_sizes = ' or '.join(map(str, sorted({*self.batch_sizes})))
+        return f', where seq_len={self.seq_len}' + f' and batch_size={batch_sizes}' * bool(batch_sizes)
 
     def _check_ids(self, name: str, ids: Tensor):
         if ids.device.type != 'cpu' or not ids.numel():

@@ -242,3 +242,22 @@ def _large(c: Custom) -> Thing:
     assert (items['seq_len'].default, items['gradient_accumulation_steps'].default) == (16, 4)
     conf = Custom()
     assert (conf.times, conf.gradient_accumulation_steps, conf.thing) == (2, 4, 3)
+
+
+def test_an_annotation_that_cannot_be_evaluated_is_refused_by_name(tmp_path, monkeypatch):
+    (tmp_path / 'unevaluable.py').write_text("""
+from __future__ import annotations
+from typing import TYPE_CHECKING
+from labml_mlm import MLMConfigs
+if TYPE_CHECKING:
+    from somewhere import Width
+class Configs(MLMConfigs):
+    width: Width = 3
+    height: int = 3
+""")
+    monkeypatch.syspath_prepend(tmp_path)
+    from unevaluable import Configs
+    assert parse_overrides(Configs(), ['height=4']) == {'height': 4}
+    with pytest.raises(UserError, match='`width` cannot be set on the command line: its annotation `Width` cannot be '
+                                        'evaluated, as not all of its names are imported at the top of its module'):
+        parse_overrides(Configs(), ['width=4'])

@@ -65,9 +65,9 @@ def test_batch_first():
 
 
 def test_the_other_order_is_refused():
-    with pytest.raises(UserError, match=r'shape \[4, 6\], and seq_len=6: .*use batch_first=true'):
+    with pytest.raises(UserError, match=r'shape \[4, 6\], where seq_len=6: .*use batch_first=true'):
         make()(tokens().T)
-    with pytest.raises(UserError, match=r'shape \[6, 4\], and seq_len=6: .*use batch_first=false'):
+    with pytest.raises(UserError, match=r'shape \[6, 4\], where seq_len=6: .*use batch_first=false'):
         make(batch_first=True)(tokens())
     # Shorter sequences: six of them
     short = tokens(seq_len=4, batch_size=6)
@@ -140,3 +140,27 @@ X = tokens()
 def test_anything_else_is_refused(batch, message):
     with pytest.raises(UserError, match=message):
         make()(batch)
+
+
+def test_the_other_order_of_shorter_batches_is_known_by_the_batch_size():
+    x = tokens(5, 4)
+    with pytest.raises(UserError, match=r'shape \[4, 5\], where seq_len=6 and batch_size=4 or 7: if that'):
+        make(batch_sizes={4, 7})(x.T)
+    with pytest.raises(UserError, match=r'shape \[5, 4\], where .*if that is .seq_len.*use batch_first=false'):
+        make(batch_sizes={4}, batch_first=True)(x)
+    assert_same(make(batch_sizes={4})(x), x)
+    assert_same(make(batch_sizes={4}, batch_first=True)(x.T), x)
+    assert_same(make(batch_sizes={4})(Batch(x.T, batch_first=True)), x)
+    # What says nothing about the order
+    for shape in (4, 4), (3, 5), (5, 3):
+        x = tokens(*shape)
+        assert_same(make(batch_sizes={4})(x), x)
+
+
+def test_a_mask_without_padding_is_none():
+    x = tokens()
+    assert_same(make()((x, torch.zeros_like(x))), x)
+    assert_same(make()({'input_ids': x.T, 'attention_mask': torch.ones_like(x.T)}), x)
+    # It says so of a padding token, too
+    assert_same(make(is_padded=True)((x.index_fill(0, torch.tensor(2), PAD), torch.zeros_like(x))),
+                x.index_fill(0, torch.tensor(2), PAD))

@@ -217,6 +217,15 @@ def test_a_run_ends_with_epochs_or_steps_whichever_is_first(build, tracked):
         assert conf._n_epochs == pytest.approx(steps / 30) and conf._is_complete
 
 
+def test_epochs_that_are_set_as_an_attribute_count_beside_max_steps():
+    conf = LoaderConfigs()
+    conf.max_steps = 50
+    assert conf._run_length == {'epochs': None, 'max_steps': 50}
+    conf = LoaderConfigs()
+    conf.epochs, conf.max_steps = 1, 50
+    assert conf._run_length == {'epochs': 1, 'max_steps': 50}
+
+
 def test_a_loader_without_a_length_needs_max_steps(build, tracked):
     for given in ({}, {'epochs': 1}, {'epochs': 1, 'max_steps': 50}):
         with pytest.raises(UserError, match='the training loader has no length.* give max_steps'):
