@@ -91,7 +91,14 @@ def _span(c: MaskConfigs):
 def _word_boundaries(c: MaskConfigs) -> WordBoundaries:
     if not hasattr(c.tokenizer, 'words'):
         raise UserError('masking=word and masking=span need word boundaries: your tokenizer has no `words`')
-    return c.tokenizer.words
+    words = c.tokenizer.words
+    if c._is_tokenized and len(tokens := c.train_tokens[:64 * c.seq_len]):
+        length = len(tokens) / int(words.starts(tokens.long()).sum())
+        if 2 * length > c.seq_len:
+            # A window would be masked as a whole or not at all
+            raise UserError(f'masking=word and masking=span need words, and in this text one has {length:,.0f} tokens, '
+                            f'where seq_len={c.seq_len}: use masking=token')
+    return words
 
 
 @option(MaskConfigs.masking_schedule, 'constant')

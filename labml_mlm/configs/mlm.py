@@ -106,7 +106,7 @@ class MLMConfigs(TrainingConfigs):
         x, labels = _mask(self.mlm, batch)
         # Labels that the loader gives may be more than `mlm` selects
         bound = {} if batch.labels is None else {'is_bounded': False}
-        output = self.engine.forward_backward(x, labels, batch.padding_mask, batch.document_ids, **bound)
+        output = self.engine.forward_backward(x, labels, batch.key_padding, batch.document_ids, **bound)
         tracker.add_global_step(batch.n_tokens)
         self.step_metrics.add({'loss.': output.loss, 'accuracy.': output.n_correct / output.n_masked.clamp(min=1)})
         if batch.padding_mask is not None:
@@ -123,7 +123,7 @@ class MLMConfigs(TrainingConfigs):
     def validation_step(self, batch: Batch):
         """Adds a batch to the sums of the validation."""
         x, labels = _mask(self._valid_masking, batch)
-        self.valid_metrics.add(self.engine.forward(x, labels, batch.padding_mask, batch.document_ids))
+        self.valid_metrics.add(self.engine.forward(x, labels, batch.key_padding, batch.document_ids))
 
     def _follow_schedules(self, batch: Batch):
         """Sets and tracks what depends on progress: masking rate and sequence length."""

@@ -8,7 +8,7 @@ from typing import Annotated
 from labml import monit
 from labml.configs import option
 
-from labml_mlm.common.declarations import Item, at_least
+from labml_mlm.common.declarations import Item, Range, at_least
 from labml_mlm.common.errors import UserError
 from labml_mlm.common.schema import chosen_value, is_given
 from labml_mlm.configs.text import TextConfigs
@@ -32,7 +32,7 @@ class TokenizerConfigs(TextConfigs):
     vocab_size: Annotated[int, Item('Vocabulary size of a tokenizer that is trained on the text, special tokens '
                                     'included', at_least(1))] = 8192
     max_token_length: Annotated[int, Item('Longest token that tokenizer=bpe (bytes) or unigram (characters) learns',
-                                          at_least(1))] = 32
+                                          Range(1, 512))] = 32
     tokenizer_sample: Annotated[int, Item('How much of the text, from all over it, such a tokenizer is trained on',
                                           at_least(1), unit='characters')] = 100_000_000
 
@@ -82,7 +82,7 @@ def _trained_tokenizer(c: TokenizerConfigs, kind: str) -> Tokenizer:
     """A tokenizer trained on the text, now or before."""
     from labml_mlm.tokenization import subword
     from labml_mlm.tokenization.patterns import token_pattern
-    from labml_mlm.tokenization.train_tokenizer import TRAINERS
+    from labml_mlm.tokenization.train_tokenizer import TRAINERS, TRAINERS_VERSION
 
     if c._saved_tokenizer is not None:
         return c._saved_tokenizer
@@ -93,9 +93,13 @@ def _trained_tokenizer(c: TokenizerConfigs, kind: str) -> Tokenizer:
     if kind in _READ_BY['max_token_length']:
         given['max_token_length'] = c.max_token_length
     corpus, train = c.corpus, TRAINERS[kind]
+    key = [kind, *given.values()]
+    if kind in ('grapheme', 'pattern'):
+        # Of all of the text, not of a sample
+        given['characters'] = corpus.characters
     with monit.section(f'Tokenizer {kind}', is_not_in_loop=True):
         text = ranks().main_first(lambda: c._token_cache.tokenizer_json(
-            corpus, [kind, *given.values()], sample=c.tokenizer_sample,
+            corpus, [key, TRAINERS_VERSION], sample=c.tokenizer_sample,
             train=lambda texts: train(texts, **given).files[subword.FILE]))
     return subword.SubwordTokenizer.from_json(text)
 

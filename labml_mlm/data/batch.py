@@ -74,6 +74,11 @@ class Batch(NamedTuple):
                                 if isinstance(part, Tensor)})
 
     @property
+    def key_padding(self) -> Tensor | None:
+        """The padding mask if there is padding: without a mask attention is faster, and training may be compiled."""
+        return self.padding_mask if self.n_tokens < self.n_positions else None
+
+    @property
     def n_tokens(self) -> int:
         """Tokens of all ranks, without padding."""
         if self.n_global_tokens is not None:

@@ -72,10 +72,7 @@ class BatchReader:
             raise UserError(f'the loader gives sequences of {len(batch.tokens)} tokens, and the position embeddings of '
                             f'this model end at {self.max_seq_len}. transformer.encoder_attn=sdpa_rotary takes any '
                             'length')
-        if batch.padding_mask is not None and batch.padding_mask.device.type == 'cpu' and not batch.padding_mask.any():
-            # Without a mask attention is faster, and training may be compiled
-            batch = batch._replace(padding_mask=None)
-        elif batch.padding_mask is not None:
+        if batch.padding_mask is not None:
             batch = batch._replace(tokens=batch.tokens.masked_fill(batch.padding_mask, self.padding_token))
         elif self.is_padded if is_padded is None else is_padded:
             batch = batch._replace(padding_mask=batch.tokens == self.padding_token)

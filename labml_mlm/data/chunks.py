@@ -14,17 +14,17 @@ from labml_mlm.data.documents import Piece
 
 # Characters
 CHUNK = 1 << 14
-# A multiple of most numbers to 16: tokens of one length go on after a cut
-_LONGEST_LINE = 65_520
+# A multiple of most numbers to 16: a line of tokens of one length goes on after a cut
+LONGEST_LINE = 65_520
 _NO_SPACE = re.compile(r'\S')
 
 
 def split_chunks(pieces: Iterable[Piece], size: int = CHUNK) -> Iterator[Piece]:
     """
-    Documents that come in pieces, in chunks of up to `size` characters or one line. A line of more than 65,520
-    characters, or twice the size, is cut at a space or, if it has none, between two graphemes; or anywhere.
+    Documents that come in pieces, in chunks of up to `size` characters or one line. A line that is longer, and has more
+    than 65,520 characters, is cut at a space or, if it has none, between two graphemes.
     """
-    longest = max(_LONGEST_LINE, 2 * size)
+    longest = max(LONGEST_LINE, size)
     rest = ''
     for piece, is_last in pieces:
         text, begin = rest + piece, 0
@@ -33,7 +33,7 @@ def split_chunks(pieces: Iterable[Piece], size: int = CHUNK) -> Iterator[Piece]:
             if cut is None or cut - begin > longest:
                 if len(text) - begin <= longest:
                     break
-                cut = _in_line(text, begin, begin + longest)
+                cut = _in_line(text, begin)
             yield text[begin:cut], False
             begin = cut
         rest = text[begin:]
@@ -56,9 +56,11 @@ def _before_line_end(text: str, begin: int, end: int) -> int | None:
     return None if at < 0 else at
 
 
-def _in_line(text: str, begin: int, end: int) -> int:
-    """The last place between `begin` and `end` with white space after it, or between two graphemes, or `end`."""
-    at = text.rfind(' ', begin, end)
+def _in_line(text: str, begin: int) -> int:
+    """A place in the line from `begin` with white space after it or, if it has none, between two graphemes."""
+    first = _NO_SPACE.search(text, begin)
+    end = (first.start() if first else begin) + LONGEST_LINE
+    at = text.rfind(' ', first.end() if first else begin, end)
     while at > begin and text[at - 1].isspace():
         at -= 1
     if at > begin:

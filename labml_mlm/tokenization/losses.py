@@ -8,7 +8,6 @@ counted.
 """
 import unicodedata
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -28,34 +27,40 @@ class Losses:
 
     * `corpus` is about the text
 
-    Normalisation is looked at character by character, so rules for several characters are not found.
+    Normalisation is looked at character by character, so rules for several characters are not found. What is dropped
+    without normalisation is found where nothing is `[UNK]`.
     """
 
     def __init__(self, tokenizer: Tokenizer, corpus: Corpus):
         self._tokenizer = tokenizer
         self._corpus = corpus
-        normalize = getattr(tokenizer, 'normalize', lambda text: text)
+        self._normalize = normalize = getattr(tokenizer, 'normalize', lambda text: text)
         # By kind: each character and what it becomes
         self._altered: dict[str, dict[str, str]] = {}
         for character in corpus.characters:
-            if not character.isspace() and not _is_same(character, becomes := normalize(character).strip(' ▁')):
+            becomes = normalize(character)
+            if not character.isspace() and not _is_same(character, becomes) \
+                    and not _is_same(character, becomes := becomes.strip(' ▁')):
                 self._altered.setdefault(_kind(character, becomes), {})[character] = becomes
         self._kind_of = np.zeros(_N_CODE_POINTS, np.uint8)
         for kind, characters in self._altered.items():
             self._kind_of[code_points(''.join(characters))] = _KINDS.index(kind)
         self._counts = np.zeros(len(_KINDS), np.int64)
-        self._n_tokens = self._n_unknown = self._n_special = self._n_known = 0
+        self._n_tokens = self._n_unknown = self._n_special = self._n_known = self._n_visible = 0
         special = {*tokenizer.special.all} - {tokenizer.special.unk}
         self._is_special = np.isin(np.arange(tokenizer.n_tokens), [*special])
         # Visible characters of each token
-        self._lengths = np.array([len(token.strip()) for token in tokenizer.tokens])
-        self._lengths[tokenizer.special.all] = 0
+        self._lengths = np.array([len(''.join(token.split())) for token in tokenizer.tokens])
+        if tokenizer.special.unk is not None:
+            self._lengths[tokenizer.special.unk] = 0
         self._beginning = ''
 
     def of_text(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
         """The same pieces; what their normalisation loses is counted."""
         for piece in pieces:
             self._beginning = self._beginning or piece[0][:1 << 14]
+            # Other white space is rare
+            self._n_visible += len(piece[0]) - sum(map(piece[0].count, ' \n\t\r'))
             if self._altered:
                 self._counts += np.bincount(self._kind_of[code_points(piece[0])], minlength=len(_KINDS))
             yield piece
@@ -68,13 +73,14 @@ class Losses:
             self._n_unknown += int(np.count_nonzero(tokens == self._tokenizer.special.unk))
             self._n_known += int(self._lengths[tokens].sum())
 
-    def check(self, documents: Any):
-        """Raises `UserError` if more than half of the visible characters of `documents` are unknown."""
-        if not self._n_unknown or 2 * self._n_known >= self._corpus.n_characters:
-            return
-        n_visible = sum(len(''.join(piece.split())) for piece, _ in documents)
-        if 2 * self._n_known < n_visible:
-            raise mostly_unknown(1 - self._n_known / n_visible, self._unknown())
+    def check(self):
+        """Raises `UserError` if less than half of the visible characters of the text are in its tokens."""
+        if 2 * self._n_known < self._n_visible:
+            examples = self._unknown()
+            such_as = f', such as {", ".join(examples)}' * bool(examples)
+            raise UserError(f'{1 - self._n_known / self._n_visible:.0%} of the text is '
+                            f'{"[UNK] to" if self._n_unknown else "dropped by"} this tokenizer{such_as}. tokenizer=bpe '
+                            f'and unigram know every text; character and grapheme, the one that they are made of')
 
     def messages(self) -> Iterator[str]:
         """What was lost, for people; nothing if nothing was."""
@@ -90,16 +96,14 @@ class Losses:
             yield (f'{self._n_unknown:,} of {self._n_tokens:,} tokens ({self._n_unknown / self._n_tokens:.2%}) are '
                    f'[UNK]' + f', such as {such_as}' * bool(such_as))
 
+        n_lost = self._n_visible - self._n_known
+        is_as_it_was = self._normalize(self._beginning) == self._beginning
+        if is_as_it_was and not self._n_unknown and n_lost > self._n_visible / 1000:
+            yield f'{n_lost:,} of {self._n_visible:,} visible characters are in no token'
+
     def _unknown(self) -> list[str]:
         """The first unknown parts of the text, if they come early."""
         return [_shown(part) for part in self._tokenizer.unknown(self._beginning)[:_N_EXAMPLES]]
-
-
-def mostly_unknown(fraction: float, examples: list[str]) -> UserError:
-    """The error for a text of which such a fraction is unknown."""
-    such_as = f', such as {", ".join(examples)}' * bool(examples)
-    return UserError(f'{fraction:.0%} of the text is [UNK] to this tokenizer{such_as}. tokenizer=bpe and unigram know '
-                     f'every text; character and grapheme, the one that they are made of')
 
 
 def _is_same(text: str, other: str) -> bool:

@@ -6,8 +6,8 @@
 """
 import functools
 import hashlib
+import itertools
 import os
-import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +18,17 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.data.chunks import CHUNK, split_chunks
+from labml_mlm.data.chunks import CHUNK, LONGEST_LINE, split_chunks
 from labml_mlm.data.documents import Piece
-from labml_mlm.tokenization.hf_vocab import content_of, find_special_tokens, hide_special_pieces, token_texts
+from labml_mlm.tokenization.hf_tokenizers import (
+    cannot_encode,
+    content_of,
+    find_special_tokens,
+    hide_special_pieces,
+    is_the_same_in_chunks,
+    rust_errors,
+    token_texts,
+)
 from labml_mlm.tokenization.word_boundaries import WordBoundaries
 
 FILE = 'tokenizer.json'
@@ -31,7 +39,6 @@ _BATCH = (1 << 17) * (os.cpu_count() or 1)
 _N_IN_FLIGHT = 3
 # For a masked token: what most tokenizers cut from its neighbours
 _STAND_INS = '\n', '!', ',', '.', '-', '1', 'x', 'e', 'a', '0', '\u4e00'
-_LONE_SURROGATE = re.compile('[\ud800-\udfff]')
 
 
 class SubwordTokenizer:
@@ -97,10 +104,11 @@ class SubwordTokenizer:
 
     def encode(self, text: str) -> np.ndarray:
         """Token ids, `int32` of shape `[n]`. Raises `UserError` for lone surrogates."""
-        try:
-            return np.array(self.tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
-        except Exception as e:  # tokenizers raises nothing more special
-            raise cannot_encode([text], e) from None
+        with rust_errors():
+            try:
+                return np.array(self.tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
+            except Exception as e:  # tokenizers raises nothing more special
+                raise cannot_encode([text], e) from None
 
     def normalize(self, text: str) -> str:
         """The text as the tokenizer normalises it before it is split."""
@@ -111,11 +119,15 @@ class SubwordTokenizer:
         Token ids of documents that come in pieces, each with whether it ends its document; on all cores. Raises what
         `encode` does.
         """
-        size = CHUNK if self._is_the_same_in_chunks else _LONG_CHUNK
+        pieces = iter(pieces)
+        first = list(itertools.islice(pieces, 1))
+        with rust_errors():
+            is_the_same = is_the_same_in_chunks(self.tokenizer, first[0][0][:LONGEST_LINE] if first else '')
+        size = CHUNK if is_the_same else _LONG_CHUNK
         # `tokenizers` encodes a batch on all cores, but converts input and output on one: meanwhile another is encoded
         with ThreadPoolExecutor(_N_IN_FLIGHT - 1) as pool:
             pending: deque = deque()
-            for batch in _batches(split_chunks(pieces, size)):
+            for batch in _batches(split_chunks(itertools.chain(first, pieces), size)):
                 pending.append(pool.submit(self._encode_batch, batch))
                 if len(pending) == _N_IN_FLIGHT:
                     yield from pending.popleft().result()
@@ -203,34 +215,13 @@ class SubwordTokenizer:
 
     def _encode_batch(self, batch: list[Piece]) -> list[tuple[np.ndarray, bool]]:
         texts = [text for text, _ in batch]
-        try:
-            encoded = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        except Exception as e:  # tokenizers raises nothing more special
-            raise cannot_encode(texts, e) from None
+        with rust_errors():
+            try:
+                encoded = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            except Exception as e:  # tokenizers raises nothing more special
+                raise cannot_encode(texts, e) from None
         return [(np.fromiter(of_text.ids, np.int32, len(of_text)), is_last)
                 for of_text, (_, is_last) in zip(encoded, batch, strict=True)]
-
-    @functools.cached_property
-    def _is_the_same_in_chunks(self) -> bool:
-        """Does a text have the tokens of its chunks? Not if the tokenizer puts something in front of a text."""
-        parts = 'Some words,\n  and', '\n\n more of them.', '\n\nend', ' x'
-        of_parts = [i for part in parts for i in self.encode(part).tolist()]
-        return self.encode(''.join(parts)).tolist() == of_parts
-
-
-def refuse_surrogates(texts: Iterable[str]) -> Iterator[str]:
-    """The same texts. Raises `UserError` for lone surrogates."""
-    for text in texts:
-        if _LONE_SURROGATE.search(text):
-            raise cannot_encode([text], None)
-        yield text
-
-
-def cannot_encode(texts: list[str], reason: Any) -> UserError:
-    """The error for texts that `tokenizers` refuses, for a `reason` of its own."""
-    surrogate = next(filter(None, map(_LONE_SURROGATE.search, texts)), None)
-    return UserError(f'the text has a lone surrogate: U+{ord(surrogate[0]):04X}' if surrogate else
-                     f'the tokenizer cannot encode the text: {reason}')
 
 
 def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:

@@ -33,6 +33,8 @@ from labml_mlm.tokenization.token_file import DamagedTokens, TokenFile, TokenFil
 _VERSION = 2
 # Characters
 _PROGRESS_INTERVAL = 1 << 20
+# A quarter of the longest line that is one chunk
+_SAMPLED = 16_380
 
 
 class TokenCache:
@@ -146,7 +148,7 @@ class TokenCache:
             number += is_last
         if number < len(self._is_valid) or self.documents.identity != self._identity:
             raise _altered()
-        losses.check(self.documents)
+        losses.check()
         for message in losses.messages() if self.is_verbose else ():
             logger.log(message, Text.warning)
         _check_space(path.parent, writer.n_bytes)
@@ -185,8 +187,8 @@ class _Sample:
     def __iter__(self) -> Iterator[str]:
         seen = taken = 0
         for chunk, _ in split_chunks(self._pieces()):
-            for begin in range(0, len(chunk), CHUNK):
-                part = chunk[begin:begin + CHUNK]
+            for begin in range(0, len(chunk), _SAMPLED):
+                part = chunk[begin:begin + _SAMPLED]
                 seen += len(part)
                 # So far the same fraction as of the whole
                 if self._fraction >= 1 or taken + len(part) / 2 <= seen * self._fraction:

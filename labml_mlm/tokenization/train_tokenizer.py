@@ -16,29 +16,35 @@ is another word; so of words of 16 characters and more, at most a million or two
 text. The same text gives the same `tokenizer.json`, byte for byte.
 """
 import io
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import regex
 from labml import logger
 from labml.logger import Text
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from labml_mlm.common.errors import UserError
 from labml_mlm.tokenization.base import SPECIAL_TOKENS
-from labml_mlm.tokenization.hf_vocab import NEVER
-from labml_mlm.tokenization.patterns import grapheme, pattern, split
-from labml_mlm.tokenization.subword import SubwordTokenizer, refuse_surrogates
+from labml_mlm.tokenization.hf_tokenizers import NEVER, refuse_surrogates, rust_errors
+from labml_mlm.tokenization.patterns import grapheme, matches_of, pattern, split, with_enough_tokens
+from labml_mlm.tokenization.subword import SubwordTokenizer
 
 # Characters of a token, and of what is trained on as one word
 MAX_TOKEN_LENGTH = 32
 _LONGEST = 1000
-_LONG_WORD = re.compile(rf'\S{{16,{_LONGEST}}}')
+_LONG = 16
+_LONG_WORD = regex.compile(rf'\S{{{_LONG},{_LONGEST}}}')
 # Characters of long words, by the time and the memory that training takes
 _N_OF_LONG_WORDS = {'bpe': 1 << 21, 'wordpiece': 1 << 21, 'unigram': 1 << 20}
-# WordPiece knows no words of more than 100 characters
-_UNKNOWN_TO_WORDPIECE = re.compile(r'[^\W_]{101,}')
+# WordPiece takes each Chinese character for a word, and knows none of more than 100 characters
+_LONG_WORD_OF_WORDPIECE = regex.compile(rf'[^\s\p{{Han}}]{{{_LONG},{_LONGEST}}}')
+_UNKNOWN_TO_WORDPIECE = regex.compile(r'[^\W_\p{Han}]{101,}')
+# SentencePiece ends a sentence at a NUL, and leaves out one with its own symbol for what is unknown
+_SENTENCE_END = re.compile('[\n\0\u2585]')
 # torchtext's rules, in its order
 _BASIC_ENGLISH = [("'", " '  "), ('"', ''), ('.', ' . '), ('<br />', ' '), (',', ' , '), ('(', ' ( '), (')', ' ) '),
                   ('!', ' ! '), ('?', ' ? '), (';', ' '), (':', ' ')]
@@ -46,8 +52,8 @@ _BASIC_ENGLISH = [("'", " '  "), ('"', ''), ('.', ' . '), ('<br />', ' '), (',',
 
 def unigram(texts: Iterable[str], *, vocab_size: int, max_token_length: int = MAX_TOKEN_LENGTH) -> SubwordTokenizer:
     """
-    SentencePiece's, trained on texts, which are read twice. Raises `UserError` if `vocab_size` has no room for all
-    bytes and characters.
+    SentencePiece's, trained on texts, which are read more than once. Raises `UserError` if `vocab_size` has no room for
+    all bytes and characters, or the text has no words.
     """
     import sentencepiece
 
@@ -63,11 +69,15 @@ def unigram(texts: Iterable[str], *, vocab_size: int, max_token_length: int = MA
                         f'special ones and {len(found):,} for single characters before it learns any; it must be at '
                         f'least {n:,}')
     model = io.BytesIO()
+    lines = (line for text in texts for line in _SENTENCE_END.split(text) if line.strip())
+    first = list(itertools.islice(lines, 1))
+    if not first:
+        raise UserError('the text has no words')
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=(line for text in texts for line in text.split('\n') if line), model_writer=model,
-        model_type='unigram', vocab_size=vocab_size - len(reserved) + 1, hard_vocab_limit=False,
+        sentence_iterator=itertools.chain(first, lines), model_writer=model, model_type='unigram',
+        vocab_size=vocab_size - len(reserved) + 1, hard_vocab_limit=False,
         character_coverage=1., required_chars=''.join(sorted(letters - {'\n'})),
-        max_sentencepiece_length=max_token_length, max_sentence_length=1 << 30,
+        max_sentencepiece_length=min(max_token_length, 512), max_sentence_length=1 << 30,
         # As it is
         normalization_rule_name='identity', add_dummy_prefix=False, remove_extra_whitespaces=False,
         # Sums depend on the number of threads
@@ -88,7 +98,7 @@ def unigram(texts: Iterable[str], *, vocab_size: int, max_token_length: int = MA
 def bpe(texts: Iterable[str], *, vocab_size: int, token_pattern: str = '',
         max_token_length: int = MAX_TOKEN_LENGTH) -> SubwordTokenizer:
     """
-    Byte-level BPE, trained on texts, which are read twice; no token spans two matches of `token_pattern`, which is by
+    Byte-level BPE, trained on texts, which are read more than once. No token spans two matches of `token_pattern`, by
     default GPT-2's, or has more than `max_token_length` bytes. Raises `UserError` if `vocab_size` has no room for all
     bytes.
     """
@@ -100,30 +110,35 @@ def bpe(texts: Iterable[str], *, vocab_size: int, token_pattern: str = '',
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not token_pattern)
     if token_pattern:
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split(token_pattern), tokenizer.pre_tokenizer])
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*matches_of(token_pattern), tokenizer.pre_tokenizer])
     tokenizer.decoder = decoders.ByteLevel()
     return _trained(tokenizer, trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS,
                                                    initial_alphabet=alphabet, max_token_length=max_token_length,
-                                                   show_progress=False), _Bounded(texts, 'bpe'))
+                                                   show_progress=False), _Bounded(texts, 'bpe', token_pattern))
 
 
 def wordpiece(texts: Iterable[str], *, vocab_size: int, token_pattern: str = '') -> SubwordTokenizer:
     """
-    BERT's WordPiece, cased, trained on texts, which are read twice. Its words are by default BERT's, or matches of
-    `token_pattern`.
+    BERT's WordPiece, cased, trained on texts, which are read more than once. Its words are BERT's, or matches of
+    `token_pattern`. Raises `UserError` if `vocab_size` has no room for all letters, or the text has no words.
     """
     tokenizer = Tokenizer(models.WordPiece(unk_token='[UNK]'))
     # Of BERT's only the spaces around Chinese characters: its cleaning drops joiners, which other scripts need
     tokenizer.normalizer = normalizers.BertNormalizer(clean_text=False, lowercase=False, strip_accents=False)
-    tokenizer.pre_tokenizer = split(token_pattern) if token_pattern else pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    texts = _Bounded(texts, 'wordpiece', unknown=None if token_pattern else _UNKNOWN_TO_WORDPIECE)
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
+    if token_pattern:
+        # A word that begins with ## would be taken for the rest of one
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split('#'), *matches_of(token_pattern)])
+        tokenizer.decoder = decoders.Sequence([decoders.Replace(Regex('^##'), ''), decoders.Fuse()])
+    texts = _Bounded(texts, 'wordpiece', token_pattern)
     # The trainer numbers continuing letters in the order in which it meets them, another one each time, and so breaks
     # ties between equally frequent pairs. Letters that are special tokens keep their numbers
-    tokenizer.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=1, show_progress=False))
+    with rust_errors():
+        tokenizer.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=1, show_progress=False))
     if not tokenizer.get_vocab_size():
         raise UserError('WordPiece knows no word of more than 100 characters, and there is no other one in this text. '
-                        'tokenizer=bpe, unigram, grapheme and character know every text')
+                        'tokenizer=bpe, unigram, grapheme and character know every text'
+                        if any(text.strip() for text in texts.all) else 'the text has no words')
     if vocab_size < (n := tokenizer.get_vocab_size() + len(SPECIAL_TOKENS)):
         raise UserError(f'vocab_size={vocab_size}: WordPiece has a token for each letter that begins a word, for each '
                         f'that continues one, and {len(SPECIAL_TOKENS)} special ones; for this text it must be at '
@@ -143,19 +158,18 @@ def basic_english(texts: Iterable[str], *, vocab_size: int) -> SubwordTokenizer:
                                                          show_progress=False), texts)
 
 
+# Of what they make of a text
+TRAINERS_VERSION = 2
 TRAINERS = {'grapheme': grapheme, 'pattern': pattern, 'bpe': bpe, 'wordpiece': wordpiece, 'unigram': unigram,
             'basic_english': basic_english}
 
 
 def _trained(tokenizer: Tokenizer, trainer: Any, texts: Iterable[str]) -> SubwordTokenizer:
-    tokenizer.train_from_iterator(refuse_surrogates(texts), trainer)
+    with rust_errors():
+        tokenizer.train_from_iterator(refuse_surrogates(texts), trainer)
     description = json.loads(tokenizer.to_str())
     description['added_tokens'] = description['added_tokens'][:len(SPECIAL_TOKENS)]
-    tokenizer = Tokenizer.from_str(json.dumps(description))
-    if tokenizer.get_vocab_size() < len(SPECIAL_TOKENS) + 2:
-        raise UserError(f'the text has {tokenizer.get_vocab_size() - len(SPECIAL_TOKENS)} distinct tokens: there must '
-                        f'be at least 2 to predict, and a vocab_size of at least {len(SPECIAL_TOKENS) + 2}')
-    return SubwordTokenizer(tokenizer)
+    return with_enough_tokens(Tokenizer.from_str(json.dumps(description)))
 
 
 class _Bounded:
@@ -164,25 +178,28 @@ class _Bounded:
     iterated more than once.
 
     * `kind` is the tokenizer that is trained
-    * `unknown` matches what it leaves out anyway
+    * `token_pattern` are its words, if it has a pattern of its own; where they are long, all of the text counts
     """
 
-    def __init__(self, texts: Iterable[str], kind: str, *, unknown: re.Pattern | None = None):
-        self._texts = texts
-        self._unknown = unknown
+    def __init__(self, texts: Iterable[str], kind: str, token_pattern: str = ''):
+        self.all = texts
+        self._unknown = _UNKNOWN_TO_WORDPIECE if kind == 'wordpiece' and not token_pattern else None
+        self._long = _LONG_WORD_OF_WORDPIECE if kind == 'wordpiece' else _LONG_WORD
+        if token_pattern:
+            self._long = regex.compile(rf'(?s).{{1,{_LONGEST}}}' if _has_long_matches(texts, token_pattern) else '(?!)')
         limit = _N_OF_LONG_WORDS[kind]
-        found = sum(word.end() - word.start() for text in self._known() for word in _LONG_WORD.finditer(text))
+        found = sum(word.end() - word.start() for text in self._known() for word in self._long.finditer(text))
         self._fraction = min(1., limit / max(1, found))
         if self._fraction < 1:
-            logger.log(f'The tokenizer is trained on {limit:,} of the {found:,} characters in words of 16 characters '
-                       f'or more', Text.meta)
+            logger.log(f'The tokenizer is trained on {limit:,} of the {found:,} characters in words of {_LONG} '
+                       f'characters or more', Text.meta)
 
     def __iter__(self) -> Iterator[str]:
         """Pieces, each to the end of a word of 1,000 characters, to one that is left out, or to the end of a text."""
         seen = taken = 0
         for text in self._known():
             begin = 0
-            for word in _LONG_WORD.finditer(text):
+            for word in self._long.finditer(text):
                 n = word.end() - word.start()
                 seen += n
                 is_taken = taken + n <= seen * self._fraction
@@ -193,5 +210,13 @@ class _Bounded:
             yield text[begin:]
 
     def _known(self) -> Iterator[str]:
-        texts = refuse_surrogates(self._texts)
+        texts = refuse_surrogates(self.all)
         return texts if self._unknown is None else (self._unknown.sub(' ', text) for text in texts)
+
+
+def _has_long_matches(texts: Iterable[str], token_pattern: str) -> bool:
+    """Are more than a tenth of the first characters in matches, or between two, of 16 characters or more?"""
+    beginning = ''.join(text[:10_000] for text in itertools.islice(texts, 10))
+    with rust_errors():
+        words = [word for word, _ in split(token_pattern).pre_tokenize_str(beginning)]
+    return 10 * sum(len(word) for word in words if len(word) >= _LONG) > len(beginning)

@@ -60,3 +60,10 @@ def test_masking_of_words_requires_word_boundaries(build, masking):
     conf.tokenizer = WordlessTokenizer(build().tokenizer)
     with pytest.raises(UserError, match='need word boundaries: your tokenizer has no `words`'):
         _ = conf.mlm
+
+
+@pytest.mark.parametrize('masking', ['word', 'span'])
+def test_words_as_long_as_a_window_are_refused(build, masking):
+    with pytest.raises(UserError, match='masking=word and masking=span need words, and in this text one has 2,048 '
+                                        'tokens, where seq_len=32: use masking=token'):
+        build(masking=masking, text='ACGTTGCATCAGGTCA' * 500, seq_len=32).mlm  # noqa: B018

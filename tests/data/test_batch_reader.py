@@ -4,6 +4,7 @@ import torch
 
 from labml_mlm.common.errors import UserError
 from labml_mlm.data import Batch, BatchReader
+from labml_mlm.data.batch import Columns
 
 PAD, N_TOKENS, SEQ_LEN = 0, 20, 6
 
@@ -157,10 +158,11 @@ def test_the_other_order_of_shorter_batches_is_known_by_the_batch_size():
         assert_same(make(batch_sizes={4})(x), x)
 
 
-def test_a_mask_without_padding_is_none():
-    x = tokens()
-    assert_same(make()((x, torch.zeros_like(x))), x)
-    assert_same(make()({'input_ids': x.T, 'attention_mask': torch.ones_like(x.T)}), x)
-    # It says so of a padding token, too
-    assert_same(make(is_padded=True)((x.index_fill(0, torch.tensor(2), PAD), torch.zeros_like(x))),
-                x.index_fill(0, torch.tensor(2), PAD))
+def test_a_mask_without_padding_is_not_attended_to():
+    x, mask = tokens(), padding(tokens())
+    assert make()((x, torch.zeros_like(x))).key_padding is None
+    assert make()({'input_ids': x.T, 'attention_mask': torch.ones_like(x.T)}).key_padding is None
+    assert torch.equal(make()((x, mask)).key_padding, mask)
+    # As the whole batch has padding, at each rank
+    assert torch.equal(make()((x, mask)).map(lambda part: part[:, 2:])._replace(
+        columns=Columns(2, 4), n_global_tokens=22).key_padding, mask[:, 2:])

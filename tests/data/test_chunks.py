@@ -38,6 +38,12 @@ def test_very_long_lines_are_cut_at_spaces_or_between_graphemes():
         assert all(len(chunk) % len(cluster) == 0 for chunk in chunks)
 
 
+def test_tokens_of_one_length_go_on_after_a_cut():
+    text = '>name\n' + 'ACGTAC' * 50_000
+    chunks = [chunk.lstrip('\n') for chunk, _ in split_chunks([(text, True)])]
+    assert chunks[0] == '>name' and all(len(chunk) % 6 == 0 for chunk in chunks[1:])
+
+
 def test_millions_of_blank_lines_take_linear_time():
     """Quadratic time would be hours here."""
     text = 'one\n' + '\n' * 3_000_000 + 'two\n' + ' \n' * 100_000

@@ -7,6 +7,7 @@ from labml_mlm.common.errors import UserError
 from labml_mlm.data.corpus import scan
 from labml_mlm.tokenization.base import SPECIAL_TOKENS
 from labml_mlm.tokenization.losses import Losses
+from labml_mlm.tokenization.patterns import grapheme
 from labml_mlm.tokenization.subword import SubwordTokenizer
 from labml_mlm.tokenization.train_tokenizer import basic_english, bpe, wordpiece
 
@@ -24,7 +25,7 @@ def messages(tokenizer, *documents):
     assert list(losses.of_text(iter(pieces))) == pieces
     for text in documents:
         losses.add_tokens(tokenizer.encode(text))
-    losses.check(pieces)
+    losses.check()
     return list(losses.messages())
 
 
@@ -85,3 +86,20 @@ def test_names_of_special_tokens_in_a_text_are_counted_where_they_are_read_as_su
     assert messages(with_normalizer(None, ['a', 'word']), 'word word [MASK] a [SEP]')[0] == \
         '2 of 5 tokens are special ones, because the text has their names in it'
     assert messages(bpe(['a b'] * 3, vocab_size=300), 'a [MASK] a [SEP]') == []
+
+
+def test_what_a_tokenizer_drops_without_a_word_is_counted():
+    plain = Tokenizer(models.BPE({name: i for i, name in enumerate([*SPECIAL_TOKENS, 'a', 'b'])}, []))
+    plain.add_special_tokens(SPECIAL_TOKENS)
+    # It has no [UNK]
+    assert messages(SubwordTokenizer(plain), 'ab' * 10 + 'X' * 5) == ['5 of 25 visible characters are in no token']
+    with pytest.raises(UserError, match='67% of the text is dropped by this tokenizer'):
+        messages(SubwordTokenizer(plain), 'abXXXX')
+    plain.pre_tokenizer = pre_tokenizers.Split(',', 'removed')
+    assert messages(SubwordTokenizer(plain), 'a,b,a') == ['2 of 5 visible characters are in no token']
+
+
+@pytest.mark.parametrize('train', [bpe, grapheme])
+def test_the_sign_that_stands_for_a_space_elsewhere_is_kept(train):
+    tokenizer = train(['▁ a▁b'] * 9, vocab_size=300)
+    assert messages(tokenizer, '▁ a▁b') == [] and tokenizer.decode(tokenizer.encode('▁ a▁b')) == '▁ a▁b'

@@ -272,3 +272,12 @@ def test_neighbours_of_a_mask_have_the_tokens_of_training(kind):
                 n_checked += 1
                 assert right == within_after + after, where
     assert n_checked > len(ids)
+
+
+def test_patterns_over_several_lines_see_whole_documents():
+    text = 'x = 1\n"""Some text\n\nof several lines"""\n' * 40
+    tokenizer = pattern([text], vocab_size=200, token_pattern=r'"""(?m:.*?)"""|\w+|(?m:.)')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subword, 'CHUNK', 50)
+        found = [i for ids, _ in tokenizer.encode_documents([(text, True)]) for i in ids.tolist()]
+    assert found == tokenizer.encode(text).tolist()

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import re
@@ -83,7 +84,7 @@ def tokens_of(tokenizer, text):
 
 def test_graphemes_are_those_of_uax_29_and_rare_ones_are_spelled():
     text = (ROOT / 'tests/fixtures/words/sinhala.txt').read_text(encoding='utf-8')
-    text += 'e\u0301 e\u0301 👨\u200d👩 👍🏽 👍🏽 हिन्दी'
+    text += 'e\u0301 e\u0301 👨\u200d👩 👍🏽 👍🏽 ' + 'क्षमा हिन्दी বাংলাক্ষ ക്ഷമ ગુજરાત્રી తెలుగుక్ష ଓଡ଼ିଆକ୍ଷ ' * 2
     tokenizer = grapheme([text], vocab_size=1000)
     counts = Counter(regex.findall(r'\X', text))
     expected = [part for cluster in regex.findall(r'\X', text)
@@ -240,10 +241,64 @@ def test_tokenizers_that_are_trained_keep_marks_and_joiners():
     assert basic_english([text + 'ÉÀ '], vocab_size=400).normalize('ÉÀE\u0301') == 'éàe\u0301'
 
 
-def test_special_tokens_and_bytes_in_a_text_are_text():
-    text = '[MASK]<0x41>[PAD] [UNK]'
-    for kind, tokenizer in TRAINED.items():
-        ids = tokenizer.encode(text)
-        assert not {*tokenizer.special.all} - {tokenizer.special.unk} & {*ids.tolist()}
-        if kind in ('bpe', 'unigram'):
-            assert tokenizer.decode(ids) == text
+@pytest.mark.parametrize('kind', TRAINERS)
+@pytest.mark.parametrize('name', ['code', 'smiles', r'\S+', r'.*'])
+def test_special_tokens_and_bytes_in_a_text_are_text(kind, name):
+    text = '[MASK]<0x41>[PAD] [UNK]\n'
+    more = {'token_pattern': token_pattern(name)} if kind in ('pattern', 'bpe', 'wordpiece') else {}
+    tokenizer = TRAINERS[kind]([text] * 9, vocab_size=400, **more)
+    ids = tokenizer.encode(text)
+    assert not {*tokenizer.special.all} & {*ids.tolist()}
+    if kind not in ('wordpiece', 'basic_english'):
+        assert tokenizer.decode(ids) == text
+
+
+def test_words_of_wordpiece_with_a_pattern_keep_their_number_signs():
+    text = '## Title\n### Sub\n##a ##b #\n'
+    tokenizer = wordpiece([text] * 30, vocab_size=400, token_pattern=r'\S+|\s+')
+    assert ''.join(tokenizer.decode(tokenizer.encode(text)).split()) == ''.join(text.split())
+    plain = Tokenizer.from_str(tokenizer.files['tokenizer.json'])
+    assert plain.decode(plain.encode('## Title Sub').ids) == '## Title Sub'
+
+
+def test_wordpiece_takes_chinese_without_punctuation():
+    text = '天地玄黃宇宙洪荒日月盈昃辰宿列張寒來暑往秋收冬藏' * 20
+    tokenizer = wordpiece([text], vocab_size=400)
+    assert tokenizer.special.unk not in tokenizer.encode(text) and len(tokenizer.encode(text)) == len(text)
+
+
+@pytest.mark.parametrize('text', ['', ' ', '\n\n', '\r\n\r\n'])
+def test_a_text_without_words_is_refused(text):
+    for kind in TRAINERS:
+        more = {'token_pattern': r'\S+'} if kind == 'pattern' else {}
+        if kind in ('bpe', 'grapheme', 'pattern') and len(set(text)) > 1:
+            continue
+        with contextlib.suppress(UserError):
+            tokenizer = TRAINERS[kind]([text], vocab_size=300, **more)
+            # Single bytes
+            assert kind == 'bpe' and tokenizer.n_tokens >= 261
+
+
+def test_unigram_takes_symbols_of_sentencepiece():
+    text = 'load ▁▂▃▄▅▆ higher highway highlight high\0low\n'
+    tokenizer = unigram([text] * 9, vocab_size=400)
+    assert tokenizer.decode(tokenizer.encode(text)) == text.replace('▁', ' ')
+    # The line was not left out
+    assert any('igh' in token for token in tokenizer.tokens)
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_a_pattern_that_takes_too_long_is_refused():
+    for train in (pattern, bpe, wordpiece):
+        with pytest.raises(UserError, match='the tokenizer cannot split this text: .*retry-limit'):
+            train(['a' * 60 + 'b'] * 3, vocab_size=400, token_pattern='(a+)+$')
+
+
+def test_long_matches_of_a_pattern_are_bounded(monkeypatch):
+    monkeypatch.setitem(train_tokenizer._N_OF_LONG_WORDS, 'bpe', 20_000)
+    texts = ['some words that make a line\n' * 100] * 100
+    taken = ''.join(train_tokenizer._Bounded(texts, 'bpe', r'[^\n]+|\n'))
+    assert 18_000 < len(taken) <= 20_000
+    # Whatever is between spaces
+    texts = ['A' * 1000] * 100
+    assert ''.join(train_tokenizer._Bounded(texts, 'bpe', token_pattern('kmer:6'))) == ''.join(texts)

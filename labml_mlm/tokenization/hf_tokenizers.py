@@ -1,21 +1,26 @@
 """
-# The vocabulary of a `tokenizer.json`
+# Hugging Face's `tokenizers`
 
 Each kind of tokenizer names its tokens in its own way: `Ġthe` and `▁the` are both a `the` with the space before it,
-`##ing` continues a word, and `<s>` may be what BERT calls `[CLS]`. The functions below find out what tokens stand for.
+`##ing` continues a word, and `<s>` may be what BERT calls `[CLS]`. The functions below find out what tokens stand for,
+and turn what the library raises into messages.
 """
+import contextlib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tokenizers import Tokenizer, models
 
 from labml_mlm.common.errors import UserError
+from labml_mlm.data.chunks import split_chunks
 from labml_mlm.tokenization.base import SpecialTokens
 
 # Names of special tokens, without brackets, by role
 _ROLES = {'pad': ['pad'], 'unk': ['unk', 'unknown'], 'cls': ['cls', 's', 'bos', 'begin_of_text'],
           'sep': ['sep', '/s', 'eos', 'end_of_text', 'endoftext'], 'mask': ['mask']}
+_LONE_SURROGATE = re.compile('[\ud800-\udfff]')
 # A score of Unigram's: lower than that of any spelling
 NEVER = -1e4
 
@@ -75,6 +80,7 @@ def token_texts(tokenizer: Tokenizer) -> list[str | bytes]:
     added = tokenizer.get_added_tokens_decoder()
     byte_of = {c: byte for byte, c in _BYTES.items()}
     prefix, suffix = model.get('continuing_subword_prefix'), model.get('end_of_word_suffix')
+    is_metaspace = 'Metaspace' in kinds or '▁' in json.dumps(about['normalizer'], ensure_ascii=False)
     is_split_at_spaces = bool(kinds & {'Whitespace', 'WhitespaceSplit', 'BertPreTokenizer'})
 
     def text_of(i: int) -> str | bytes:
@@ -85,7 +91,7 @@ def token_texts(tokenizer: Tokenizer) -> list[str | bytes]:
             return bytes(byte_of[c] for c in token) if all(c in byte_of for c in token) else token
         if 'ByteFallback' in kinds and len(token) == 6 and token.startswith('<0x'):
             return bytes.fromhex(token[3:5])
-        if 'Metaspace' in kinds or '▁' in token[:1]:
+        if is_metaspace:
             return token.replace('▁', ' ')
         if suffix:
             return f'{token.removesuffix(suffix)} ' if token.endswith(suffix) else token
@@ -94,6 +100,48 @@ def token_texts(tokenizer: Tokenizer) -> list[str | bytes]:
         return f' {token}' if is_split_at_spaces else token
 
     return [text_of(i) for i in range(max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1)]
+
+
+def is_the_same_in_chunks(tokenizer: Tokenizer, beginning: str) -> bool:
+    """
+    Does a text have the words of its chunks? Not if the tokenizer puts something in front of a text, or sees more than
+    a line at once. `beginning` is that of the text.
+    """
+    def words(text: str) -> list[str]:
+        normal = text if tokenizer.normalizer is None else tokenizer.normalizer.normalize_str(text)
+        return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal)]
+
+    if tokenizer.pre_tokenizer is None:
+        return False
+    some = ['Some words,\n  and', '\n\n more of them.', '\n\nend', ' x']
+    chunks = [chunk for chunk, _ in split_chunks([(beginning, True)], len(beginning) // 4 + 1)]
+    return all(words(''.join(parts)) == [word for part in parts for word in words(part)] for parts in (some, chunks))
+
+
+def refuse_surrogates(texts: Iterable[str]) -> Iterator[str]:
+    """The same texts. Raises `UserError` for lone surrogates."""
+    for text in texts:
+        if _LONE_SURROGATE.search(text):
+            raise cannot_encode([text], None)
+        yield text
+
+
+@contextlib.contextmanager
+def rust_errors() -> Iterator[None]:
+    """Raises `UserError` where `tokenizers` panics, as for a regular expression that takes too long."""
+    try:
+        yield
+    except BaseException as e:
+        if type(e).__name__ != 'PanicException':
+            raise
+        raise UserError(f'the tokenizer cannot split this text: {e}') from None
+
+
+def cannot_encode(texts: list[str], reason: Any) -> UserError:
+    """The error for texts that `tokenizers` refuses, for a `reason` of its own."""
+    surrogate = next(filter(None, map(_LONE_SURROGATE.search, texts)), None)
+    return UserError(f'the text has a lone surrogate: U+{ord(surrogate[0]):04X}' if surrogate else
+                     f'the tokenizer cannot encode the text: {reason}')
 
 
 def _kinds(about: Any) -> Iterator[str]:
