@@ -28,12 +28,14 @@ def split_chunks(pieces: Iterable[Piece], size: int = CHUNK) -> Iterator[Piece]:
     rest = ''
     for piece, is_last in pieces:
         text, begin = rest + piece, 0
-        while len(text) - begin > size:
+        while len(text) - begin > min(size, LONGEST_LINE):
             cut = _before_line_end(text, begin, begin + size)
             if cut is None or cut - begin > longest:
-                if len(text) - begin <= longest:
+                if len(text) - begin <= LONGEST_LINE:
                     break
                 cut = _in_line(text, begin)
+            elif len(text) - begin <= size:
+                break
             yield text[begin:cut], False
             begin = cut
         rest = text[begin:]

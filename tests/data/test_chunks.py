@@ -33,6 +33,7 @@ def test_very_long_lines_are_cut_at_spaces_or_between_graphemes():
     for cluster in 'ACGTA', 'e\u0301', '👨\u200d👩\u200d👧', 'ක්\u200dෂ':
         text = cluster * 50_000
         chunks = [chunk for chunk, _ in split_chunks([(text, True)], 1000)]
+        assert chunks == [chunk for chunk, _ in split_chunks([(text, True)], 1 << 22)]
         assert ''.join(chunks) == text
         assert max(map(len, chunks)) <= 65_520 and len(chunks) == -(-len(text) // 65_520)
         assert all(len(chunk) % len(cluster) == 0 for chunk in chunks)
