@@ -34,6 +34,8 @@ class Losses:
     def __init__(self, tokenizer: Tokenizer, corpus: Corpus):
         self._tokenizer = tokenizer
         self._corpus = corpus
+        # A token per character, as far as this module knows: only `[UNK]` is counted
+        self._is_plain = not hasattr(tokenizer, 'normalize')
         self._normalize = normalize = getattr(tokenizer, 'normalize', lambda text: text)
         # By kind: each character and what it becomes
         self._altered: dict[str, dict[str, str]] = {}
@@ -46,19 +48,21 @@ class Losses:
         for kind, characters in self._altered.items():
             self._kind_of[code_points(''.join(characters))] = _KINDS.index(kind)
         self._counts = np.zeros(len(_KINDS), np.int64)
-        self._n_tokens = self._n_unknown = self._n_special = self._n_known = self._n_visible = 0
-        special = {*tokenizer.special.all} - {tokenizer.special.unk}
-        self._is_special = np.isin(np.arange(tokenizer.n_tokens), [*special])
-        # Visible characters of each token
-        self._lengths = np.array([len(''.join(token.split())) for token in tokenizer.tokens])
-        if tokenizer.special.unk is not None:
-            self._lengths[tokenizer.special.unk] = 0
+        self._n_visible = 0
         self._beginning = ''
+        # Tokens by id, and those that are not counted yet
+        self._n_of_id = np.zeros(tokenizer.n_tokens, np.int64)
+        self._waiting: list[np.ndarray] = []
+        self._n_waiting = 0
+        self._n_plain = 0
 
     def of_text(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
         """The same pieces; what their normalisation loses is counted."""
         for piece in pieces:
             self._beginning = self._beginning or piece[0][:1 << 14]
+            if self._is_plain:
+                yield piece
+                continue
             # Other white space is rare
             self._n_visible += len(piece[0]) - sum(map(piece[0].count, ' \n\t\r'))
             if self._altered:
@@ -66,15 +70,39 @@ class Losses:
             yield piece
 
     def add_tokens(self, tokens: np.ndarray):
-        """Counts unknown and special ones among the token ids of the text, `[n]`."""
-        self._n_tokens += len(tokens)
-        self._n_special += int(np.count_nonzero(self._is_special[tokens]))
-        if self._tokenizer.special.unk is not None:
-            self._n_unknown += int(np.count_nonzero(tokens == self._tokenizer.special.unk))
-            self._n_known += int(self._lengths[tokens].sum())
+        """Counts token ids of the text, `[n]`."""
+        if self._is_plain:
+            unk = self._tokenizer.special.unk
+            n_unknown = 0 if unk is None else int(np.count_nonzero(tokens == unk))
+            self._n_of_id[unk or 0] += n_unknown
+            self._n_plain += len(tokens) - n_unknown
+            self._n_visible += len(tokens)
+            return
+        self._waiting.append(tokens)
+        self._n_waiting += len(tokens)
+        if self._n_waiting > len(self._n_of_id):
+            self._count()
+
+    def _count(self):
+        if self._waiting:
+            self._n_of_id += np.bincount(np.concatenate(self._waiting), minlength=len(self._n_of_id))
+        self._waiting, self._n_waiting = [], 0
+
+    @property
+    def _n_unknown(self) -> int:
+        unk = self._tokenizer.special.unk
+        return 0 if unk is None else int(self._n_of_id[unk])
+
+    @property
+    def _n_known(self) -> int:
+        """Visible characters of the tokens."""
+        unk = self._tokenizer.special.unk
+        return self._n_plain + sum(n * len(''.join(self._tokenizer.tokens[i].split()))
+                                   for i, n in enumerate(self._n_of_id.tolist()) if n and i != unk)
 
     def check(self):
         """Raises `UserError` if less than half of the visible characters of the text are in its tokens."""
+        self._count()
         if 2 * self._n_known < self._n_visible:
             examples = self._unknown()
             such_as = f', such as {", ".join(examples)}' * bool(examples)
@@ -84,21 +112,22 @@ class Losses:
 
     def messages(self) -> Iterator[str]:
         """What was lost, for people; nothing if nothing was."""
+        self._count()
+        n_tokens, n_unknown = self._n_plain + int(self._n_of_id.sum()), self._n_unknown
+        n_special = int(self._n_of_id[self._tokenizer.special.all].sum()) - n_unknown
         lost = [f'{_KINDS[i]} of {n:,} characters ({_examples(self._altered[_KINDS[i]])})'
                 for i, n in enumerate(self._counts.tolist()) if i and n]
         if lost:
             yield f'The tokenizer does not keep {", ".join(lost)}'
-        if self._n_special:
-            yield (f'{self._n_special:,} of {self._n_tokens:,} tokens are special ones, because the text has their '
-                   f'names in it')
-        if self._n_unknown:
+        if n_special:
+            yield f'{n_special:,} of {n_tokens:,} tokens are special ones, because the text has their names in it'
+        if n_unknown:
             such_as = ', '.join(self._unknown())
-            yield (f'{self._n_unknown:,} of {self._n_tokens:,} tokens ({self._n_unknown / self._n_tokens:.2%}) are '
-                   f'[UNK]' + f', such as {such_as}' * bool(such_as))
-
+            yield f'{n_unknown:,} of {n_tokens:,} tokens ({n_unknown / n_tokens:.2%}) are [UNK]' \
+                + f', such as {such_as}' * bool(such_as)
         n_lost = self._n_visible - self._n_known
         is_as_it_was = self._normalize(self._beginning) == self._beginning
-        if is_as_it_was and not self._n_unknown and n_lost > self._n_visible / 1000:
+        if is_as_it_was and not n_unknown and n_lost > self._n_visible / 1000:
             yield f'{n_lost:,} of {self._n_visible:,} visible characters are in no token'
 
     def _unknown(self) -> list[str]:

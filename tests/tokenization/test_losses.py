@@ -6,6 +6,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from labml_mlm.common.errors import UserError
 from labml_mlm.data.corpus import scan
 from labml_mlm.tokenization.base import SPECIAL_TOKENS
+from labml_mlm.tokenization.character import CharacterTokenizer
 from labml_mlm.tokenization.losses import Losses
 from labml_mlm.tokenization.patterns import grapheme
 from labml_mlm.tokenization.subword import SubwordTokenizer
@@ -103,3 +104,10 @@ def test_what_a_tokenizer_drops_without_a_word_is_counted():
 def test_the_sign_that_stands_for_a_space_elsewhere_is_kept(train):
     tokenizer = train(['▁ a▁b'] * 9, vocab_size=300)
     assert messages(tokenizer, '▁ a▁b') == [] and tokenizer.decode(tokenizer.encode('▁ a▁b')) == '▁ a▁b'
+
+
+def test_characters_are_counted():
+    tokenizer = CharacterTokenizer.from_characters('ab ')
+    assert messages(tokenizer, 'ab a', 'bxa') == ['1 of 7 tokens (14.29%) are [UNK]']
+    with pytest.raises(UserError, match='75% of the text is .UNK. to this tokenizer, such as x, y, z'):
+        messages(tokenizer, 'axyz')
