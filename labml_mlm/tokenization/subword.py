@@ -59,6 +59,8 @@ class SubwordTokenizer:
         self.files = {FILE: content_of(tokenizer)}
         # Not part of the file
         hide_special_pieces(tokenizer)
+        # RoBERTa's takes white space from the offsets of tokens
+        tokenizer.post_processor = None
         tokenizer.encode_special_tokens = True
         self.tokenizer = tokenizer
         self._texts = token_texts(tokenizer)

@@ -194,7 +194,7 @@ def test_encode_masked_prepends_a_space_to_the_first_piece_only():
     assert tokenizer.encode_masked(['a', ', a']).tolist() == [3, 4, 0, 5, 3, 4]
 
 
-def made(pre_tokenizer, *, normalizer=None, model=None):
+def made(pre_tokenizer, *, normalizer=None, model=None, post_processor=None):
     """A tokenizer of any kind, trained on a text."""
     text = 'The quick brown fox jumps over, well-known dogs. (1990s)\n'
     tokenizer = Tokenizer(model or models.BPE(unk_token='[UNK]'))
@@ -209,6 +209,8 @@ def made(pre_tokenizer, *, normalizer=None, model=None):
         more['initial_alphabet'] = pre_tokenizers.ByteLevel.alphabet()
     trainer = kind(vocab_size=330, special_tokens=special, show_progress=False, **more)
     tokenizer.train_from_iterator([text] * 30, trainer)
+    if post_processor is not None:
+        tokenizer.post_processor = post_processor
     return SubwordTokenizer(tokenizer)
 
 
@@ -218,6 +220,11 @@ KINDS = {
        for scheme in ('always', 'first', 'never') for split in (True, False)},
     **{f'byte-level {prefix}': lambda prefix=prefix: made(ByteLevel(add_prefix_space=prefix))
        for prefix in (True, False)},
+    **{f'RoBERTa {prefix}': lambda prefix=prefix: made(
+        ByteLevel(add_prefix_space=prefix), post_processor=processors.RobertaProcessing(
+            ('[SEP]', 3), ('[CLS]', 2), trim_offsets=True, add_prefix_space=prefix)) for prefix in (True, False)},
+    'byte-level trimmed': lambda: made(ByteLevel(add_prefix_space=False),
+                                       post_processor=processors.ByteLevel(trim_offsets=True)),
     'unigram always': lambda: made(Metaspace('▁', 'always'), model=models.Unigram()),
     'wordpiece': lambda: made(pre_tokenizers.BertPreTokenizer(), model=models.WordPiece(unk_token='[UNK]')),
     'word level': lambda: made(pre_tokenizers.Whitespace(), model=models.WordLevel(unk_token='[UNK]')),
