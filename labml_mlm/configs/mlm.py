@@ -123,6 +123,7 @@ class MLMConfigs(TrainingConfigs):
     def validation_step(self, batch: Batch):
         """Adds a batch to the sums of the validation."""
         x, labels = _mask(self._valid_masking, batch)
+        self._valid_masking.check(batch.unmasked(self.padding_token), labels)
         self.valid_metrics.add(self.engine.forward(x, labels, batch.key_padding, batch.document_ids))
 
     def _follow_schedules(self, batch: Batch):

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from labml import logger
+from labml.logger import Text
 from torch import Tensor
 
 from labml_mlm.data.batch import Columns
@@ -28,12 +30,29 @@ class RepeatedMasking:
         self._generator = generator if isinstance(generator, torch.Generator) else None
         # The global generators as the last call left them
         self._state: dict[str, Any] | None = None
+        # Tokens and labels of the first batch of a validation
+        self._first: tuple[Tensor, Tensor] | None = None
+        self._is_checked = False
 
     def restart(self):
         """The next masks are those of the first batch of a validation."""
         self._state = None
+        self._is_checked = False
         if self._generator is not None:
             self._generator.manual_seed(0)
+
+    def check(self, tokens: Tensor, labels: Tensor):
+        """
+        Logs a warning if the first batch of a validation has the same tokens as that of the one before, and other
+        labels. `tokens` are those before masking; `[seq_len, batch_size]` each.
+        """
+        if self._is_checked:
+            return
+        before, self._first, self._is_checked = self._first, (tokens, labels), True
+        if before is not None and torch.equal(before[0], tokens) and not torch.equal(before[1], labels):
+            logger.log('The masks of this validation are not those of the last one, so their losses differ by chance: '
+                       '`valid_mlm` must draw from a torch.Generator at `.generator`, or from global generators; a '
+                       'loader that masks must give the same each time', Text.warning)
 
     def __call__(self, x: Tensor, *columns: Columns) -> tuple[Tensor, Tensor]:
         """Masked tokens and labels, `[seq_len, batch_size]` each; the arguments are those of `MLM`."""
