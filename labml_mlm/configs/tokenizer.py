@@ -108,7 +108,9 @@ def _refuse_others(c: TokenizerConfigs, kind: str):
     """Raises `UserError` if an item is given that this kind of tokenizer does not read."""
     for name, kinds in _READ_BY.items():
         if is_given(c, name) and chosen_value(c, name) and kind not in kinds:
-            raise UserError(f'{name}={chosen_value(c, name)} is for tokenizer={" or ".join(kinds)}, and this is {kind}')
+            *first, last = kinds
+            raise UserError(f'{name}={chosen_value(c, name)} is for tokenizer={", ".join(first)} or {last}, and this is '
+                            f'{kind}')
 
 
 @option(TokenizerConfigs.tokenizer, 'file')

@@ -224,9 +224,9 @@ def test_text_that_is_mostly_unknown_is_refused(project, tmp_path):
 
 
 @pytest.mark.parametrize('given, message', [
-    (['tokenizer=unigram', 'token_pattern=code'], 'token_pattern=code is for tokenizer=pattern or bpe or wordpiece, '
+    (['tokenizer=unigram', 'token_pattern=code'], 'token_pattern=code is for tokenizer=pattern, bpe or wordpiece, '
                                                   'and this is unigram'),
-    (['token_pattern=code'], 'token_pattern=code is for tokenizer=pattern or bpe or wordpiece, and this is character'),
+    (['token_pattern=code'], 'token_pattern=code is for tokenizer=pattern, bpe or wordpiece, and this is character'),
     (['tokenizer=wordpiece', 'max_token_length=5'], 'max_token_length=5 is for tokenizer=bpe or unigram, and this is '
                                                     'wordpiece'),
     (['tokenizer=pattern'], 'tokenizer=pattern needs a token_pattern: a regular expression, or smiles, code or kmer:K'),
