@@ -109,8 +109,8 @@ def _refuse_others(c: TokenizerConfigs, kind: str):
     for name, kinds in _READ_BY.items():
         if is_given(c, name) and chosen_value(c, name) and kind not in kinds:
             *first, last = kinds
-            raise UserError(f'{name}={chosen_value(c, name)} is for tokenizer={", ".join(first)} or {last}, and this is '
-                            f'{kind}')
+            raise UserError(f'{name}={chosen_value(c, name)} is for tokenizer={", ".join(first)} or {last}, and this '
+                            f'is {kind}')
 
 
 @option(TokenizerConfigs.tokenizer, 'file')
