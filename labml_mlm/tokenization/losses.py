@@ -33,7 +33,6 @@ class Losses:
 
     def __init__(self, tokenizer: Tokenizer, corpus: Corpus):
         self._tokenizer = tokenizer
-        self._corpus = corpus
         # A token per character, as far as this module knows: only `[UNK]` is counted
         self._is_plain = not hasattr(tokenizer, 'normalize')
         self._normalize = normalize = getattr(tokenizer, 'normalize', lambda text: text)

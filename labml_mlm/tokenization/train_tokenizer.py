@@ -37,12 +37,13 @@ from labml_mlm.tokenization.subword import SubwordTokenizer
 MAX_TOKEN_LENGTH = 32
 _LONGEST = 1000
 _LONG = 16
-_LONG_WORD = regex.compile(rf'\S{{{_LONG},{_LONGEST}}}')
+# Long words: runs of text, and the words in one. The first are found fast
+_RUN, _PIECE = re.compile(rf'\S{{{_LONG},}}'), re.compile(rf'(?s).{{1,{_LONGEST}}}')
 # Characters of long words, by the time and the memory that training takes
 _N_OF_LONG_WORDS = {'bpe': 1 << 21, 'wordpiece': 1 << 21, 'unigram': 1 << 20}
 # WordPiece takes each Chinese character for a word, and knows none of more than 100 characters
-_LONG_WORD_OF_WORDPIECE = regex.compile(rf'[^\s\p{{Han}}]{{{_LONG},{_LONGEST}}}')
-_UNKNOWN_TO_WORDPIECE = regex.compile(r'[^\W_\p{Han}]{101,}')
+_PIECE_OF_WORDPIECE = regex.compile(rf'\P{{Han}}{{{_LONG},{_LONGEST}}}')
+_RUN_OF_100, _UNKNOWN_TO_WORDPIECE = re.compile(r'\S{101,}'), regex.compile(r'[^\W_\p{Han}]{101,}')
 # SentencePiece ends a sentence at a NUL, and leaves out one with its own symbol for what is unknown
 _SENTENCE_END = re.compile('[\n\0\u2585]')
 # torchtext's rules, in its order
@@ -183,12 +184,13 @@ class _Bounded:
 
     def __init__(self, texts: Iterable[str], kind: str, token_pattern: str = ''):
         self.all = texts
-        self._unknown = _UNKNOWN_TO_WORDPIECE if kind == 'wordpiece' and not token_pattern else None
-        self._long = _LONG_WORD_OF_WORDPIECE if kind == 'wordpiece' else _LONG_WORD
+        self._has_unknown = kind == 'wordpiece' and not token_pattern
+        self._run, self._piece = _RUN, _PIECE_OF_WORDPIECE if kind == 'wordpiece' else _PIECE
         if token_pattern:
-            self._long = regex.compile(rf'(?s).{{1,{_LONGEST}}}' if _has_long_matches(texts, token_pattern) else '(?!)')
+            self._run = re.compile('(?s).+' if _has_long_matches(texts, token_pattern) else '(?!)')
+            self._piece = _PIECE
         limit = _N_OF_LONG_WORDS[kind]
-        found = sum(word.end() - word.start() for text in self._known() for word in self._long.finditer(text))
+        found = sum(end - begin for text in self._known() for begin, end in self._long_words(text))
         self._fraction = min(1., limit / max(1, found))
         if self._fraction < 1:
             logger.log(f'The tokenizer is trained on {limit:,} of the {found:,} characters in words of {_LONG} '
@@ -199,19 +201,28 @@ class _Bounded:
         seen = taken = 0
         for text in self._known():
             begin = 0
-            for word in self._long.finditer(text):
-                n = word.end() - word.start()
-                seen += n
-                is_taken = taken + n <= seen * self._fraction
-                taken += n * is_taken
-                if not is_taken or n == _LONGEST:
-                    yield text[begin:word.end() if is_taken else word.start()]
-                    begin = word.end()
+            for first, end in self._long_words(text):
+                seen += end - first
+                is_taken = taken + end - first <= seen * self._fraction
+                taken += (end - first) * is_taken
+                if not is_taken or end - first == _LONGEST:
+                    yield text[begin:end if is_taken else first]
+                    begin = end
             yield text[begin:]
 
+    def _long_words(self, text: str) -> Iterator[tuple[int, int]]:
+        for run in self._run.finditer(text):
+            for word in self._piece.finditer(text, *run.span()):
+                yield word.span()
+
     def _known(self) -> Iterator[str]:
-        texts = refuse_surrogates(self.all)
-        return texts if self._unknown is None else (self._unknown.sub(' ', text) for text in texts)
+        for text in refuse_surrogates(self.all):
+            yield _RUN_OF_100.sub(_without_unknown, text) if self._has_unknown else text
+
+
+def _without_unknown(run: re.Match) -> str:
+    """A run of text without the words that WordPiece does not know."""
+    return _UNKNOWN_TO_WORDPIECE.sub(' ', run[0])
 
 
 def _has_long_matches(texts: Iterable[str], token_pattern: str) -> bool:
