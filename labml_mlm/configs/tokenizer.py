@@ -107,10 +107,11 @@ def _trained_tokenizer(c: TokenizerConfigs, kind: str) -> Tokenizer:
 def _refuse_others(c: TokenizerConfigs, kind: str):
     """Raises `UserError` if an item is given that this kind of tokenizer does not read."""
     for name, kinds in _READ_BY.items():
-        if is_given(c, name) and chosen_value(c, name) and kind not in kinds:
+        value = chosen_value(c, name)
+        # A pattern is given wherever it stands, also in a class; a length has a default
+        if kind not in kinds and value and (is_given(c, name) or isinstance(value, str)):
             *first, last = kinds
-            raise UserError(f'{name}={chosen_value(c, name)} is for tokenizer={", ".join(first)} or {last}, and this '
-                            f'is {kind}')
+            raise UserError(f'{name}={value} is for tokenizer={", ".join(first)} or {last}, and this is {kind}')
 
 
 @option(TokenizerConfigs.tokenizer, 'file')

@@ -22,7 +22,7 @@ from labml_mlm.tokenization.subword import SubwordTokenizer
 # chirality. Of program code: parts of identifiers, by case and underscore
 PATTERNS = {'smiles': r'\[[^\]]*\]|Br|Cl|%[0-9]{2}|@@|.',
             'code': r'\p{Lu}+(?!\p{Ll})|\p{Lu}?\p{Ll}+|\p{L}+|\p{N}+|_+|[^\S\n]+|\n+|.'}
-# Consonants of Indic scripts, and what joins two: rule GB9c of UAX #29, which `tokenizers` does not have in its `\\X`
+# Consonants of Indic scripts, and what joins two: rule GB9c of UAX #29, which `tokenizers` does not have in its `\X`
 _CONSONANT = (r'[\u0915-\u0939\u0958-\u095F\u0978-\u097F\u0995-\u09A8\u09AA-\u09B0\u09B2\u09B6-\u09B9\u09DC\u09DD\u09DF'
               r'\u09F0\u09F1\u0A95-\u0AA8\u0AAA-\u0AB0\u0AB2\u0AB3\u0AB5-\u0AB9\u0AF9\u0B15-\u0B28\u0B2A-\u0B30\u0B32\u0B33'
               r'\u0B35-\u0B39\u0B5C\u0B5D\u0B5F\u0B71\u0C15-\u0C28\u0C2A-\u0C39\u0C58-\u0C5A\u0D15-\u0D3A]')

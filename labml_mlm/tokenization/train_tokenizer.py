@@ -54,7 +54,7 @@ _BASIC_ENGLISH = [("'", " '  "), ('"', ''), ('.', ' . '), ('<br />', ' '), (',',
 def unigram(texts: Iterable[str], *, vocab_size: int, max_token_length: int = MAX_TOKEN_LENGTH) -> SubwordTokenizer:
     """
     SentencePiece's, trained on texts, which are read more than once. Raises `UserError` if `vocab_size` has no room for
-    all bytes and characters, or the text has no words.
+    all bytes and characters, or the text has no words. `max_token_length` is at most 512.
     """
     import sentencepiece
 
@@ -78,7 +78,7 @@ def unigram(texts: Iterable[str], *, vocab_size: int, max_token_length: int = MA
         sentence_iterator=itertools.chain(first, lines), model_writer=model, model_type='unigram',
         vocab_size=vocab_size - len(reserved) + 1, hard_vocab_limit=False,
         character_coverage=1., required_chars=''.join(sorted(letters - {'\n'})),
-        max_sentencepiece_length=min(max_token_length, 512), max_sentence_length=1 << 30,
+        max_sentencepiece_length=max_token_length, max_sentence_length=1 << 30,
         # As it is
         normalization_rule_name='identity', add_dummy_prefix=False, remove_extra_whitespaces=False,
         # Sums depend on the number of threads

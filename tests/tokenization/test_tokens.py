@@ -9,6 +9,7 @@ from support.project import assert_clean_failure, values_of
 import labml_mlm
 from labml_mlm import FillMask, MLMConfigs
 from labml_mlm.__main__ import main
+from labml_mlm.common.errors import UserError
 from labml_mlm.data.packing import PackedDocuments
 from labml_mlm.inference.evaluate import evaluate
 from labml_mlm.tokenization.subword import SubwordTokenizer
@@ -233,3 +234,16 @@ def test_text_that_is_mostly_unknown_is_refused(project, tmp_path):
     (['tokenizer=pattern', 'token_pattern=('], 'token_pattern=(: it must be smiles, code, kmer:K with a number K')])
 def test_items_that_a_tokenizer_does_not_read_are_refused(project, given, message):
     assert_clean_failure(project.train(*given), 2, message)
+
+
+def test_a_pattern_in_a_class_is_refused_where_nothing_reads_it():
+    class Configs(MLMConfigs):
+        token_pattern: str = 'code'
+    with pytest.raises(UserError, match='token_pattern=code is for tokenizer=pattern, bpe or wordpiece, and this is '
+                                        'character'):
+        _ = Configs().tokenizer
+    # A length that a class sets is a default
+    class WithLength(MLMConfigs):
+        max_token_length: int = 8
+        text = 'to be or not to be'
+    assert WithLength().tokenizer.kind == 'character'
