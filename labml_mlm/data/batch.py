@@ -3,6 +3,9 @@
 
 A *window* is `seq_len` tokens in a row; a batch is `batch_size` windows, sequence first as everywhere in labml:
 `[seq_len, batch_size]`.
+
+Published encoders have seen every sequence as `[CLS] … [SEP]`, or with other special tokens around it; a `Template`
+says which. They are no text: they are never masked, never predicted and never counted.
 """
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from labml_mlm.common.errors import UserError
 from labml_mlm.distributed.process_group import Ranks
 
 
@@ -31,13 +35,15 @@ class Batch(NamedTuple):
     padding_mask: Tensor | None = None
     # Which document of its window a token belongs to; it attends to tokens of the same one
     document_ids: Tensor | None = None
-    # If several ranks share the batch: the columns that are here, and the number of tokens of all ranks
+    # If several ranks share the batch: the columns that are here, and `n_tokens`
     columns: Columns | None = None
     n_global_tokens: int | None = None
     # The tokens to predict, `padding_token` elsewhere, if `tokens` are masked already
     labels: Tensor | None = None
     # From a loader of your own: are all tensors `[batch_size, seq_len]`? By default, as the item `batch_first` says
     batch_first: bool | None = None
+    # Tokens of all ranks that a `Template` has put around sequences
+    n_special_tokens: int = 0
 
     def to(self, device: torch.device) -> 'Batch':
         """The same on a device. Copies to a GPU are asynchronous, from pinned memory."""
@@ -60,7 +66,11 @@ class Batch(NamedTuple):
         """
         The same as shorter sequences of `seq_len`, which divides the present length. With `keep_all` the batch size
         grows by as much, parts of a sequence side by side; otherwise only the first part of each sequence is kept.
+
+        Raises `UserError` if there are special tokens around the sequences: most parts would be without.
         """
+        if self.n_special_tokens:
+            raise UserError('sequences with special tokens around them cannot be split into shorter ones')
         n = len(self.tokens) // seq_len if keep_all else 1
         return self.map(lambda part: part[:n * seq_len].unflatten(0, (n, seq_len)).permute(1, 2, 0).flatten(1))
 
@@ -76,16 +86,54 @@ class Batch(NamedTuple):
     @property
     def key_padding(self) -> Tensor | None:
         """The padding mask if there is padding: without a mask attention is faster, and training may be compiled."""
-        return self.padding_mask if self.n_tokens < self.n_positions else None
+        return self.padding_mask if self.n_tokens + self.n_special_tokens < self.n_positions else None
 
     @property
     def n_tokens(self) -> int:
-        """Tokens of all ranks, without padding."""
+        """Tokens of all ranks, without padding, and without special tokens around sequences."""
         if self.n_global_tokens is not None:
             return self.n_global_tokens
-        return self.tokens.numel() if self.padding_mask is None else int((~self.padding_mask).sum())
+        n_tokens = self.tokens.numel() if self.padding_mask is None else int((~self.padding_mask).sum())
+        return n_tokens - self.n_special_tokens
 
     @property
     def n_positions(self) -> int:
         """Tokens of all ranks, with padding."""
         return len(self.tokens) * (self.columns.total if self.columns else self.tokens.shape[1])
+
+
+class Template(NamedTuple):
+    """Ids of the special tokens that stand around each sequence."""
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+
+    @property
+    def length(self) -> int:
+        """Number of tokens that it adds to a sequence."""
+        return len(self.before) + len(self.after)
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Its tokens, in order."""
+        return self.before + self.after
+
+    def text_length(self, seq_len: int) -> int:
+        """Tokens of the text in a sequence of `seq_len`. Raises `UserError` if there would be none."""
+        if seq_len <= self.length:
+            raise UserError(f'seq_len={seq_len} leaves no room for text: the special tokens around each window take '
+                            f'{self.length}. Use a longer seq_len, or add_special_tokens=false')
+        return seq_len - self.length
+
+    def around(self, x: Tensor) -> Tensor:
+        """Sequences, `[seq_len, …]`, with its tokens around each: `[length + seq_len, …]`."""
+        if not self.length:
+            return x
+        before, after = (x.new_tensor(ids).view(-1, *[1] * (x.ndim - 1)).expand(-1, *x.shape[1:]) for ids in self)
+        return torch.cat([before, x, after])
+
+    def batch(self, x: Tensor) -> Tensor | Batch:
+        """Sequences, `[seq_len, batch_size]`, with its tokens around each; themselves if it has none."""
+        return Batch(self.around(x), n_special_tokens=x.shape[1] * self.length) if self.length else x
+
+
+NO_TEMPLATE = Template()

@@ -17,7 +17,7 @@ from labml import logger
 from labml.logger import Text
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.data.files import open_text, text_suffix
+from labml_mlm.data.sources import open_text, text_suffix
 
 # A piece of a document, and whether it is the last one
 Piece = tuple[str, bool]

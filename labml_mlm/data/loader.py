@@ -104,9 +104,10 @@ class TrainLoader:
             batch = split.tokens if isinstance(batch, Tensor) else split
         if self.ranks.size == 1:
             return batch
-        n_tokens = int(np.minimum(self.windows.lengths(numbers), n * seq_len).sum())
+        n_tokens = int(np.minimum(self.windows.lengths(numbers, offset), n * seq_len).sum())
         batch = Batch(batch) if isinstance(batch, Tensor) else batch
-        return batch._replace(columns=Columns(mine.start * n, len(numbers) * n), n_global_tokens=n_tokens)
+        return batch._replace(columns=Columns(mine.start * n, len(numbers) * n), n_global_tokens=n_tokens,
+                              n_special_tokens=self.windows.n_special_tokens(numbers, offset))
 
 
 class ValidLoader:

@@ -15,6 +15,7 @@ with mean 3.8. They draw spans until 15% of a sequence are masked. Here a sequen
 selected with the same probability: the selected spans have the same lengths, and the masking rate is exact.
 """
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -31,8 +32,11 @@ def whole_words(words: WordBoundaries) -> Units:
     return lambda x, rand: words.starts(x)
 
 
-def spans(words: WordBoundaries) -> Units:
-    """Spans of whole words. Spaces and punctuation that are tokens of their own count as words."""
+def spans(words: WordBoundaries, *, apart: Sequence[int] = ()) -> Units:
+    """
+    Spans of whole words. Spaces and punctuation that are tokens of their own count as words. No span goes on after a
+    token of `apart`, or has one within it.
+    """
     def starts(x: Tensor, rand: Rand) -> Tensor:
         word_starts = words.starts(x)
         # Lengths of spans, in words; more of them than there are words
@@ -43,5 +47,10 @@ def spans(words: WordBoundaries) -> Units:
         begins = torch.zeros(len(x) + 1, x.shape[1], dtype=torch.bool, device=x.device)
         begins[0] = True
         begins.scatter_(0, ends, True)
-        return word_starts & begins.gather(0, word_starts.cumsum(dim=0) - 1)
+        is_start = word_starts & begins.gather(0, word_starts.cumsum(dim=0) - 1)
+        if apart:
+            is_apart = torch.isin(x, x.new_tensor(apart))
+            is_start |= is_apart
+            is_start[1:] |= is_apart[:-1]
+        return is_start
     return starts

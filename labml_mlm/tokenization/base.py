@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from labml_mlm.data.batch import NO_TEMPLATE, Template
 from labml_mlm.data.documents import Piece
 from labml_mlm.tokenization.word_boundaries import WordBoundaries
 
@@ -39,6 +40,8 @@ class Tokenizer(Protocol):
     # In `to_dict`
     kind: str
     special: SpecialTokens
+    # The special tokens that stand around each sequence, for encoders with such
+    template: Template
     # The text of each id, with the space before it if the token includes it; special tokens by their names
     tokens: list[str]
     # Do tokens include the space before them?
@@ -79,3 +82,8 @@ class Tokenizer(Protocol):
 def tokenizer_files(tokenizer: Any) -> dict[str, str]:
     """The files of a tokenizer by name; none if it has no `files`."""
     return getattr(tokenizer, 'files', {})
+
+
+def tokenizer_template(tokenizer: Any) -> Template:
+    """The special tokens that a tokenizer has around each sequence; none if it has no `template`."""
+    return getattr(tokenizer, 'template', NO_TEMPLATE)

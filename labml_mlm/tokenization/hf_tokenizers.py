@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, processors
 
 from labml_mlm.common.errors import UserError
+from labml_mlm.data.batch import NO_TEMPLATE, Template
 from labml_mlm.data.chunks import split_chunks
 from labml_mlm.tokenization.base import SpecialTokens
 
@@ -50,6 +51,22 @@ def find_special_tokens(tokenizer: Tokenizer) -> SpecialTokens:
     # Ids without a token must never be drawn
     gaps = set(range(max(ids))) - ids
     return SpecialTokens(**found, others=tuple(sorted({*others, *gaps} - set(found.values()))))
+
+
+def find_template(tokenizer: Tokenizer, special: SpecialTokens) -> Template:
+    """
+    The special tokens that its post-processor puts around a sequence; BERT's, if it has them, where there is no
+    post-processor, or one for offsets alone. Raises `UserError` if a sequence does not come out of it once.
+    """
+    if tokenizer.post_processor is None or isinstance(tokenizer.post_processor, processors.ByteLevel):
+        return NO_TEMPLATE if special.cls is None else Template((special.cls,), (special.sep,))
+    # Of a sequence of one token, whatever it is. All others are special
+    one = Tokenizer(models.WordLevel({'x': 0}, unk_token='x')).encode('x')
+    processed = tokenizer.post_processor.process(one)
+    if processed.special_tokens_mask.count(0) != 1:
+        raise UserError('has a post-processor that leaves the text out, or repeats it')
+    at = processed.special_tokens_mask.index(0)
+    return Template(tuple(processed.ids[:at]), tuple(processed.ids[at + 1:]))
 
 
 def content_of(tokenizer: Tokenizer) -> str:

@@ -24,6 +24,7 @@ from labml_mlm.tokenization.hf_tokenizers import (
     cannot_encode,
     content_of,
     find_special_tokens,
+    find_template,
     hide_special_pieces,
     is_the_same_in_chunks,
     rust_errors,
@@ -56,6 +57,7 @@ class SubwordTokenizer:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self.special = find_special_tokens(tokenizer)
+        self.template = find_template(tokenizer, self.special)
         self.files = {FILE: content_of(tokenizer)}
         # Not part of the file
         hide_special_pieces(tokenizer)
@@ -90,6 +92,10 @@ class SubwordTokenizer:
             raise UserError(f'cannot read {path}: {getattr(e, "strerror", None) or "it is not UTF-8"}') from None
         return cls.from_json(text, source=path)
 
+    def __reduce__(self) -> tuple:
+        """For `pickle`: `tokenizers` would forget that special tokens in a text are text."""
+        return type(self).from_json, (self.files[FILE],)
+
     @property
     def n_tokens(self) -> int:
         """Size of the vocabulary, special tokens included."""
@@ -98,7 +104,7 @@ class SubwordTokenizer:
     @functools.cached_property
     def words(self) -> WordBoundaries:
         """Which tokens begin words."""
-        return WordBoundaries(self._texts, special_tokens=self.special.all)
+        return WordBoundaries(self._texts, special_tokens=sorted({*self.special.all, *self.template.ids}))
 
     def to_dict(self) -> dict:
         """With `files`, all it takes to build the tokenizer again; for JSON."""

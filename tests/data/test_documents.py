@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from labml_mlm.common.errors import UserError
 from labml_mlm.data import documents
 from labml_mlm.data.documents import TextFiles, TextIterable
-from labml_mlm.data.files import list_text_files
+from labml_mlm.data.sources import list_text_files
 
 
 def read(source):

@@ -137,3 +137,16 @@ def test_columns_are_masked_as_in_the_global_batch(units):
         shard_masked, shard_labels = shard_mlm(x[:, first:end], Columns(first, 6))
         assert torch.equal(shard_masked, masked[:, first:end])
         assert torch.equal(shard_labels, labels[:, first:end])
+
+
+@settings(deadline=None)
+@given(batches())
+def test_no_span_has_a_token_that_stands_apart_beside_others(x):
+    plain, apart = spans(WORDS)(x, rand), spans(WORDS, apart=[2])(x, rand)
+    for b in range(x.shape[1]):
+        for begin, end in unit_ranges(apart[:, b]):
+            assert end - begin == 1 or 2 not in x[begin:end, b].tolist()
+    # Spans are cut there and nowhere else
+    is_cut = x == 2
+    is_cut[1:] |= x[:-1] == 2
+    assert torch.equal(apart, plain | is_cut)

@@ -1,4 +1,5 @@
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -111,6 +112,53 @@ def test_special_tokens_are_found_by_role():
     assert tokenizer.special == (1, 3, 0, 2, 6, ())
     # No padding, no truncation, no template
     assert tokenizer.encode('some words words some other').tolist() == [4, 5, 5, 4, 3]
+
+
+@pytest.mark.parametrize('processor, template', [
+    (None, ((0,), (2,))), (processors.ByteLevel(trim_offsets=True), ((0,), (2,))),
+    (processors.TemplateProcessing('<s> $A </s>', None, [('<s>', 0), ('</s>', 2)]), ((0,), (2,))),
+    (processors.TemplateProcessing('<s> </s> $A', None, [('<s>', 0), ('</s>', 2)]), ((0, 2), ())),
+    (processors.TemplateProcessing('$A </s>', None, [('</s>', 2)]), ((), (2,))),
+    (processors.TemplateProcessing('$A', None, []), ((), ())),
+    (processors.RobertaProcessing(('</s>', 2), ('<s>', 0)), ((0,), (2,))),
+    (processors.BertProcessing(('</s>', 2), ('<s>', 0)), ((0,), (2,))),
+    (processors.Sequence([processors.ByteLevel(), processors.RobertaProcessing(('</s>', 2), ('<s>', 0))]),
+     ((0,), (2,)))])
+def test_template_is_that_of_the_post_processor(processor, template):
+    plain = Tokenizer.from_str(published())
+    plain.post_processor = processor or processors.ByteLevel()
+    about = json.loads(plain.to_str())
+    if processor is None:
+        about['post_processor'] = None
+    tokenizer = SubwordTokenizer.from_json(json.dumps(about))
+    assert tokenizer.template == template
+    assert SubwordTokenizer.from_json(tokenizer.files['tokenizer.json']).template == template
+    # Texts are encoded without
+    assert tokenizer.encode('some words').tolist() == [4, 5]
+
+
+def test_tokenizer_without_cls_has_no_template():
+    assert SubwordTokenizer.from_json(published(mask='[MASK]', names=('<unk>', '<extra>'))).template == ((), ())
+
+
+def test_words_end_at_tokens_of_the_template_that_have_no_role():
+    plain = Tokenizer.from_str(published())
+    plain.post_processor = processors.TemplateProcessing('some $A', None, [('some', 4)])
+    tokenizer = SubwordTokenizer(plain)
+    assert tokenizer.template == ((4,), ()) and 4 not in tokenizer.special.all
+    assert tokenizer.words.opens[4] == tokenizer.words.opens[tokenizer.special.sep]
+    assert tokenizer.words.continues[4] == 0
+
+
+@pytest.mark.parametrize('kind', TOKENIZERS)
+def test_pickled_tokenizer_encodes_special_tokens_in_a_text_as_text(kind):
+    tokenizer = TOKENIZERS[kind]
+    again = pickle.loads(pickle.dumps(tokenizer))
+    text = f'{SENTENCE} [SEP] the [CLS]'
+    assert again.encode(text).tolist() == tokenizer.encode(text).tolist()
+    assert tokenizer.special.sep not in again.encode(text)
+    assert again.to_dict() == tokenizer.to_dict() and again.tokens == tokenizer.tokens
+    assert again.template == tokenizer.template
 
 
 def test_missing_pad_and_sep_are_added():
