@@ -61,17 +61,22 @@ class SDPA(MultiHeadAttention):
 
     * `heads` is the number of heads, a divisor of `d_model`
     * `is_rotary` rotates queries and keys by their positions; `d_model / heads` must be even then
+    * `rope_base` is the base of the angles
+    * `window` is how far a position attends to either side; everywhere by default
 
-    Called like labml_nn's `MultiHeadAttention`. Raises `UserError` if the sizes do not fit.
+    Called like labml_nn's `MultiHeadAttention`. Raises `UserError` if the sizes do not fit. Lengths come from
+    `shape`: `torch.export` takes the result of `len` for a constant.
     """
 
     def __init__(self, heads: int, d_model: int, dropout_prob: float = 0., bias: bool = True, *,
-                 is_rotary: bool = False):
+                 is_rotary: bool = False, rope_base: float = 10_000., window: int | None = None):
         super().__init__(heads, d_model, dropout_prob, bias)
         if is_rotary and self.d_k % 2:
             raise UserError(f'rotary positions rotate pairs of features: d_model / n_heads = {d_model} / {heads} = '
                             f'{self.d_k} must be even')
         self.is_rotary = is_rotary
+        self.rope_base = rope_base
+        self.window = window
         # Cosines and sines, `[seq_len, 1, heads, d_k / 2, 2]`. Grows with the longest sequence seen, unless it is
         # fixed: a compiled model would be compiled again
         self.is_rope_cache_fixed = False
@@ -87,6 +92,8 @@ class SDPA(MultiHeadAttention):
 
         Returns `[seq_len_q, batch_size, d_model]`.
         """
+        if self.window is not None:
+            mask = self._in_window(key.shape[0], mask, positions, key.device)
         q, k, v = self._project(query, key, value, positions)
         # torch's attention wants `[batch_size, heads, seq_len, d_k]`,
         # and the mask as `[batch_size, 1, seq_len_q, seq_len_k]`
@@ -98,6 +105,14 @@ class SDPA(MultiHeadAttention):
         # Back to `[seq_len, batch_size, d_model]`
         return self.output(x.permute(2, 0, 1, 3).flatten(2))
 
+    def _in_window(self, seq_len: int, mask: Tensor | None, positions: Tensor | None, device: torch.device) -> Tensor:
+        """The part of the mask near each query, `[seq_len_q, seq_len_k, batch_size]`; the last dimension may be 1."""
+        index = torch.arange(seq_len, device=device)
+        # `[seq_len_q, batch_size]` or `[seq_len_q, 1]`
+        positions = index[:, None] if positions is None else positions
+        is_near = (positions[:, None] - index[:, None]).abs() <= self.window
+        return is_near if mask is None else is_near & mask
+
     def fix_rope_cache(self, seq_len: int):
         """Computes the rotations of so many positions now, and stores no more, for a compiled model."""
         self.rope_cache = self._rotations(max(seq_len, len(self.rope_cache)))
@@ -106,10 +121,10 @@ class SDPA(MultiHeadAttention):
     def _rotations(self, seq_len: int) -> Tensor:
         """Those of at least so many positions."""
         cache = self.rope_cache
-        if len(cache) < seq_len:
+        if cache.shape[0] < seq_len:
             # Tensors that are made in inference mode could not be used in training
             with torch.inference_mode(False):
-                cache = _rotations(seq_len, self.heads, self.d_k).to(cache.device)
+                cache = rope_rotations(seq_len, self.heads, self.d_k, self.rope_base).to(cache.device)
             if not self.is_rope_cache_fixed:
                 self.rope_cache = cache
         return cache
@@ -119,9 +134,9 @@ class SDPA(MultiHeadAttention):
         """Queries, keys and values, each `[seq_len, batch_size, heads, d_k]`; the first two rotated by position."""
         q, k, v = (layer.linear for layer in (self.query, self.key, self.value))
         weights, biases = ([self._pair_rows(x) for x in pair] for pair in ((q.weight, k.weight), (q.bias, k.bias)))
-        if query is key is value and q.bias is not None:
+        if query is key is value and (q.bias is None) == (v.bias is None):
             # Self-attention: one large matrix product is faster than three small ones
-            weight, bias = torch.cat([*weights, v.weight]), torch.cat([*biases, v.bias])
+            weight, bias = torch.cat([*weights, v.weight]), None if v.bias is None else torch.cat([*biases, v.bias])
             # `[seq_len, batch_size, 3, heads, d_k]`
             qkv = functional.linear(query, weight, bias).unflatten(-1, (3, self.heads, self.d_k))
             qk, v = qkv.split((2, 1), dim=2)
@@ -129,7 +144,7 @@ class SDPA(MultiHeadAttention):
         # `[seq_len, batch_size, 1, heads, d_k]` each
         q, k = (functional.linear(x, weight, bias).unflatten(-1, (1, self.heads, self.d_k))
                 for x, weight, bias in zip((query, key), weights, biases, strict=True))
-        k, q = self._rotate(k), self._rotate(q, positions, seq_len=len(key))
+        k, q = self._rotate(k), self._rotate(q, positions, seq_len=key.shape[0])
         return q.squeeze(2), k.squeeze(2), self.value(value)
 
     def _pair_rows(self, x: Tensor | None) -> Tensor | None:
@@ -142,15 +157,15 @@ class SDPA(MultiHeadAttention):
         """`[seq_len, batch_size, n, heads, d_k]`, rotated by position if attention is rotary."""
         if not self.is_rotary:
             return x
-        rotations = self._rotations(len(x) if seq_len is None else seq_len)
+        rotations = self._rotations(x.shape[0] if seq_len is None else seq_len)
         # `[seq_len, 1, 1, heads, d_k / 2, 2]`, or with positions `[seq_len, batch_size, 1, heads, d_k / 2, 2]`
-        rotations = (rotations[:len(x)] if positions is None else rotations[positions, 0])[:, :, None]
+        rotations = (rotations[:x.shape[0]] if positions is None else rotations[positions, 0])[:, :, None]
         return _Rotate.apply(x, rotations)
 
 
-def takes_positions(attention: nn.Module) -> bool:
-    """Can it be asked for some positions alone?"""
-    return 'positions' in inspect.signature(attention.forward).parameters
+def takes_positions(module: nn.Module) -> bool:
+    """Can an attention, or a layer, be asked for some positions alone?"""
+    return 'positions' in inspect.signature(module.forward).parameters
 
 
 @torch.no_grad()
@@ -181,30 +196,38 @@ class _Rotate(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(x: Tensor, rotations: Tensor, is_inverse: bool = False) -> Tensor:
-        pairs = x.unflatten(-1, (-1, 2))
-        if x.dtype == torch.float32 and not torch.compiler.is_compiling():
-            factors = torch.view_as_complex(rotations)
-            factors = factors.conj() if is_inverse else factors
-            return torch.view_as_real(torch.view_as_complex(pairs) * factors).flatten(-2)
-        # The compiler fuses this into one loop; and there are no 16-bit complex numbers
-        (a, b), (cos, sin) = pairs.unbind(-1), rotations.to(x.dtype).unbind(-1)
-        sin = -sin if is_inverse else sin
-        return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2)
+    def forward(x: Tensor, rotations: Tensor) -> Tensor:
+        return _rotated(x, rotations)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor):
         ctx.save_for_backward(inputs[1])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         [rotations] = ctx.saved_tensors
-        return _Rotate.forward(gradient.contiguous(), rotations, is_inverse=True), None, None
+        return _rotated(gradient.contiguous(), rotations, is_inverse=True), None
 
 
-def _rotations(seq_len: int, heads: int, d_k: int) -> Tensor:
+def _rotated(x: Tensor, rotations: Tensor, *, is_inverse: bool = False) -> Tensor:
+    """
+    Rotated pairs. Not in `_Rotate.forward`, which may have no optional arguments: where `x` needs no gradient, as in a
+    frozen layer, torch's compiler could not call it.
+    """
+    pairs = x.unflatten(-1, (-1, 2))
+    if x.dtype == torch.float32 and not torch.compiler.is_compiling():
+        factors = torch.view_as_complex(rotations)
+        factors = factors.conj() if is_inverse else factors
+        return torch.view_as_real(torch.view_as_complex(pairs) * factors).flatten(-2)
+    # The compiler fuses this into one loop; and there are no 16-bit complex numbers
+    (a, b), (cos, sin) = pairs.unbind(-1), rotations.to(x.dtype).unbind(-1)
+    sin = -sin if is_inverse else sin
+    return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2)
+
+
+def rope_rotations(seq_len: int, heads: int, d_k: int, base: float) -> Tensor:
     r"""$\cos m \theta_i$ and $\sin m \theta_i$, `[seq_len, 1, heads, d_k / 2, 2]`, the same for all heads."""
-    theta = 10_000 ** (-2 * torch.arange(d_k // 2).double() / d_k)
+    theta = base ** (-2 * torch.arange(d_k // 2).double() / d_k)
     angles = torch.arange(seq_len).double()[:, None, None, None] * theta
     return torch.stack([angles.cos(), angles.sin()], dim=-1).float().repeat(1, 1, heads, 1, 1)
 

@@ -42,6 +42,8 @@ class MLMEncoder(Encoder):
             x = layer(x=x, mask=mask)
         if positions is None:
             x = last(x=x, mask=mask)
+        elif takes_positions(last):
+            x = last(x=x, mask=mask, positions=positions)
         elif type(last) is TransformerLayer and type(last.feed_forward) is FeedForward:
             x = _layer_at_positions(last, x, mask, positions)
         else:

@@ -205,6 +205,9 @@ class MLMTransformerConfigs(DeclaredConfigs, TransformerConfigs):
     encoder_decoder: Annotated[Any, _NO_DECODER]
     tgt_embed: Annotated[Any, _NO_DECODER]
 
+    # Does it expect special tokens around each sequence?
+    _adds_special_tokens = False
+
 
 @option(MLMTransformerConfigs.ffn, 'mlm')
 def _ffn(c: MLMTransformerConfigs) -> MLMFeedForwardConfigs:

@@ -4,6 +4,7 @@
 All of labml_nn's, under the names that they have there; torch's fused AdamW; and Muon.
 """
 import itertools
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import torch
@@ -13,6 +14,7 @@ from labml_nn.optimizers.configs import OptimizerConfigs
 from torch import Tensor, nn
 
 from labml_mlm.common.declarations import ABOVE_ZERO, FRACTION, INEXACT, DeclaredConfigs, Item, Range, at_least
+from labml_mlm.common.errors import UserError
 from labml_mlm.optim.muon import MuonAdamW
 
 _SOPHIA = ("labml_nn's configs cannot build it: `rho` has no value, and it needs a Hessian estimate that no step of "
@@ -49,6 +51,8 @@ class MLMOptimizerConfigs(DeclaredConfigs, OptimizerConfigs):
     decayed: Annotated[list | None, Item(refused='they are the matrices of linear layers')] = None
     # Those of the parameters that are matrices of the encoder, for `Muon`
     matrices: Annotated[list, Item(refused='they are those of the encoder')] = []
+    # Factor of the learning rate of each parameter, by its `id`; all 1, if there are none
+    lr_scales: Annotated[dict[int, float], Item(refused='they follow from `lr_layer_decay`')] = {}
     rho: Annotated[float, Item(refused='it is an argument of `Sophia`, which cannot be built from its configs')]
     weight_decay_obj: Annotated[Any, Item(refused='give `optimizer.weight_decay`')]
 
@@ -74,29 +78,43 @@ def _fused_adamw(c: MLMOptimizerConfigs):
 
 @option(MLMOptimizerConfigs.optimizer, 'Muon')
 def _muon(c: MLMOptimizerConfigs):
+    if not c.matrices:
+        raise UserError('optimizer=muon is for matrices of the encoder, and there are none to train: use optimizer=mlm')
     is_matrix = {id(matrix) for matrix in c.matrices}
     adamw = _adamw(c, [p for p in c.parameters if id(p) not in is_matrix])
-    return MuonAdamW(c.matrices, adamw, lr=c.learning_rate, weight_decay=c.weight_decay, momentum=c.muon_momentum)
+    groups = [{'params': matrices, 'lr': lr} for (lr,), matrices in _grouped(c, c.matrices)]
+    return MuonAdamW(groups, adamw, lr=c.learning_rate, weight_decay=c.weight_decay, momentum=c.muon_momentum)
 
 
 def _adamw(c: MLMOptimizerConfigs, parameters: list[Tensor]) -> torch.optim.AdamW:
     decayed = {id(p) for p in (c.parameters if c.decayed is None else c.decayed) if p.ndim >= 2}
     # Checkpoints number the parameters in this order: matrices first, whether they decay or not
     ordered = sorted(parameters, key=lambda p: p.ndim < 2)
-    groups = [{'params': list(group), 'weight_decay': c.weight_decay if is_decayed else 0.}
-              for is_decayed, group in itertools.groupby(ordered, key=lambda p: id(p) in decayed)]
+    groups = [{'params': group, 'lr': lr, 'weight_decay': c.weight_decay if is_decayed else 0.}
+              for (lr, is_decayed), group in _grouped(c, ordered, lambda p: id(p) in decayed)]
     return torch.optim.AdamW(groups, lr=c.learning_rate, betas=c.betas, eps=c.eps, amsgrad=c.amsgrad, fused=True,
                              weight_decay=c.weight_decay)
+
+
+def _grouped(c: MLMOptimizerConfigs, parameters: list[Tensor], *keys: Callable[[Tensor], Any]) \
+        -> Iterator[tuple[tuple, list[Tensor]]]:
+    """Parameters in a row that have the same learning rate and keys, with these; their order stays as it is."""
+    def key(p: Tensor) -> tuple:
+        return c.learning_rate * c.lr_scales.get(id(p), 1.), *(one(p) for one in keys)
+
+    for found, group in itertools.groupby(parameters, key=key):
+        yield found, list(group)
 
 
 def weight_matrices(model: nn.Module) -> list[Tensor]:
     """
     Parameters with weight decay: those of at least two dimensions that are named `weight`, as in linear layers, and are
-    no embeddings. Biases, gains and embeddings of positions have other names, or one dimension.
+    no embeddings, also not those that the head shares. Biases, gains and embeddings of positions have other names, or
+    one dimension.
     """
-    return [parameter for module in model.modules() if not isinstance(module, nn.Embedding)
-            for name, parameter in module.named_parameters(recurse=False)
-            if parameter.ndim >= 2 and name.endswith('weight')]
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    return [parameter for module in model.modules() for name, parameter in module.named_parameters(recurse=False)
+            if parameter.ndim >= 2 and name.endswith('weight') and id(parameter) not in embeddings]
 
 
 def has_own_schedule(optimizer: torch.optim.Optimizer) -> bool:
@@ -105,10 +123,10 @@ def has_own_schedule(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def current_lr(optimizer: torch.optim.Optimizer) -> float:
-    """The learning rate of the last `optimizer.step()`, of the first parameter group."""
-    group = optimizer.param_groups[0]
+    """The learning rate of the last `optimizer.step()`: the highest, if parameter groups differ."""
     if not has_own_schedule(optimizer):
-        return group['lr']
+        return max(group['lr'] for group in optimizer.param_groups)
+    group = optimizer.param_groups[0]
     state = next((optimizer.state[p] for p in group['params'] if optimizer.state.get(p)), None)
     return optimizer.get_lr(state, group) if state else group['lr']
 

@@ -49,11 +49,16 @@ def warmup_linear(step: int, *, warmup_steps: int, total_steps: int, min_ratio: 
 def warmup_stable_decay(step: int, *, warmup_steps: int, total_steps: int, min_ratio: float,
                         decay_fraction: float) -> float:
     """The same, constant until the last `decay_fraction` of all steps, and a line there."""
-    decay_from = max(warmup_steps, round((1 - decay_fraction) * total_steps))
+    decay_from = decay_begin(warmup_steps=warmup_steps, total_steps=total_steps, decay_fraction=decay_fraction)
     if warmup_steps <= step < decay_from:
         return 1.
     return _warm_up(step, warmup_steps, lambda: min_ratio + (1 - min_ratio) * (
         1 - _fraction(step, decay_from, total_steps)))
+
+
+def decay_begin(*, warmup_steps: int, total_steps: int, decay_fraction: float) -> int:
+    """The 0-based first step of that decay."""
+    return max(warmup_steps, round((1 - decay_fraction) * total_steps))
 
 
 def inverse_sqrt(step: int, *, warmup_steps: int) -> float:

@@ -2,9 +2,10 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from labml_mlm import MLMConfigs
-from labml_mlm.optim.optimizer import MLMOptimizerConfigs, current_lr, has_own_schedule
+from labml_mlm.optim.optimizer import MLMOptimizerConfigs, current_lr, has_own_schedule, weight_matrices
 
 LABML_NN = ['Adam', 'AdamW', 'RAdam', 'AdaBelief', 'Noam', 'AdamWarmupCosineDecay']
 
@@ -210,3 +211,9 @@ def test_current_learning_rate_is_the_size_of_the_first_adam_step():
     step(noam, p)
     assert (before - p).abs().max().item() == pytest.approx(current_lr(noam), rel=1e-3)
     assert not math.isclose(current_lr(noam), 1.0)
+
+
+def test_embeddings_that_the_head_shares_do_not_decay():
+    model = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 3), nn.Linear(3, 5))
+    model[2].weight = model[0].weight
+    assert [id(matrix) for matrix in weight_matrices(model)] == [id(model[1].weight)]
