@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.common.files import sync_folder
+from labml_mlm.common.files import sync_folder, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,6 +48,11 @@ class Checkpoint(NamedTuple):
     def valid(self) -> dict | None:
         """`loss` and `accuracy` of the validation at this step, if there was one."""
         return self.metadata.get('valid')
+
+    @property
+    def is_before_decay(self) -> bool:
+        """Was it saved, with lr_schedule=wsd, where the decay of the learning rate begins?"""
+        return bool(self.metadata.get('before_decay'))
 
     def verify(self):
         """Reads all files. Raises `Damaged` if one of them differs from what was written."""
@@ -102,14 +107,16 @@ def write_files(folder: Path, step: int, *, tensors: dict[str, dict[str, 'Tensor
         for name, text in texts.items():
             files[name] = _write_text(folder / name, text)
         metadata = {'format': FORMAT, 'step': step, **metadata, 'files': files}
-        with open(folder / METADATA, 'x') as f:
-            json.dump({**metadata, 'sha256': _sha256(metadata)}, f)
-            f.flush()
-            os.fsync(f.fileno())
+        _write_text(folder / METADATA, _with_sha256(metadata))
         sync_folder(folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def mark_before_decay(path: Path):
+    """Marks the checkpoint in a folder as one from before the decay of the learning rate. Raises what `read` does."""
+    write_atomically(path / METADATA, _with_sha256({**read(path).metadata, 'before_decay': True}).encode())
 
 
 @contextlib.contextmanager
@@ -150,6 +157,11 @@ def _write_text(path: Path, text: str) -> dict:
 def _measure(path: Path) -> tuple[int, str]:
     with open(path, 'rb') as f:
         return os.fstat(f.fileno()).st_size, hashlib.file_digest(f, 'sha256').hexdigest()
+
+
+def _with_sha256(metadata: dict) -> str:
+    """What `read` reads."""
+    return json.dumps({**metadata, 'sha256': _sha256(metadata)})
 
 
 def _sha256(metadata: dict) -> str:

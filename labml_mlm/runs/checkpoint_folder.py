@@ -20,6 +20,7 @@ start of the run renames it and removes the leftovers (`recover`).
 The checksums are for what an `fsync` cannot promise: faulty disks, truncated copies, edited files. A checkpoint that
 does not match them is `Damaged`, and the one before it is used.
 """
+import contextlib
 import os
 import re
 import shutil
@@ -85,6 +86,22 @@ class CheckpointFolder:
                 best = checkpoint
         return best
 
+    def before_decay(self) -> Checkpoint | None:
+        """The last intact checkpoint from before the decay of the learning rate, with lr_schedule=wsd, if any."""
+        for checkpoint in reversed(self._all_before_decay()):
+            with contextlib.suppress(UserError):
+                checkpoint.verify()
+                return checkpoint
+        return None
+
+    def _all_before_decay(self) -> list[Checkpoint]:
+        """All of them by step, ascending, intact or not: a run may have become longer after its decay began."""
+        found = []
+        for path in self.steps().values():
+            with contextlib.suppress(UserError):
+                found.append(read(path))
+        return [checkpoint for checkpoint in found if checkpoint.is_before_decay]
+
     def write(self, step: int, *, tensors: dict[str, dict[str, 'Tensor']], metadata: dict,
               texts: dict[str, str] | None = None):
         """
@@ -104,9 +121,10 @@ class CheckpointFolder:
             shutil.rmtree(old, ignore_errors=True)
 
     def prune(self, *, keep: int):
-        """Removes all but the last `keep` checkpoints and the best."""
+        """Removes all but the last `keep` checkpoints, the best, and the last one from before a decay."""
         found, best = self.steps(), self.best()
-        kept = {*list(found)[-keep:], best.step if best else None}
+        before_decay = [checkpoint.step for checkpoint in self._all_before_decay()][-1:]
+        kept = {*list(found)[-keep:], best.step if best else None, *before_decay}
         for step, path in found.items():
             if step not in kept:
                 remove(path)

@@ -119,6 +119,11 @@ def list_runs(logs: Path) -> list[Run]:
     return sorted(runs, key=lambda run: (run.started, run.path.stat().st_mtime), reverse=True)
 
 
+def is_run(path: Path) -> bool:
+    """Is a folder a run, or a checkpoint of one?"""
+    return any((path / name).exists() for name in (METADATA, 'run.pid', 'configs.json'))
+
+
 def find_run(logs: Path, name: str, *, experiment: str = '*') -> tuple[Run, Path | None]:
     """
     The run that `name` means: its uuid or the beginning of it, its folder, or `last` for the newest; and the folder of
@@ -136,7 +141,7 @@ def find_run(logs: Path, name: str, *, experiment: str = '*') -> tuple[Run, Path
         path = path.resolve()
         if (path / METADATA).exists():
             return Run(path.parent.parent), path
-        if not any((path / name).exists() for name in ('run.pid', 'configs.json')):
+        if not is_run(path):
             raise UserError(f'{path} is neither a run nor a checkpoint')
         return Run(path), None
     if os.sep in name:

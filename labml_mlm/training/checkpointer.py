@@ -3,7 +3,8 @@
 
 Training does not wait for the disk: a save copies the tensors to memory, and a thread does the rest. While the previous
 one is still being written, a save that is due by the number of steps waits until the disk is free, and one of a
-validation waits in memory, where a later one replaces it. A save that fails is reported once and tried again the next
+validation waits in memory, where a later one replaces it. Training waits for the one before the decay of
+`lr_schedule=wsd`, which comes once. A save that fails is reported once and tried again the next
 time.
 """
 import contextlib
@@ -25,11 +26,11 @@ from labml_mlm.training.state import capture_state
 
 class Checkpointer:
     """
-    ## Saves a run every `interval` steps and at each validation
+    ## Saves a run every `interval` steps, at each validation, and before the decay of `lr_schedule=wsd`
 
     * `folder` is `checkpoints` in labml's run folder; `None` to save nothing, as at all ranks but the main one
     * `interval` is in optimizer steps; `None` for validations only
-    * `keep` is how many of the last checkpoints are kept, in addition to the best
+    * `keep` is how many of the last checkpoints are kept, in addition to the best and the one before the decay
     * `is_sharded`: is the state sharded over ranks? Then all of them must save together
 
     Set `log` to the run's `MetricsWriter` to have its values on the disk before a checkpoint is complete, and
@@ -57,7 +58,8 @@ class Checkpointer:
     def step(self, c: Any):
         """To be called after each training step of `c`, configs of a run."""
         self._is_due |= bool(self.interval and c.progress.steps % self.interval == 0)
-        if self._is_due and self.is_sharded:
+        self._is_due |= c._is_before_decay
+        if self._is_due and (self.is_sharded or c._is_before_decay):
             # All ranks save at the same step, when the previous save is no longer in memory
             self.finish()
         # A state to resume from is not urgent: it waits until the disk is free
@@ -88,12 +90,16 @@ class Checkpointer:
             return
         self._last = at
         save = {'step': c.progress.tokens, 'tensors': tensors, 'texts': tokenizer_files(c._get_computed('tokenizer')),
-                'metadata': {**self.metadata, **state, 'valid': valid, 'time': time.time()},
+                'metadata': {**self.metadata, **state, 'valid': valid, 'before_decay': c._is_before_decay,
+                             'time': time.time()},
                 'log': self.log.sync() if self.log else None}
         with self._changed:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, daemon=True)
                 self._thread.start()
+            if self._waiting and self._waiting['metadata']['before_decay']:
+                # It is not to be replaced
+                self._changed.wait_for(lambda: not self._waiting)
             self._waiting = save
             self._changed.notify_all()
 

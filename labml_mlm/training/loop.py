@@ -158,10 +158,12 @@ class ValidationLoop:
     ## Runs a validation
 
     * `start` is called at its beginning, and `before_step` before each step; the others are those of `TrainingLoop`
+    * `keeps_rng` puts the random numbers back at its end, so that training does not depend on it
     """
 
     def __init__(self, *, loader: Any, step: Step, start: Callable[[], None], before_step: Callable[[], None],
-                 state_modules: list[StateModule], view: ProgressView, is_track_time: bool):
+                 state_modules: list[StateModule], view: ProgressView, is_track_time: bool, keeps_rng: bool = False):
+        self.keeps_rng = keeps_rng
         self.loader = loader
         self.step = step
         self.start = start
@@ -179,6 +181,8 @@ class ValidationLoop:
         except Stopped:
             set_rng_state(before)
             raise
+        if self.keeps_rng:
+            set_rng_state(before)
 
     def _run(self):
         self.start()

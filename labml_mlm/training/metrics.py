@@ -39,6 +39,16 @@ class ValidMetrics(StateModule):
 
     def on_epoch_end(self):
         """A validation ends."""
+        self._reduce()
+        self.track()
+
+    def track(self):
+        """Tracks the last validation, if there was one, in the present namespace of the tracker."""
+        if self.loss is not None:
+            tracker.add('loss.', self.loss)
+            tracker.add('accuracy.', self.accuracy)
+
+    def _reduce(self):
         # Doubles hold integers exactly up to 2 ** 53
         loss_sum, n_masked, n_correct = (float(total) for total in ranks().all_reduce_sum(*(
             torch.tensor(sum(map(float, column)), dtype=torch.double)
@@ -47,8 +57,6 @@ class ValidMetrics(StateModule):
             self.clear()
             return
         self.loss, self.accuracy = loss_sum / n_masked, n_correct / n_masked
-        tracker.add('loss.', self.loss)
-        tracker.add('accuracy.', self.accuracy)
 
     @property
     def values(self) -> dict[str, float] | None:
@@ -60,6 +68,17 @@ class ValidMetrics(StateModule):
 
     def set_state(self, data: None):
         """Nothing to set."""
+
+
+class OldMetrics(ValidMetrics):
+    """
+    The same for old text. They are tracked after the validation that follows, with `track`: if that is stopped, a
+    resumed run repeats both.
+    """
+
+    def on_epoch_end(self):
+        """A validation ends."""
+        self._reduce()
 
 
 class _InFlight(NamedTuple):

@@ -6,6 +6,7 @@ from labml import logger
 from labml.logger import Text
 from torch import Tensor
 
+from labml_mlm.data.batch import NO_TEMPLATE, Template
 from labml_mlm.masking.mlm import MLM
 from labml_mlm.model.transformer import TransformerMLM
 from labml_mlm.runs.samples_log import Sample, printable
@@ -21,11 +22,14 @@ class Sampler:
     * `prompts` are token ids, `[seq_len]` each; the same positions are masked each time
     * `tokens` is the vocabulary
     * `mlm` masks them, always with `[MASK]`
+    * `template` puts special tokens around what the model sees; they are not shown
     """
 
-    def __init__(self, prompts: Sequence[Tensor], *, tokens: Sequence[str], mlm: MLM):
+    def __init__(self, prompts: Sequence[Tensor], *, tokens: Sequence[str], mlm: MLM,
+                 template: Template = NO_TEMPLATE):
         self.prompts = prompts
         self.tokens = tokens
+        self.template = template
         self.padding_token = mlm.padding_token
         # Masked prompts and labels, `[seq_len, 1]` each
         self.masked = [mlm(prompt[:, None]) for prompt in prompts]
@@ -37,7 +41,8 @@ class Sampler:
         samples = []
         for prompt, (masked, labels) in zip(self.prompts, self.masked, strict=True):
             # A model may have more tokens than the tokenizer
-            predicted = model.predict(masked.to(device))[:, 0, :len(self.tokens)].argmax(dim=-1)
+            logits = model.predict(self.template.around(masked.to(device)))[:, 0, :len(self.tokens)]
+            predicted = logits[len(self.template.before):].argmax(dim=-1)
             positions = (labels[:, 0] != self.padding_token).nonzero()[:, 0].tolist()
             samples.append(Sample([self.tokens[token] for token in prompt.tolist()], positions,
                                   [self.tokens[predicted[position]] for position in positions],

@@ -229,3 +229,29 @@ def test_read_only_disk_leaves_older_checkpoints_readable(small_disk, write):
     with pytest.raises(OSError, match='Read-only'):
         write(folder, 2)
     assert folder.last()[0].step == 1
+
+
+def test_prune_keeps_the_last_checkpoint_before_a_decay(folder, write):
+    for step in range(1, 8):
+        write(folder, step)
+        if step in (2, 4):
+            checkpoint.mark_before_decay(folder.path / str(step))
+        folder.prune(keep=1)
+        assert names(folder) == sorted({str(step), *(['2'] if 2 <= step < 4 else ['4'] * (step >= 4))})
+    assert folder.before_decay().step == 4
+
+
+def test_last_intact_checkpoint_before_a_decay(folder, write):
+    assert folder.before_decay() is None
+    for step in (1, 2, 3, 4):
+        write(folder, step)
+    assert folder.before_decay() is None
+    for step in (1, 2, 3):
+        checkpoint.mark_before_decay(folder.path / str(step))
+        # All of it is as it was
+        checkpoint.read(folder.path / str(step)).verify()
+        assert checkpoint.read(folder.path / str(step)).metadata['note'] == [step, None, 0.1]
+    assert folder.before_decay().step == 3
+    (folder.path / '3/model.safetensors').write_bytes(b'')
+    (folder.path / '2/checkpoint.json').write_text('{}')
+    assert folder.before_decay().step == 1

@@ -1,11 +1,12 @@
 import threading
+import time
 
 import pytest
 import torch
 from support.stop import StopAt
 
 from labml_mlm.runs import checkpoint
-from labml_mlm.runs.checkpoint_folder import CheckpointFolder
+from labml_mlm.runs.checkpoint_folder import CheckpointFolder, remove
 from labml_mlm.runs.metrics_log import MetricsWriter
 from labml_mlm.training.checkpointer import Checkpointer
 from labml_mlm.training.metrics import ValidMetrics
@@ -193,3 +194,59 @@ def test_metrics_are_on_the_disk_before_the_checkpoint(conf, tmp_path, monkeypat
         assert data[n_bytes - 1:n_bytes] == b'\n'
         # The last value up to there is that of the checkpoint's step
         assert data[:n_bytes].decode().splitlines()[-1].split(']]]')[0].endswith(f'[{step}, [1.0')
+
+
+# The last quarter of 62 steps decays
+WSD = {'lr_schedule': 'wsd', 'lr_warmup_steps': 4, 'lr_decay_fraction': 0.25, 'keep_checkpoints': 1}
+
+
+def steps_before_decay(folder):
+    """Optimizer steps of the marked checkpoints."""
+    found = [checkpoint.read(path) for path in CheckpointFolder(folder).steps().values()]
+    return [one.metadata['progress']['steps'] for one in found if one.is_before_decay]
+
+
+@pytest.mark.parametrize('stops', [[], [(45,)], [(46,)], [(47,)], [(20,), (50,)]])
+def test_checkpoint_before_the_decay_is_kept_also_of_a_resumed_run(train, tmp_path, stops):
+    for i, stop in enumerate([*stops, None]):
+        _, conf = train(tmp_path / 'run', WSD, stop=stop, resume=i > 0)
+    assert conf._decay_begin == 46
+    assert steps_before_decay(tmp_path / 'run') == [46]
+    folder = CheckpointFolder(tmp_path / 'run')
+    assert folder.before_decay().metadata['progress']['steps'] == 46
+    assert folder.last()[0].metadata['progress']['steps'] == 62
+    assert len(folder.steps()) <= 3
+
+
+def test_run_from_before_the_decay_takes_the_same_steps(train, tmp_path):
+    whole, _ = train(tmp_path / 'run', WSD)
+    folder = CheckpointFolder(tmp_path / 'run')
+    for path in folder.steps().values():
+        if path != folder.before_decay().path:
+            remove(path)
+    rest, _ = train(tmp_path / 'run', WSD, resume=True)
+    assert rest['lr'] == whole['lr'][46:] and len(rest['lr']) == 16
+    # With the validation at the end
+    assert rest['loss.'] == whole['loss.'][-17:]
+
+
+@pytest.mark.parametrize('schedule', ['warmup_cosine', 'constant', 'inverse_sqrt'])
+def test_other_schedules_have_no_checkpoint_before_a_decay(train, tmp_path, schedule):
+    train(tmp_path / 'run', {**WSD, 'lr_schedule': schedule})
+    assert CheckpointFolder(tmp_path / 'run').before_decay() is None
+
+
+def test_validation_where_the_decay_begins_keeps_the_mark(train, tmp_path):
+    # Half of 62 steps
+    train(tmp_path / 'run', {**WSD, 'lr_decay_fraction': 0.5})
+    assert steps_before_decay(tmp_path / 'run') == [31]
+    assert CheckpointFolder(tmp_path / 'run').before_decay().valid is not None
+
+
+def test_checkpoint_before_the_decay_is_not_replaced_while_the_disk_is_slow(train, tmp_path, monkeypatch):
+    write = CheckpointFolder.write
+    monkeypatch.setattr(CheckpointFolder, 'write', lambda *arguments, **options: (
+        time.sleep(0.2), write(*arguments, **options)))
+    # The validation after 62 steps, and saves at each step
+    train(tmp_path / 'run', {**WSD, 'checkpoint_interval': 1, 'lr_decay_fraction': 2 / 62})
+    assert steps_before_decay(tmp_path / 'run') == [60]

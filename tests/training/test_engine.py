@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from labml_mlm import MLM, MLMConfigs, MLMTransformerConfigs
 from labml_mlm.common.errors import UserError
+from labml_mlm.model.freeze import freeze
 from labml_mlm.training.engine import Engine, should_compile
 
 N_TOKENS, PAD = 20, 0
@@ -134,14 +135,17 @@ def train(model, n_steps, **options):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize('attention', ['sdpa', 'sdpa_rotary'])
-def test_compiled_model_has_the_same_losses_and_is_compiled_once(attention):
+@pytest.mark.parametrize('attention, frozen', [('sdpa', ''), ('sdpa_rotary', ''), ('sdpa_rotary', 'layers:1')])
+def test_compiled_model_has_the_same_losses_and_is_compiled_once(attention, frozen):
     if not shutil.which('g++'):
         pytest.skip('there is no compiler here')
     torch._dynamo.reset()
-    eager = train(make_model(encoder_attn=attention), 20)
+    models = [make_model(encoder_attn=attention) for _ in range(2)]
+    for model in models if frozen else ():
+        freeze(model, frozen)
+    eager = train(models[0], 20)
     with torch._dynamo.config.patch(error_on_recompile=True):
-        compiled = train(make_model(encoder_attn=attention), 20, is_compiled=True)
+        compiled = train(models[1], 20, is_compiled=True)
     assert compiled == pytest.approx(eager, abs=1e-4)
     assert eager[-1] < eager[0]
 

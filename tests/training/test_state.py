@@ -11,6 +11,7 @@ from labml_helpers.train_valid import BatchIndex
 from labml_mlm import MLMConfigs
 from labml_mlm.common.errors import UserError
 from labml_mlm.runs.checkpoint_folder import CheckpointFolder
+from labml_mlm.training.signals import Stopped
 from labml_mlm.training.state import restore_state
 
 
@@ -29,7 +30,9 @@ def test_resume_continues_with_the_same_losses(assert_resumes_identically, stops
     ['FusedAdamW', 'Muon', 'SGD', 'Adam', 'AdamW', 'RAdam', 'AdaBelief', 'Noam', 'AdamWarmupCosineDecay']
 ] + [{'lr_schedule': 'constant', 'optimizer.amsgrad': True}, {'optimizer.optimizer': 'Adam', 'optimizer.amsgrad': True},
      {'transformer.encoder_attn': 'relative', 'optimizer.weight_decay': 0.1},
-     {'transformer.src_embed': 'learned_pos', 'transformer.encoder_attn': 'mha'}])
+     {'transformer.src_embed': 'learned_pos', 'transformer.encoder_attn': 'mha'},
+     *({'optimizer.optimizer': name, 'transformer.n_layers': 2, 'transformer.dropout': 0.2, **values}
+       for name in ('FusedAdamW', 'Muon') for values in ({'freeze': 'layers:1'}, {'lr_layer_decay': 0.5}))])
 def test_resume_with_every_optimizer(assert_resumes_identically, values):
     assert_resumes_identically(values, [(9,), (33,)])
 
@@ -165,3 +168,42 @@ def test_checkpoint_of_another_model_is_refused(build, train, tmp_path):
     checkpoint = CheckpointFolder(tmp_path / 'run').last()[0]
     with pytest.raises(UserError, match=r'the model of .*/2\d\d differs: .*size mismatch'):
         restore_state(build(d_model=32), checkpoint)
+
+
+OLD = 'pack my box with five dozen liquor jugs\n' * 60
+
+
+@pytest.mark.parametrize('values', [
+    {}, {'replay_fraction': 0.3, 'packing': 'documents', 'text_unit': 'paragraph'},
+    {'replay_fraction': 0.5, 'seq_len_schedule': '4:0.2,8:0.5,16', 'transformer.dropout': 0.2}])
+@pytest.mark.parametrize('stops', [[(9,), (33,)], [(15, True)]])
+def test_resume_with_old_text(assert_resumes_identically, tmp_path, values, stops):
+    """Also in the validation on it."""
+    path = tmp_path / 'old.txt'
+    path.write_text(OLD.replace('jugs\n', 'jugs\n\n'))
+    old = {'old_path': str(path), 'replay_path': str(path)}
+    conf = assert_resumes_identically(values | old, stops)
+    assert conf.train_loader.n_windows > 247
+
+
+class StoppedInValidation(MLMConfigs):
+    """A signal comes in the validation that follows the first one on old text."""
+
+    def validation_step(self, batch):
+        super().validation_step(batch)
+        if self.progress.steps == 15 and self.is_stopped:
+            raise Stopped
+
+    is_stopped: bool = False
+
+
+def test_resume_after_the_validation_on_old_text(train, tmp_path):
+    path = tmp_path / 'old.txt'
+    path.write_text(OLD)
+    values = {'old_path': str(path), 'transformer.dropout': 0.2}
+    uninterrupted, _ = train(tmp_path / 'uninterrupted', values, StoppedInValidation)
+    # The configs stop on their own, before the signal
+    first, conf = train(tmp_path / 'resumed', {**values, 'is_stopped': True}, StoppedInValidation, stop=(10 ** 9,))
+    assert conf.progress.steps == 15 and conf.old_metrics.loss is not None
+    second, _ = train(tmp_path / 'resumed', values, StoppedInValidation, resume=True)
+    assert {name: first[name] + second[name] for name in second} == uninterrupted

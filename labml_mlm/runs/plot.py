@@ -1,8 +1,8 @@
 """
 # Curves of runs as an image
 
-Loss and masked accuracy by training tokens: every validation, and means of the training steps, which are many and
-noisy.
+Loss and masked accuracy by training tokens: every validation, also those on old text, and means of the training steps,
+which are many and noisy.
 """
 import os
 from collections.abc import Sequence
@@ -40,20 +40,23 @@ def draw(runs: Sequence[Run], path: Path):
     if kind not in kinds:
         raise UserError(f'{path}: an image must end in {", ".join(f".{known}" for known in sorted(kinds))}.'
                         f'{did_you_mean(kind, kinds)}')
-    names = [f'{panel}.{part}' for panel in _PANELS for part in ('train', 'valid')]
+    names = [f'{panel}.{part}' for panel in _PANELS for part in ('train', 'valid', 'old')]
     curves = {run.uuid: read_curves(run.log, names) for run in runs}
     for run in runs:
         if not any(curves[run.uuid].values()):
             raise UserError(f'the run {run.uuid} has neither loss nor accuracy in {run.log}')
     for axes, (panel, label) in zip(figure.subplots(1, 2), _PANELS.items(), strict=True):
         for i, run in enumerate(runs):
-            train, valid = (curves[run.uuid][f'{panel}.{part}'] for part in ('train', 'valid'))
+            train, valid, old = (curves[run.uuid][f'{panel}.{part}'] for part in ('train', 'valid', 'old'))
             axes.plot(*_columns(bin_means(train, n=_POINTS)), color=f'C{i}', alpha=0.4, linewidth=1)
             axes.plot(*_columns(valid), color=f'C{i}', marker='o', markersize=4,
                       label=f'{run.experiment} {run.uuid[:8]}')
+            if old:
+                axes.plot(*_columns(old), color=f'C{i}', marker='s', markersize=4, linestyle='--')
         axes.set(xlabel='training tokens', ylabel=label)
         axes.grid(alpha=0.3)
-        axes.legend(title='● validation, – training')
+        has_old = any(curves[run.uuid][f'{panel}.old'] for run in runs)
+        axes.legend(title='● validation, – training' + ', ■ old text' * has_old)
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
         figure.savefig(temporary, format=kind, dpi=150)

@@ -7,8 +7,8 @@ import sys
 import pytest
 from support.project import outcome
 
-from labml_mlm.cli.plot import bin_means
 from labml_mlm.runs.metrics_log import read_curves
+from labml_mlm.runs.plot import bin_means
 
 
 def write(path, values):
@@ -84,6 +84,21 @@ def test_loss_and_accuracy_are_drawn(plot, runs, monkeypatch):
     assert beef.get_ydata()[0] == pytest.approx(2.98)
     assert [text.get_text() for text in loss.get_legend().get_texts()] == ['test feed', 'test beef']
     assert list(accuracy.lines[1].get_ydata()) == [0.5]
+    assert loss.get_legend().get_title().get_text() == '● validation, – training'
+
+
+def test_validations_on_old_text_are_drawn(plot, runs, monkeypatch):
+    pytest.importorskip('matplotlib')
+    from matplotlib.figure import Figure
+    with open(runs / 'logs/test/beef/log.jsonl', 'a') as f:
+        f.write(json.dumps({'track': {'loss.old': [[100, [4.]], [200, [3.]]]}}) + '\n')
+    drawn = []
+    monkeypatch.setattr(Figure, 'savefig', lambda figure, path, **_: (drawn.append(figure), path.write_bytes(b'')))
+    assert plot('feed', 'beef')[0] == 0
+    loss, accuracy = drawn[0].axes
+    assert len(loss.lines) == 5 and len(accuracy.lines) == 4
+    assert list(loss.lines[-1].get_xdata()) == [100, 200] and list(loss.lines[-1].get_ydata()) == [4., 3.]
+    assert [axes.get_legend().get_title().get_text()[26:] for axes in (loss, accuracy)] == ['■ old text', '']
 
 
 @pytest.mark.parametrize('arguments, message', [
