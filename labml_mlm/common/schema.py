@@ -9,6 +9,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from labml.configs import BaseConfigs
@@ -53,8 +54,13 @@ class ConfigField:
         return not self.declaration.refused and bool(self.allowed or scalar_type(self.type)[0])
 
 
-def config_items(conf: BaseConfigs, prefix: str = '') -> dict[str, ConfigField]:
-    """All items of `conf` and of the configs nested in it, by dotted name."""
+def config_items(conf: BaseConfigs, prefix: str = '', *, chosen: Mapping[str, Any] = MappingProxyType({})) \
+        -> dict[str, ConfigField]:
+    """
+    All items of `conf` and of the configs nested in it, by dotted name.
+
+    * `chosen` are values to be given, by dotted name: which configs are nested depends on the options among them
+    """
     items = {}
     for key, annotation in conf._Configs__types.items():
         name = prefix + key
@@ -62,12 +68,13 @@ def config_items(conf: BaseConfigs, prefix: str = '') -> dict[str, ConfigField]:
         functions = conf._Configs__options.get(key, {})
         options = (*functions, *sorted(conf._Configs__aggregates_options.get(key, ())))
         default = _default(conf, key)
-        nested = _nested_class(annotation, chosen_value(conf, key), functions)
         declaration = declared(type(conf), key)
+        value = chosen.get(name, chosen_value(conf, key))
+        nested = None if declaration.refused else _nested_class(annotation, value, functions)
         items[name] = ConfigField(name, annotation, declaration, declaration.follows or default, options,
                                   nested is not None)
         if nested is not None:
-            items |= config_items(nested(), f'{name}.')
+            items |= config_items(nested(), f'{name}.', chosen=chosen)
     return items
 
 

@@ -12,14 +12,14 @@ from labml.configs import option
 
 from labml_mlm.common.declarations import FRACTION, INEXACT, Item
 from labml_mlm.common.errors import UserError
-from labml_mlm.configs.tokens import TokenConfigs
+from labml_mlm.configs.old_text import OldTextConfigs
 from labml_mlm.masking.mlm import MLM, Units
 from labml_mlm.masking.whole_words import spans, whole_words
 from labml_mlm.optim.schedules import cosine, linear
 from labml_mlm.tokenization.word_boundaries import WordBoundaries
 
 
-class MaskConfigs(TokenConfigs):
+class MaskConfigs(OldTextConfigs):
     """
     ## Configurations of masking
     """
@@ -85,7 +85,7 @@ def _word(c: MaskConfigs):
 
 @option(MaskConfigs.masking, 'span')
 def _span(c: MaskConfigs):
-    return spans(_word_boundaries(c))
+    return spans(_word_boundaries(c), apart=c._template.ids)
 
 
 def _word_boundaries(c: MaskConfigs) -> WordBoundaries:

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from labml_mlm.common.declarations import INEXACT, Item, at_least
 from labml_mlm.common.errors import UserError
 from labml_mlm.configs.training import TrainingConfigs
-from labml_mlm.data.batch import Batch
+from labml_mlm.data.batch import NO_TEMPLATE, Batch
 from labml_mlm.data.batch_reader import BatchReader
 from labml_mlm.data.loader import TrainLoader, ValidLoader
+from labml_mlm.data.replay import MixedWindows
 from labml_mlm.distributed.parallel import is_dtensor
 from labml_mlm.distributed.process_group import ranks
 from labml_mlm.masking.mlm import MLM
@@ -29,7 +30,9 @@ from labml_mlm.optim.optimizer import current_lr
 from labml_mlm.runs.run import Run
 from labml_mlm.runs.samples_log import ValidationSamples
 from labml_mlm.training.engine import Engine, should_compile
+from labml_mlm.training.metrics import ValidMetrics
 from labml_mlm.training.sampler import Sampler, log_samples
+from labml_mlm.training.valid_masking import RepeatedMasking
 
 
 class MLMConfigs(TrainingConfigs):
@@ -70,16 +73,22 @@ class MLMConfigs(TrainingConfigs):
         _ = self.masking_schedule, self.batch_reader
         if self.seq_len_schedule and getattr(self.train_loader, 'seq_len_at', None) is None:
             raise UserError('seq_len_schedule is for the built-in training loader, and yours would ignore it')
+        if _is_own(self.train_loader) and self._template.length:
+            logger.log('Your training loader must put special tokens around its sequences itself, as in [CLS] … [SEP]: '
+                       'the model is trained with them', Text.warning)
         if self.batch_first and not _is_own(self.train_loader) and not _is_own(self.valid_loader):
             raise UserError('batch_first=true is for batches of loaders of your own, and there are none')
         if self.seq_len > self.model.max_seq_len:
             raise UserError(f'seq_len={self.seq_len} is longer than the position embeddings of this model: '
-                            f'{self.model.max_seq_len}. transformer.encoder_attn=sdpa_rotary takes any length')
-        valid = self._get_computed('valid_tokens')
-        is_maskable = self._is_maskable
-        parts = () if valid is None else torch.as_tensor(valid).split(1 << 20)
-        if valid is not None and not any(is_maskable[part.long()].any() for part in parts):
-            raise UserError('the validation text has no token that can be masked: none of it is in the vocabulary')
+                            f'{self.model.max_seq_len}. transformer.encoder_attn=sdpa_rotary and '
+                            'transformer=modernbert take any length')
+        if self.replay_path and not isinstance(getattr(self.train_loader, 'windows', None), MixedWindows):
+            raise UserError('replay_path is for the built-in training loader, and yours would ignore it')
+        for name, text in (('valid_tokens', 'validation text'), ('old_tokens', 'text of old_path')):
+            tokens = self._get_computed(name)
+            parts = () if tokens is None else torch.as_tensor(tokens).split(1 << 20)
+            if tokens is not None and not any(self._is_maskable[part.long()].any() for part in parts):
+                raise UserError(f'the {text} has no token that can be masked: none of it is in the vocabulary')
         _ = self.sampler
 
     def step(self, batch: Tensor | Batch, batch_idx: BatchIndex):
@@ -95,9 +104,15 @@ class MLMConfigs(TrainingConfigs):
         else:
             self.validation_step(batch)
 
-    def read_batch(self, batch: Any) -> Batch:
-        """This rank's columns of what the present loader gives, on the device."""
-        loader = self.train_loader if self.mode.is_train else self.valid_loader
+    def old_step(self, batch: Tensor | Batch, batch_idx: BatchIndex):
+        """One step of the validation on old text, the same whatever `step` is."""
+        self.model.eval()
+        self._add(self.read_batch(batch, loader=self.old_loader), self._old_masking, self.old_metrics)
+
+    def read_batch(self, batch: Any, *, loader: Any = None) -> Batch:
+        """This rank's columns of what a loader gives, on the device; by default, the present loader of `step`."""
+        if loader is None:
+            loader = self.train_loader if self.mode.is_train else self.valid_loader
         return self.batch_reader(batch, is_own=_is_own(loader)).shard(ranks()).to(self.device)
 
     def training_step(self, batch: Batch):
@@ -110,7 +125,7 @@ class MLMConfigs(TrainingConfigs):
         tracker.add_global_step(batch.n_tokens)
         self.step_metrics.add({'loss.': output.loss, 'accuracy.': output.n_correct / output.n_masked.clamp(min=1)})
         if batch.padding_mask is not None:
-            tracker.add('efficiency.', batch.n_tokens / batch.n_positions)
+            tracker.add('efficiency.', (batch.n_tokens + batch.n_special_tokens) / batch.n_positions)
         if self.grad_norm_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=self.grad_norm_clip)
         self.optimizer.step()
@@ -122,9 +137,12 @@ class MLMConfigs(TrainingConfigs):
 
     def validation_step(self, batch: Batch):
         """Adds a batch to the sums of the validation."""
-        x, labels = _mask(self._valid_masking, batch)
-        self._valid_masking.check(batch.unmasked(self.padding_token), labels)
-        self.valid_metrics.add(self.engine.forward(x, labels, batch.key_padding, batch.document_ids))
+        self._add(batch, self._valid_masking, self.valid_metrics)
+
+    def _add(self, batch: Batch, masking: RepeatedMasking, metrics: ValidMetrics):
+        x, labels = _mask(masking, batch)
+        masking.check(batch.unmasked(self.padding_token), labels)
+        metrics.add(self.engine.forward(x, labels, batch.key_padding, batch.document_ids))
 
     def _follow_schedules(self, batch: Batch):
         """Sets and tracks what depends on progress: masking rate and sequence length."""
@@ -215,9 +233,11 @@ def _batch_reader(c: MLMConfigs):
 @option(MLMConfigs.sampler, 'prompts')
 def _sampler(c: MLMConfigs):
     prompts = [torch.from_numpy(c.tokenizer.encode(prompt)).long() for prompt in c.prompt]
-    if not all(0 < len(prompt) <= c.model.max_seq_len for prompt in prompts):
+    template = c._template
+    longest = c.model.max_seq_len - template.length
+    if not all(0 < len(prompt) <= longest for prompt in prompts):
         raise UserError(f'the prompts have {", ".join(str(len(prompt)) for prompt in prompts)} tokens: '
-                        f'each must have at least 1, and at most what the model takes, {c.model.max_seq_len}')
+                        f'each must have at least 1, and at most what the model takes, {longest}')
     if not prompts and c.n_prompts:
         # Columns of the first batch, `[seq_len, batch_size]`: their first documents, without padding
         batch = c.batch_reader(next(iter(c.valid_loader)), is_own=_is_own(c.valid_loader), is_padded=True)
@@ -226,8 +246,13 @@ def _sampler(c: MLMConfigs):
         spaced = range(0, shown.shape[1], -(-shown.shape[1] // c.n_prompts))
         tokens = batch.unmasked(c.padding_token)
         prompts = [tokens[:, i][shown[:, i]] for i in spaced]
+        if batch.n_special_tokens:
+            prompts = [prompt[len(template.before):len(prompt) - len(template.after)] for prompt in prompts]
+        else:
+            # Of a loader of the user's, which has put them there if it wants them
+            template = NO_TEMPLATE
         prompts = [prompt for prompt in prompts if len(prompt)]
     mlm = MLM(padding_token=c.padding_token, mask_token=c.mask_token, no_mask_tokens=c._unmasked_tokens,
               n_tokens=c.n_tokens, masking_prob=c.valid_masking_prob, randomize_prob=0., no_change_prob=0.,
               generator=torch.Generator().manual_seed(0))
-    return Sampler(prompts, tokens=c.tokenizer.tokens, mlm=mlm)
+    return Sampler(prompts, tokens=c.tokenizer.tokens, mlm=mlm, template=template)

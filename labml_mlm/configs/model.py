@@ -14,7 +14,11 @@ from labml_mlm.common.errors import UserError
 from labml_mlm.configs.masking import MaskConfigs
 from labml_mlm.distributed.parallel import DDP, FSDP, SingleProcess
 from labml_mlm.distributed.process_group import ranks
+from labml_mlm.model.bert import BERTConfigs, RoBERTaConfigs
+from labml_mlm.model.freeze import freeze
+from labml_mlm.model.modernbert import ModernBERTConfigs
 from labml_mlm.model.transformer import MLMTransformerConfigs, TransformerMLM
+from labml_mlm.tokenization.base import tokenizer_template
 
 
 class MLMDeviceConfigs(DeclaredConfigs, DeviceConfigs):
@@ -35,16 +39,48 @@ class ModelConfigs(MaskConfigs):
     """
     d_model: Annotated[int, Item('Size of embeddings and hidden states', at_least(2))] = 128
     transformer: Annotated[MLMTransformerConfigs, Item('The transformer')] = 'mlm'
+    init_from: Annotated[str, Item('What to go on from: the folder of a published encoder, as `save_pretrained` writes '
+                                   'it, a run, or one of its checkpoints')] = ''
+    freeze: Annotated[str, Item('Parts that are not trained: `embeddings`, or `layers:N` for these and the first N '
+                                'layers. A matrix that the head shares with the embeddings is one of them')] = ''
     model: Annotated[TransformerMLM, Item('The model, on `device`')] = 'transformer_mlm'
     device: Annotated[torch.device, Item('Where to train; `available` is a CUDA device if there is one',
                                          may_change=INEXACT)] = 'available'
     parallel: Annotated[SingleProcess, Item('Data parallelism: `ddp` replicates the model, `fsdp` shards it',
                                             may_change=INEXACT)] = 'ddp'
 
+    # Sets the weights of the model that a run begins with, if they come from elsewhere
+    _initialize = None
+
+
+@option(ModelConfigs.add_special_tokens, 'auto')
+def _adds_special_tokens(c: ModelConfigs):
+    """Where the transformer is made so, and the tokenizer has some."""
+    return getattr(c.transformer, '_adds_special_tokens', False) and tokenizer_template(c.tokenizer).length > 0
+
 
 @option(ModelConfigs.transformer, 'mlm')
 def _transformer(c: ModelConfigs) -> MLMTransformerConfigs:
-    conf = MLMTransformerConfigs()
+    return _of_run(c, MLMTransformerConfigs())
+
+
+@option(ModelConfigs.transformer, 'bert')
+def _bert(c: ModelConfigs) -> BERTConfigs:
+    return _of_run(c, BERTConfigs())
+
+
+@option(ModelConfigs.transformer, 'roberta')
+def _roberta(c: ModelConfigs) -> RoBERTaConfigs:
+    return _of_run(c, RoBERTaConfigs())
+
+
+@option(ModelConfigs.transformer, 'modernbert')
+def _modernbert(c: ModelConfigs) -> ModernBERTConfigs:
+    return _of_run(c, ModernBERTConfigs())
+
+
+def _of_run(c: ModelConfigs, conf: MLMTransformerConfigs) -> Any:
+    """Gives the configs of a transformer what follows from the run."""
     conf.set_default(MLMTransformerConfigs.d_model, func=lambda: c.d_model)
     conf.set_default(MLMTransformerConfigs.n_src_vocab, func=lambda: c.n_tokens)
     conf.set_default(MLMTransformerConfigs.n_tgt_vocab, func=lambda: c.n_tokens)
@@ -55,7 +91,16 @@ def _transformer(c: ModelConfigs) -> MLMTransformerConfigs:
 
 @option(ModelConfigs.model, 'transformer_mlm')
 def _model(c: ModelConfigs):
-    return c.parallel.parallelize(c.transformer.transformer_mlm, c.device)
+    model = c.transformer.transformer_mlm
+    if c._initialize is not None:
+        c._initialize(model)
+    elif c.init_from:
+        raise UserError('init_from is read by labml_mlm.train, which nothing has called')
+    elif c.vocab_extend:
+        raise UserError(f'vocab_extend={c.vocab_extend} adds tokens to those of init_from: give it, too')
+    if c.freeze:
+        freeze(model, c.freeze)
+    return c.parallel.parallelize(model, c.device)
 
 
 @option(ModelConfigs.device, 'available')

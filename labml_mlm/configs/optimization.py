@@ -11,10 +11,13 @@ import torch
 from labml.configs import option
 from torch import nn
 
-from labml_mlm.common.declarations import ABOVE_ZERO, FRACTION, INEXACT, Item, at_least
+from labml_mlm.common.declarations import ABOVE_ZERO, FRACTION, INEXACT, Item, Range, at_least
+from labml_mlm.common.errors import UserError
+from labml_mlm.common.schema import chosen_value
 from labml_mlm.configs.model import ModelConfigs
+from labml_mlm.optim.layer_decay import has_scales, lr_scales
 from labml_mlm.optim.optimizer import MLMOptimizerConfigs, MuonConfigs, has_own_schedule, weight_matrices
-from labml_mlm.optim.schedules import inverse_sqrt, noam, warmup_cosine, warmup_linear, warmup_stable_decay
+from labml_mlm.optim.schedules import decay_begin, inverse_sqrt, noam, warmup_cosine, warmup_linear, warmup_stable_decay
 from labml_mlm.training.progress import Progress
 
 
@@ -32,10 +35,45 @@ class OptimizationConfigs(ModelConfigs):
                                         may_change=INEXACT, aliases=('lr_min_share',))] = 0.0
     lr_decay_fraction: Annotated[float, Item('Fraction of training in which it decays, for lr_schedule=wsd', FRACTION,
                                              may_change=INEXACT, aliases=('lr_decay_share',))] = 0.3
+    lr_layer_decay: Annotated[float, Item(
+        'Learning rate of a layer, as a fraction of that of the layer above it, for FusedAdamW and Muon; head and last '
+        'norm have the whole one, and embeddings come below the first layer', Range(0, 1, is_open=True),
+        may_change=INEXACT)] = 1.0
     scheduler: Annotated[torch.optim.lr_scheduler.LambdaLR, Item('Sets the learning rate of each step')] = 'lambda'
     grad_norm_clip: Annotated[float | None, Item('Maximum gradient norm; `none` disables clipping', ABOVE_ZERO,
                                                  may_change=INEXACT)] = 1.0
     progress: Annotated[Progress, Item('How far the run is')]
+
+    @property
+    def _total_steps(self) -> int:
+        """Optimizer steps of the whole run, as far as it has come with the batch sizes that it had."""
+        return self.progress.steps + self.progress.steps_left(self.train_loader, **self._run_length)
+
+    @property
+    def _decay_begin(self) -> int | None:
+        """The step at which the decay of lr_schedule=wsd begins; `None` with any other schedule."""
+        if chosen_value(self, 'lr_schedule') != 'wsd' or has_own_schedule(self.optimizer):
+            return None
+        return decay_begin(warmup_steps=self.lr_warmup_steps, total_steps=self._total_steps,
+                           decay_fraction=self.lr_decay_fraction)
+
+    @property
+    def _is_before_decay(self) -> bool:
+        """Is the next step the first one of that decay?"""
+        return self.progress.steps == self._decay_begin
+
+    @property
+    def _has_decay_begun(self) -> bool:
+        """Is that decay over, or the next step one of it?"""
+        return self._decay_begin is not None and self.progress.steps >= self._decay_begin
+
+    def _check_layer_decay(self):
+        if self.lr_layer_decay == 1:
+            return
+        scales, optimizer = lr_scales(self.model, self.lr_layer_decay), self.optimizer
+        if not has_scales(optimizer, scales):
+            raise UserError(f'lr_layer_decay={self.lr_layer_decay} is for optimizer.optimizer=FusedAdamW and Muon: '
+                            f'{type(optimizer).__name__} has the same learning rate for all layers')
 
 
 @option(OptimizationConfigs.optimizer, 'mlm')
@@ -50,9 +88,13 @@ def _muon(c: OptimizationConfigs) -> MuonConfigs:
 
 def _for_model(c: OptimizationConfigs, conf: Any) -> Any:
     """Gives the configs of an optimizer the parameters of the model."""
-    conf.parameters = list(c.model.parameters())
-    conf.decayed = weight_matrices(c.model)
-    conf.matrices = [m.weight for m in c.model.encoder.modules() if isinstance(m, nn.Linear)]
+    conf.parameters = [p for p in c.model.parameters() if p.requires_grad]
+    conf.decayed = [matrix for matrix in weight_matrices(c.model) if matrix.requires_grad]
+    conf.matrices = [m.weight for m in c.model.encoder.modules() if isinstance(m, nn.Linear) and m.weight.requires_grad]
+    if not conf.parameters:
+        raise UserError('all parameters of the model are frozen: there is nothing to train')
+    if c.lr_layer_decay != 1:
+        conf.lr_scales = lr_scales(c.model, c.lr_layer_decay)
     conf.set_default(MLMOptimizerConfigs.d_model, func=lambda: c.transformer.d_model)
     return conf
 
@@ -74,10 +116,8 @@ def _wsd(c: OptimizationConfigs):
 
 def _until_end(c: OptimizationConfigs, schedule: Callable[..., float]) -> Callable[[int], float]:
     """A schedule that knows when training ends."""
-    def factor(step: int) -> float:
-        total_steps = c.progress.steps + c.progress.steps_left(c.train_loader, **c._run_length)
-        return schedule(step, warmup_steps=c.lr_warmup_steps, total_steps=total_steps, min_ratio=c.min_lr_ratio)
-    return factor
+    return lambda step: schedule(step, warmup_steps=c.lr_warmup_steps, total_steps=c._total_steps,
+                                 min_ratio=c.min_lr_ratio)
 
 
 @option(OptimizationConfigs.lr_schedule, 'inverse_sqrt')

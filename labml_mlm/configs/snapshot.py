@@ -21,10 +21,13 @@ from labml_mlm.tokenization.base import Tokenizer
 from labml_mlm.tokenization.character import CharacterTokenizer
 
 # Items that are paths
-PATHS = 'text_path', 'valid_path', 'tokenizer_path'
+PATHS = 'text_path', 'valid_path', 'old_path', 'replay_path', 'tokenizer_path', 'init_from'
 # Kinds of tokenizers that can be built from a snapshot
 TOKENIZERS = CharacterTokenizer.kind, 'tokenizers'
 
+# Items that determine the model
+_OF_MODEL = ('model', 'transformer', 'd_model', 'n_tokens', 'padding_token', 'mask_token', 'no_mask_tokens',
+             'add_special_tokens')
 # Characters of a computed value: one may be a whole text
 _MAX_COMPUTED = 200
 
@@ -42,14 +45,15 @@ def take_snapshot(conf: BaseConfigs, *, experiment: str) -> dict:
         'defaults': default_values(conf),
         'computed': {name: _shortened(value) for name, value in computed_values(conf).items()
                      if name in items and (_is_plain(value) or isinstance(value, torch.device))},
-        'text': identify_text(conf), 'tokenizer': tokenizer.to_dict() if hasattr(tokenizer, 'to_dict') else None,
+        'text': identify_text(conf) | identify_old_texts(conf),
+        'tokenizer': tokenizer.to_dict() if hasattr(tokenizer, 'to_dict') else None,
         'versions': _versions(conf), 'resumed': [],
     }
 
 
 def with_current_names(conf: BaseConfigs, snapshot: dict) -> dict:
     """A snapshot of a run, whose items may have earlier names, with the present ones."""
-    renamed = current_names(config_items(conf))
+    renamed = current_names(config_items(conf, chosen=snapshot['given']))
     return snapshot | {part: {renamed.get(name, name): value for name, value in snapshot[part].items()}
                        for part in ('given', 'defaults', 'computed')}
 
@@ -59,7 +63,7 @@ def restored_values(conf: BaseConfigs, snapshot: dict) -> dict[str, Any]:
     The values that turn new configs into those of the run, by dotted name, even if defaults have changed since. Items
     that the configs do not have are left out; items that the run did not have get the defaults of this package.
     """
-    items = config_items(conf)
+    items = config_items(conf, chosen=snapshot['given'])
     # The defaults of the class of ours that theirs is derived from
     plain = config_items(next(class_ for class_ in type(conf).__mro__ if class_.__module__.startswith('labml_mlm.'))())
     defaults = {name: as_json(item.default) for name, item in plain.items()
@@ -71,6 +75,24 @@ def restored_values(conf: BaseConfigs, snapshot: dict) -> dict[str, Any]:
         values['text'] = snapshot['text']['source']
     return {name: retyped(items[name], value) for name, value in values.items()
             if name in items and items[name].is_possible(value)}
+
+
+def model_values(conf: BaseConfigs, snapshot: dict) -> dict[str, Any]:
+    """
+    Those of `restored_values` that determine the model, and defaults that an option of the user's own may have set for
+    it. Raises `UserError` for parts of the model that the configs do not have.
+    """
+    items = config_items(conf, chosen=snapshot['given'])
+    for name, value in snapshot['given'].items():
+        is_of_model = name.partition('.')[0] in ('model', 'transformer')
+        if is_of_model and not (name in items and items[name].is_possible(value)):
+            raise UserError(f'the run has {name}={value}, which is unknown here: import the file that registers it, or '
+                            f'give `configs` of the class that has it')
+    values = {name: value for name, value in restored_values(conf, snapshot).items()
+              if name.partition('.')[0] in _OF_MODEL}
+    return values | {name: value for name, value in snapshot['computed'].items()
+                     if name.startswith('transformer.') and name in items and isinstance(value, int | float)
+                     and items[name].is_possible(value)}
 
 
 def check_same_text(conf: BaseConfigs, snapshot: dict):
@@ -86,6 +108,13 @@ def check_same_text(conf: BaseConfigs, snapshot: dict):
     tokenizer = conf._get_computed('tokenizer')
     if hasattr(tokenizer, 'to_dict') and tokenizer.to_dict() != snapshot['tokenizer']:
         raise UserError('this is not the tokenizer of the run: its vocabulary differs')
+
+
+def check_same_old_texts(conf: BaseConfigs, snapshot: dict):
+    """Raises `UserError` if configs that were built have another `old_path` or `replay_path` than the run."""
+    for (name, sha256), item in zip(identify_old_texts(conf).items(), ('old_path', 'replay_path'), strict=True):
+        if sha256 != snapshot['text'].get(name):
+            raise UserError(f'the text of {item} is not that of the run')
 
 
 def saved_tokenizer(saved: dict, folder: Path) -> Tokenizer:
@@ -139,6 +168,12 @@ def identify_text(conf: BaseConfigs) -> dict:
     return {'source': conf._get_computed('auto_text'), 'characters': conf.corpus.n_characters,
             'sha256': conf.corpus.sha256,
             'valid_sha256': conf._valid_cache.corpus().sha256 if conf._valid_cache else None}
+
+
+def identify_old_texts(conf: BaseConfigs) -> dict:
+    """Which old texts they have, for JSON."""
+    return {name: cache.corpus().sha256 if cache else None
+            for name, cache in (('old_sha256', conf._old_cache), ('replay_sha256', conf._replay_cache))}
 
 
 def _versions(conf: BaseConfigs) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from labml_mlm.common.errors import UserError, did_you_mean
 from labml_mlm.data import sources
 from labml_mlm.data.corpus import Corpus
 from labml_mlm.data.documents import TextFiles, TextIterable
-from labml_mlm.data.files import ALL_TEXTS, expand_path, list_text_files
+from labml_mlm.data.sources import ALL_TEXTS, expand_path, list_text_files
 from labml_mlm.distributed.process_group import ranks
 from labml_mlm.tokenization.token_cache import TokenCache
 
@@ -58,9 +58,11 @@ class TextConfigs(DeclaredConfigs, TrainValidConfigs):
     @functools.cached_property
     def _valid_cache(self) -> TokenCache | None:
         """The cache of `valid_path`, if it is given."""
-        if not self.valid_path:
-            return None
-        path = expand_path(self.valid_path)
+        return self._cache_of(self.valid_path) if self.valid_path else None
+
+    def _cache_of(self, name: str) -> TokenCache:
+        """The cache of a file or folder of its own, which is read like the text."""
+        path = expand_path(name)
         paths = list_text_files(path, self.text_glob) if path.is_dir() else [path]
         return self._cache(_text_files(self, paths), valid_fraction=None)
 

@@ -12,7 +12,7 @@ from labml_mlm.common.declarations import Item, Range, at_least
 from labml_mlm.common.errors import UserError
 from labml_mlm.common.schema import chosen_value, is_given
 from labml_mlm.configs.text import TextConfigs
-from labml_mlm.data.files import expand_path
+from labml_mlm.data.sources import expand_path
 from labml_mlm.distributed.process_group import ranks
 from labml_mlm.tokenization.base import Tokenizer
 from labml_mlm.tokenization.character import CharacterTokenizer
@@ -36,13 +36,18 @@ class TokenizerConfigs(TextConfigs):
     tokenizer_sample: Annotated[int, Item('How much of the text, from all over it, such a tokenizer is trained on',
                                           at_least(1), unit='characters')] = 100_000_000
 
-    # That of a resumed run, which is not trained again
+    vocab_extend: Annotated[int, Item('Add up to so many tokens, those that the text lacks most, to the tokenizer '
+                                      'of `init_from`, which is BPE or WordPiece', at_least(0))] = 0
+
+    # That of a resumed run, or of what a run goes on from; it is not trained again
     _saved_tokenizer = None
 
 
 @option(TokenizerConfigs.tokenizer, 'character')
 def _character(c: TokenizerConfigs):
     _refuse_others(c, 'character')
+    if c._saved_tokenizer is not None:
+        return c._saved_tokenizer
     return CharacterTokenizer.from_characters(c.corpus.characters)
 
 

@@ -15,13 +15,16 @@ from labml.logger import Text
 from torch import Tensor
 
 from labml_mlm.common.declarations import INEXACT, Item, at_least
+from labml_mlm.common.errors import UserError
 from labml_mlm.common.schema import chosen_value
 from labml_mlm.configs.tokenizer import TokenizerConfigs
+from labml_mlm.data.batch import NO_TEMPLATE, Template
 from labml_mlm.data.documents import TextFiles
 from labml_mlm.data.loader import TrainLoader, ValidLoader
 from labml_mlm.data.packing import PackedDocuments, Windows, WindowSource
 from labml_mlm.distributed.process_group import ranks
 from labml_mlm.optim.schedules import seq_len_schedule
+from labml_mlm.tokenization.base import tokenizer_template
 
 # The options with which training tokens are those of the text
 _TOKENIZED = {'tokens': 'encoded', 'train_tokens': 'of_tokens', 'train_loader': 'shuffled_windows'}
@@ -53,7 +56,11 @@ class TokenConfigs(TokenizerConfigs):
     valid_document_ends: Annotated[Tensor, Item('Ends of the documents of the validation text, `[n_documents]`',
                                                 aliases=('valid_ends',))] = 'of_tokens'
 
-    seq_len: Annotated[int, Item('Sequence length', at_least(1), unit='tokens')] = 32
+    add_special_tokens: Annotated[bool, Item(
+        'Put special tokens of the tokenizer around each window, as in `[CLS] … [SEP]`; `auto` does for transformers '
+        'that expect it: bert, roberta and modernbert')] = 'auto'
+
+    seq_len: Annotated[int, Item('Sequence length, with special tokens around it', at_least(1), unit='tokens')] = 32
     seq_len_schedule: Annotated[str, Item('Shorter sequences first: 8:0.1,16:0.3,32 is 8 tokens until a tenth of '
                                           'training, and 16 until three tenths', may_change=INEXACT)] = ''
     is_token_budget_constant: Annotated[bool, Item('Grow the batch size while sequences are shorter, to keep the token '
@@ -72,7 +79,32 @@ class TokenConfigs(TokenizerConfigs):
     @property
     def _unmasked_tokens(self) -> list[int]:
         """Ids of all tokens that are never masked and never predicted."""
-        return sorted({*self.no_mask_tokens, *self.tokenizer.special.all, self.padding_token, self.mask_token})
+        return sorted({*self.no_mask_tokens, *self.tokenizer.special.all, *self._template.ids, self.padding_token,
+                       self.mask_token})
+
+    @property
+    def _template(self) -> Template:
+        """The special tokens around each window; none if they are off."""
+        if not self.add_special_tokens:
+            return NO_TEMPLATE
+        template = tokenizer_template(self.tokenizer)
+        if not template.length:
+            raise UserError('add_special_tokens=true: the tokenizer has no special tokens to put around windows, like '
+                            '[CLS] and [SEP]. Use add_special_tokens=false, or another tokenizer')
+        return template
+
+    @property
+    def _train_windows(self) -> WindowSource:
+        """The windows of the training loader."""
+        return self.packing('train')
+
+    def _all_windows(self, part: str) -> ValidLoader:
+        """All windows of a part of the text, in order."""
+        windows, tokens = self.packing(part), getattr(self, f'{part}_tokens')
+        if not len(windows) and len(tokens):
+            # A text shorter than a window is one window
+            windows = Windows(tokens, seq_len=len(tokens) + self._template.length, template=self._template)
+        return ValidLoader(windows, batch_size=self.valid_batch_size)
 
     @property
     def _is_tokenized(self) -> bool:
@@ -133,30 +165,29 @@ def _valid_document_ends(c: TokenConfigs):
 @option(TokenConfigs.packing, 'stream')
 def _stream(c: TokenConfigs):
     """Documents run on, separated by `[SEP]`."""
-    return lambda part: Windows(getattr(c, f'{part}_tokens'), seq_len=c.seq_len)
+    return lambda part: Windows(getattr(c, f'{part}_tokens'), seq_len=c.seq_len, template=c._template)
 
 
 @option(TokenConfigs.packing, 'documents')
 def _documents(c: TokenConfigs):
     """No window spans two documents; short ones share a window, and do not attend to each other."""
     return lambda part: PackedDocuments(getattr(c, f'{part}_tokens'), getattr(c, f'{part}_document_ends'),
-                                        seq_len=c.seq_len, padding_token=c.padding_token)
+                                        seq_len=c.seq_len, padding_token=c.padding_token, template=c._template)
 
 
 @option(TokenConfigs.train_loader, 'shuffled_windows')
 def _train_loader(c: TokenConfigs):
     seq_len_at = None
     if c.seq_len_schedule:
+        if c._template.length:
+            raise UserError('seq_len_schedule splits windows, and special tokens would not be around the parts: use '
+                            'add_special_tokens=false')
         lengths = seq_len_schedule(c.seq_len_schedule, seq_len=c.seq_len)
         seq_len_at = lambda epochs: lengths(min(1., epochs / c._n_epochs))  # noqa: E731
-    return TrainLoader(c.packing('train'), batch_size=c.batch_size, seed=c.seed, ranks=ranks(),
+    return TrainLoader(c._train_windows, batch_size=c.batch_size, seed=c.seed, ranks=ranks(),
                        seq_len_at=seq_len_at, is_token_budget_constant=c.is_token_budget_constant)
 
 
 @option(TokenConfigs.valid_loader, 'all_windows')
 def _valid_loader(c: TokenConfigs):
-    windows = c.packing('valid')
-    if not len(windows) and len(c.valid_tokens):
-        # A text shorter than a window is one window
-        windows = Windows(c.valid_tokens, seq_len=len(c.valid_tokens))
-    return ValidLoader(windows, batch_size=c.valid_batch_size)
+    return c._all_windows('valid')

@@ -26,7 +26,7 @@ from labml_mlm.distributed.process_group import ranks
 from labml_mlm.tracking.progress_view import ProgressView
 from labml_mlm.training.checkpointer import Checkpointer
 from labml_mlm.training.loop import TrainingLoop, ValidationLoop
-from labml_mlm.training.metrics import StepMetrics, Throughput, ValidMetrics
+from labml_mlm.training.metrics import OldMetrics, StepMetrics, Throughput, ValidMetrics
 from labml_mlm.training.signals import SignalHandler, Stopped
 from labml_mlm.training.state import rng_state, set_rng_state
 from labml_mlm.training.valid_masking import RepeatedMasking
@@ -54,7 +54,9 @@ class TrainingConfigs(OptimizationConfigs):
     state_modules: Annotated[list, Item('State modules of labml_helpers')] = []
     trainer: Annotated[Any, Item('Trains a round')] = 'resumable'
     validator: Annotated[Any, Item('Runs a validation')] = 'all_windows'
+    old_validator: Annotated[Any, Item('Runs a validation on old_path; `None` without it')] = 'all_windows'
     valid_metrics: Annotated[ValidMetrics, Item('Sums over a validation')]
+    old_metrics: Annotated[OldMetrics, Item('Sums over a validation on old_path')]
     step_metrics: Annotated[StepMetrics, Item('Metrics of training steps')]
     checkpointer: Annotated[Checkpointer, Item('Writes checkpoints', aliases=('saver',))] = 'run_folder'
     interrupt: Annotated[SignalHandler, Item('Handles signals')]
@@ -74,6 +76,10 @@ class TrainingConfigs(OptimizationConfigs):
 
     @functools.cached_property
     def _valid_masking(self) -> RepeatedMasking:
+        return RepeatedMasking(self.valid_mlm)
+
+    @functools.cached_property
+    def _old_masking(self) -> RepeatedMasking:
         return RepeatedMasking(self.valid_mlm)
 
     @property
@@ -110,11 +116,13 @@ class TrainingConfigs(OptimizationConfigs):
             # A resumed run has its random numbers from the checkpoint
             torch.manual_seed(self.seed)
         # These may fail on one machine only; after them, ranks may wait for each other
-        _ = self.device, self.train_loader, self.valid_loader
+        self._check_old_texts()
+        _ = self.device, self.train_loader, self.valid_loader, self.old_loader
         ranks().check_errors()
-        _ = self.trainer, self.validator, self.interrupt, self.throughput, self.step_metrics, self.checkpointer
-        _ = self.epochs, self.inner_iterations
+        _ = self.trainer, self.validator, self.old_validator, self.interrupt, self.throughput, self.step_metrics
+        _ = self.checkpointer, self.epochs, self.inner_iterations
         self._check_length()
+        self._check_layer_decay()
         self._is_built = True
 
     def _check_length(self):
@@ -148,6 +156,7 @@ class TrainingConfigs(OptimizationConfigs):
             try:
                 for epoch in self.progress_view.epochs(self.progress.epoch, end):
                     self.valid_metrics.clear()
+                    self.old_metrics.clear()
                     self.run_step()
                     if self.progress.epoch == epoch:
                         # A custom `run_step` does not count rounds
@@ -194,13 +203,23 @@ class TrainingConfigs(OptimizationConfigs):
             with self.mode.update(is_train=True), tracker.namespace('train'):
                 self.trainer()
             self.step_metrics.finish()
-            with self.mode.update(is_train=False), tracker.namespace('valid'):
-                self.validator()
+            self._validate()
             tracker.save()
             self.sample()
             self.progress.end_round(self.inner_iterations)
             self.checkpointer.save(self, valid=self.valid_metrics.values)
             self.interrupt.check()
+
+
+    def _validate(self):
+        """A validation, and before it one on old text."""
+        with self.mode.update(is_train=False):
+            if self.old_validator is not None:
+                self.old_validator()
+            with tracker.namespace('valid'):
+                self.validator()
+        with tracker.namespace('old'):
+            self.old_metrics.track()
 
 
 @option(TrainingConfigs.checkpointer, 'run_folder')
@@ -228,3 +247,12 @@ def _validator(c: TrainingConfigs):
     return ValidationLoop(loader=c.valid_loader, step=c.step, start=c._valid_masking.restart,
                           before_step=c.interrupt.check, state_modules=[*c.state_modules, c.valid_metrics],
                           view=c.progress_view, is_track_time=c.is_track_time)
+
+
+@option(TrainingConfigs.old_validator, 'all_windows')
+def _old_validator(c: TrainingConfigs):
+    if c.old_loader is None:
+        return None
+    return ValidationLoop(loader=c.old_loader, step=c.old_step, start=c._old_masking.restart,
+                          before_step=c.interrupt.check, state_modules=[c.old_metrics], view=c.progress_view,
+                          is_track_time=c.is_track_time, keeps_rng=True)

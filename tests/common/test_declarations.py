@@ -20,8 +20,8 @@ from labml_mlm.common.declarations import (
     declared,
 )
 from labml_mlm.common.errors import UserError
+from labml_mlm.common.overrides import help_text, parse_overrides
 from labml_mlm.common.schema import config_items, given_values
-from labml_mlm.configs.overrides import help_text, parse_overrides
 from labml_mlm.configs.training import TrainingConfigs
 
 # Earlier names of items, their present names, and a value of each

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from labml_mlm import Item, MLMConfigs
 from labml_mlm.common.errors import UserError
-from labml_mlm.configs.overrides import parse_overrides
+from labml_mlm.common.overrides import parse_overrides
 
 
 def validate(conf):

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from labml_mlm import MLMConfigs
+from labml_mlm.common.errors import UserError
+from labml_mlm.common.overrides import parse_overrides
 from labml_mlm.common.schema import config_items
-from labml_mlm.configs.overrides import parse_overrides
 from labml_mlm.optim import schedules
 
 
@@ -91,3 +92,46 @@ def test_gradients_are_clipped(build, tracked, train_steps):
     train_steps(conf, 1)
     after = torch.cat([p.detach().flatten() for p in conf.model.parameters()])
     assert (after - before).norm().item() == pytest.approx(1e-3, rel=1e-2)
+
+
+def rates_and_names(conf):
+    """The learning rate of each parameter, in the order in which checkpoints number them."""
+    names = {id(p): name for name, p in conf.model.named_parameters()}
+    return {names[id(p)]: group['lr'] for group in conf.optimizer.param_groups for p in group['params']}
+
+
+@pytest.mark.parametrize('optimizer, n_groups', [('mlm', 3), ('muon', 4)])
+def test_layer_decay_scales_learning_rates_and_keeps_the_order_of_parameters(build, tracked, train_steps, optimizer,
+                                                                             n_groups):
+    values = {'optimizer': optimizer, 'lr_schedule': 'warmup_linear', 'lr_warmup_steps': 3, 'epochs': 1,
+              'transformer.n_layers': 3}
+    plain, decayed = build(**values), build(**values, lr_layer_decay=0.5)
+    assert len(plain.optimizer.param_groups) == n_groups < len(decayed.optimizer.param_groups)
+    assert list(rates_and_names(plain)) == list(rates_and_names(decayed))
+    for conf in (plain, decayed):
+        train_steps(conf, 8)
+    # The highest rate is tracked: that of the head
+    assert tracked['lr'][:8] == pytest.approx(tracked['lr'][8:])
+    [rate] = {*rates_and_names(plain).values()}
+    scales = {'src_embed.': 1 / 16, 'encoder.layers.0.': 1 / 8, 'encoder.layers.1.': 1 / 4, 'encoder.layers.2.': 1 / 2}
+    for name, found in rates_and_names(decayed).items():
+        scale = next((scale for part, scale in scales.items() if name.startswith(part)), 1.)
+        assert found == pytest.approx(rate * scale), name
+
+
+@pytest.mark.parametrize('optimizer, name', [('Adam', 'Adam'), ('AdamW', 'AdamWarmup'), ('SGD', 'SGD')])
+def test_layer_decay_with_other_optimizers_is_refused(build, optimizer, name):
+    with pytest.raises(UserError, match='lr_layer_decay=0.9 is for optimizer.optimizer=FusedAdamW and Muon: '
+                                        f'{name} has the same learning rate for all layers'):
+        build(lr_layer_decay=0.9, **{'optimizer.optimizer': optimizer})
+
+
+def test_the_step_at_which_decay_begins(build):
+    values = {'epochs': 2, 'lr_warmup_steps': 4, 'lr_decay_fraction': 0.25}
+    conf = build(lr_schedule='wsd', **values)
+    first = next(step for step in range(4, 62) if conf.lr_schedule(step + 1) < 1)
+    assert conf._decay_begin == first == 46
+    assert build(lr_schedule='wsd', max_steps=20, **values)._decay_begin == 15
+    assert build(**values)._decay_begin is None
+    # Which has a schedule of its own
+    assert build(lr_schedule='wsd', **values, **{'optimizer.optimizer': 'Adam'})._decay_begin is None

@@ -9,7 +9,8 @@ import math
 import re
 import textwrap
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from labml.configs import BaseConfigs
@@ -20,14 +21,21 @@ from labml_mlm.common.schema import NO_DEFAULT, ConfigField, config_items, curre
 _BOOLS = {'true': True, 'yes': True, 'on': True, '1': True, 'false': False, 'no': False, 'off': False, '0': False}
 
 
-def parse_overrides(conf: BaseConfigs, arguments: Sequence[str]) -> dict[str, Any]:
+def parse_overrides(conf: BaseConfigs, arguments: Sequence[str], *,
+                    chosen: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
     """
     The values of `name=value` arguments by dotted name, each of its item's type; the last one of a name wins.
+
+    * `chosen` are other values that will be given, by dotted name: which items there are depends on the options among
+      them
 
     Raises `UserError` for what is not `name=value`, for unknown names, and for values that are not allowed.
     """
     items = config_items(conf)
     renamed = current_names(items)
+    # Options first: the items of nested configs depend on them
+    pairs = [argument.partition('=')[::2] for argument in arguments]
+    items = config_items(conf, chosen={**chosen, **{renamed.get(name, name): text for name, text in pairs}})
     values = {}
     for argument in arguments:
         name, equals, text = argument.partition('=')

@@ -8,8 +8,8 @@ from labml.configs import BaseConfigs, option
 from labml_mlm import MLMConfigs
 from labml_mlm.common.declarations import DeclaredConfigs, Item, at_least
 from labml_mlm.common.errors import UserError, did_you_mean
+from labml_mlm.common.overrides import help_text, parse_overrides
 from labml_mlm.common.schema import config_items
-from labml_mlm.configs.overrides import help_text, parse_overrides
 
 
 class InnerConfigs(DeclaredConfigs):
