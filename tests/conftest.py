@@ -13,6 +13,8 @@ import torch
 from labml import tracker
 from labml.internal.lab import lab_singleton
 from support.app_server import AppServer
+from support.exports import exports, make, models, texts  # noqa: F401  fixtures
+from support.hugging_face import needs_transformers  # noqa: F401  a fixture
 from support.project import SHAKESPEARE, SMALL_VALUES, TEXT, ForkServer, Project
 
 from labml_mlm import MLMConfigs

@@ -41,6 +41,9 @@ def log_summary(conf: MLMConfigs):
     if metrics.loss is not None:
         result = [('Validation loss ', Text.meta), (f'{metrics.loss:.4f}', Text.value),
                   (', masked accuracy ', Text.meta), (f'{metrics.accuracy:.4f}', Text.value)]
+    if conf.old_metrics.loss is not None:
+        result += [(', on old text ', Text.meta), (f'{conf.old_metrics.loss:.4f}', Text.value), (' and ', Text.meta),
+                   (f'{conf.old_metrics.accuracy:.4f}', Text.value)]
     logger.log([*result,
                 (f' after {progress.tokens:,} tokens in {progress.seconds / 60:.1f} minutes '
                  f'({conf.throughput.mean:,.0f} tokens/s in training)', Text.meta)])

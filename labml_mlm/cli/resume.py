@@ -5,6 +5,7 @@
 was then. Nothing on the disk changes before all of that is known to work.
 """
 import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from labml_mlm.configs.snapshot import (
     PATHS,
     absolute,
     as_json,
+    check_same_old_texts,
     check_same_text,
     differing_versions,
     restored_values,
@@ -70,7 +72,7 @@ class Resumption:
         Raises `UserError` for a change that a resumed run cannot make.
         """
         self.snapshot = with_current_names(conf, self.snapshot)
-        items = config_items(conf)
+        items = config_items(conf, chosen=self.snapshot['given'])
         may_change = [name for name, item in items.items() if item.declaration.may_change]
         missing = [name for name in self.snapshot['given'] if name not in items]
         if missing:
@@ -82,8 +84,10 @@ class Resumption:
             if saved.to_dict() == self.snapshot['tokenizer']:
                 conf._saved_tokenizer = saved
         for name, value in new.items():
-            value = absolute(value) if name in PATHS and value else value
             before = self._present_values(name)
+            if name == 'init_from' and _is_run_of(before[0], value):
+                continue
+            value = absolute(value) if name in PATHS and value else value
             if as_json(value) in before:
                 continue
             if name not in may_change:
@@ -102,6 +106,7 @@ class Resumption:
         Raises `UserError` if text or vocabulary differ, or if no checkpoint can be used.
         """
         check_same_text(conf, self.snapshot)
+        check_same_old_texts(conf, self.snapshot)
         if self._path is not None:
             self.checkpoint = checkpoint.read(self._path)
             self.checkpoint.verify()
@@ -125,6 +130,9 @@ class Resumption:
         later = {at: path for at, path in run.checkpoints.steps().items() if at > step}
         for path in later.values():
             checkpoint_folder.remove(path)
+        if self.checkpoint is not None and conf._has_decay_begun and _has_peak_rate(self.checkpoint):
+            # The run has become shorter, and decays from here on
+            checkpoint.mark_before_decay(run.checkpoints.steps()[step])
         if missing := metrics_log.truncate(run.log, n_bytes):
             logger.log(f'{run.log} lacks {missing:,} bytes that it had at the checkpoint: its metrics are incomplete',
                        Text.warning)
@@ -156,6 +164,20 @@ class Resumption:
         if name == 'text' and snapshot['text']['source'] is not None:
             values += ['auto', snapshot['text']['source']]
         return [value for value in values if value is not None] or [None]
+
+
+def _has_peak_rate(saved: checkpoint.Checkpoint) -> bool:
+    """Was the learning rate of the step after a checkpoint the highest?"""
+    schedule = saved.metadata['schedule']
+    return 'base_lrs' in schedule and schedule.get('_last_lr') == schedule['base_lrs']
+
+
+def _is_run_of(path: str | None, name: str) -> bool:
+    """Is `path` a checkpoint of the run that `name` means, by its folder, its uuid or the beginning of it?"""
+    if not path or not name or Path(path).parent.name != 'checkpoints':
+        return False
+    run = Path(path).parents[1]
+    return absolute(name) == str(run) or os.sep not in name and run.name.startswith(name)
 
 
 def set_run_of_job(uuid: str):

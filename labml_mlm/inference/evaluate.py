@@ -23,11 +23,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.data.batch import Batch
+from labml_mlm.data.batch import NO_TEMPLATE, Batch, Template
 from labml_mlm.data.documents import TextFiles
-from labml_mlm.data.files import expand_path, list_text_files
 from labml_mlm.data.loader import ValidLoader
 from labml_mlm.data.packing import PackedDocuments
+from labml_mlm.data.sources import expand_path, list_text_files
 from labml_mlm.inference.pretrained import Pretrained, silent
 from labml_mlm.tokenization.token_cache import TokenCache
 from labml_mlm.training.valid_masking import RepeatedMasking
@@ -56,22 +56,25 @@ class AllWindows:
     ## All windows of a text in batches, `[seq_len, batch_size]`, and the rest as a batch of its own
 
     * `tokens` is the text, `[n]`
+    * `template` puts special tokens around each window, and around the rest
     """
 
-    def __init__(self, tokens: Tensor, *, seq_len: int, batch_size: int):
-        n = len(tokens) // seq_len * seq_len
-        # `[n_windows, seq_len]`, and the rest
-        self._windows, self._rest = tokens[:n].view(-1, seq_len), tokens[n:]
+    def __init__(self, tokens: Tensor, *, seq_len: int, batch_size: int, template: Template = NO_TEMPLATE):
+        length = template.text_length(seq_len)
+        n = len(tokens) // length * length
+        # `[n_windows, length]`, and the rest
+        self._windows, self._rest = tokens[:n].view(-1, length), tokens[n:]
         self._batch_size = batch_size
+        self._template = template
 
     def __len__(self) -> int:
         return -(-len(self._windows) // self._batch_size) + bool(len(self._rest))
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Tensor | Batch]:
         for begin in range(0, len(self._windows), self._batch_size):
-            yield self._windows[begin:begin + self._batch_size].long().T
+            yield self._template.batch(self._windows[begin:begin + self._batch_size].long().T)
         if len(self._rest):
-            yield self._rest[:, None].long()
+            yield self._template.batch(self._rest[:, None].long())
 
 
 def read_batches(paths: Sequence[str], pretrained: Pretrained, folder: Path) -> Iterable[Tensor | Batch]:
@@ -95,7 +98,8 @@ def read_batches(paths: Sequence[str], pretrained: Pretrained, folder: Path) -> 
         windows = conf.packing('valid')
         if isinstance(windows, PackedDocuments):
             return ValidLoader(windows, batch_size=conf.valid_batch_size)
-        return AllWindows(conf.valid_tokens, seq_len=conf.seq_len, batch_size=conf.valid_batch_size)
+        return AllWindows(conf.valid_tokens, seq_len=conf.seq_len, batch_size=conf.valid_batch_size,
+                          template=conf._template)
 
 
 @torch.no_grad()
@@ -106,8 +110,9 @@ def evaluate(pretrained: Pretrained, batches: Iterable[Tensor | Batch], *, is_ps
     * `is_pseudo` adds the pseudo-perplexity
     * `progress` is called with the number of batches so far
 
-    Raises `UserError` if there is nothing to mask.
+    Raises `UserError` if there is nothing to mask, or the model has no head.
     """
+    pretrained.require_head()
     model, device, conf = pretrained.model, pretrained.device, pretrained.configs
     mlm, is_maskable = RepeatedMasking(conf.valid_mlm), conf._is_maskable
     mlm.restart()
@@ -124,6 +129,9 @@ def evaluate(pretrained: Pretrained, batches: Iterable[Tensor | Batch], *, is_ps
         n_correct += output.n_correct.item()
         n_tokens += batch.n_tokens
         counts += batch.unmasked(model.padding_token).flatten().bincount(minlength=len(counts)).cpu()
+        if batch.n_special_tokens:
+            special = torch.tensor(conf._template.ids)
+            counts -= special.bincount(minlength=len(counts)) * (batch.n_special_tokens // len(special))
         labelled += labels[labels != model.padding_token].bincount(minlength=len(counts)).cpu()
         if is_pseudo:
             of_batch, n = _pseudo_log_likelihood(pretrained, batch)

@@ -40,10 +40,12 @@ class FillMask:
 
     * `pretrained` is the model, with its tokenizer
 
-    Each position is predicted independently, from everything that is not masked.
+    Each position is predicted independently, from everything that is not masked. Raises `UserError` for a model without
+    a head.
     """
 
     def __init__(self, pretrained: Pretrained):
+        pretrained.require_head()
         self.pretrained = pretrained
         conf = pretrained.configs
         # Never predicted because never a label: special tokens, and ids beyond those of the tokenizer
@@ -53,7 +55,7 @@ class FillMask:
 
     @classmethod
     def load(cls, run: str | Path, **arguments) -> 'FillMask':
-        """From a run or a checkpoint; the arguments are those of `labml_mlm.load`."""
+        """From a run, a checkpoint or a published encoder; the arguments are those of `labml_mlm.load`."""
         return cls(load(run, **arguments))
 
     @overload

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from labml.internal.monitor import monitor_singleton
-from safetensors import SafetensorError
 from torch import Tensor
 
 from labml_mlm.common.errors import UserError, did_you_mean
@@ -27,20 +26,27 @@ from labml_mlm.configs.mlm import MLMConfigs
 from labml_mlm.configs.snapshot import (
     TOKENIZERS,
     check_same_text,
+    model_values,
     restored_values,
     saved_tokenizer,
     with_current_names,
 )
 from labml_mlm.data.batch import Batch
 from labml_mlm.model.transformer import TransformerMLM
-from labml_mlm.runs import checkpoint
-from labml_mlm.runs.checkpoint import Checkpoint, Damaged
-from labml_mlm.runs.run import Run, find_run
+from labml_mlm.published.folder import is_published
+from labml_mlm.published.start import PublishedEncoder, refuse_ambiguous
+from labml_mlm.runs.checkpoint import Checkpoint
+from labml_mlm.runs.choose import read_model
+from labml_mlm.runs.run import find_run, is_run
 from labml_mlm.tokenization.base import Tokenizer
 from labml_mlm.training.serialization import unpack
 
 # Tokens of a batch, padding included
 _BATCH_TOKENS = 1 << 12
+# Items that say how a run began
+_OF_START = 'init_from', 'vocab_extend'
+# Of the windows of a text on which a published encoder is evaluated
+_SEQ_LEN = 512
 
 
 class Pretrained:
@@ -49,16 +55,20 @@ class Pretrained:
 
     * `model` is in evaluation mode
     * `configs` are those of the run; items are computed when they are asked for
-    * `checkpoint` is where the model comes from, and `about` describes it in words
+    * `about` describes in words where the model comes from, and `checkpoint` is that, unless it was published
+    * `source` is what it went on from, if that was something else
+    * `has_head`: can it predict tokens? An encoder that was published without a head cannot
     """
 
     def __init__(self, *, model: TransformerMLM, tokenizer: Tokenizer, configs: MLMConfigs,
-                 checkpoint: Checkpoint, about: str):
+                 checkpoint: Checkpoint | None, about: str, source: Path | None = None, has_head: bool = True):
         self.model = model
         self.tokenizer = tokenizer
         self.configs = configs
         self.checkpoint = checkpoint
         self.about = about
+        self.source = source
+        self.has_head = has_head
         # A walk through all modules
         self._max_seq_len = model.max_seq_len
 
@@ -67,9 +77,15 @@ class Pretrained:
         """The device of the model."""
         return next(self.model.parameters()).device
 
+    def require_head(self):
+        """Raises `UserError` if the model cannot predict tokens."""
+        if not self.has_head:
+            raise UserError(f'{self.about} has no head for masked language modelling, and predicts nothing: train one '
+                            'with init_from')
+
     def ids(self, text: str) -> Tensor:
         """
-        Token ids, `[seq_len]`.
+        Token ids, `[seq_len]`, with special tokens around the text if the run has them.
 
         Raises `UserError` for an empty text, for one longer than the model allows, and for text that is not in the
         vocabulary.
@@ -77,7 +93,7 @@ class Pretrained:
         return self.masked_ids([text])
 
     def masked_ids(self, pieces: Sequence[str]) -> Tensor:
-        """Token ids of the pieces of a text, with `[MASK]` between every two; raises what `ids` does."""
+        """The same of the pieces of a text, with `[MASK]` between every two; raises what `ids` does."""
         try:
             ''.join(pieces).encode()
         except UnicodeEncodeError:
@@ -90,9 +106,11 @@ class Pretrained:
             raise UserError(f'the model does not know {unknown}, which is not in its vocabulary')
         if not len(ids):
             raise UserError('the text is empty')
-        if len(ids) > self._max_seq_len:
-            raise UserError(f'the text has {len(ids):,} tokens, and the model takes at most {self._max_seq_len:,}')
-        return torch.from_numpy(ids)
+        template = self.configs._template
+        if (n := len(ids) + template.length) > self._max_seq_len:
+            raise UserError(f'the text has {n:,} tokens,{" special ones included," * bool(template.length)} and the '
+                            f'model takes at most {self._max_seq_len:,}')
+        return template.around(torch.from_numpy(ids))
 
     def validation_batches(self) -> Iterable[Tensor | Batch]:
         """
@@ -100,6 +118,8 @@ class Pretrained:
 
         Raises `UserError` if its text is missing, or was changed.
         """
+        if self.checkpoint is None:
+            raise UserError(f'{self.about} is no run, and has no validation set')
         snapshot, items = with_current_names(self.configs, self.checkpoint.metadata['configs']), \
             config_items(self.configs)
         for name in ('text', 'valid_tokens', 'valid_loader'):
@@ -120,6 +140,9 @@ class Pretrained:
 
         * `pooling` is `mean` for the mean over the tokens of each text, `[len(texts), d_model]`, or `none` for those of
           each token, a list of `[seq_len, d_model]`
+
+        The tokens are those of `ids`: if the run has `[CLS]` and `[SEP]` around each text, the mean is over these, too,
+        as that of sentence-transformers is.
 
         Raises what `ids` does.
         """
@@ -158,7 +181,8 @@ def load(run: str | Path, *, which: str = 'best', configs: MLMConfigs | None = N
     """
     A trained model.
 
-    * `run` is a run's uuid or the beginning of it, its folder, that of one of its checkpoints, or `last` for the newest
+    * `run` is a run's uuid or the beginning of it, its folder, that of one of its checkpoints, `last` for the newest,
+      or the folder of a published encoder, as `save_pretrained` writes it
     * `which` checkpoint: the `best` by validation loss (the last, if there was no validation), the `last`, or a step
     * `configs` are freshly made configs of your own class, if the run has such
     * `device` is by default a CUDA device if there is one
@@ -168,8 +192,13 @@ def load(run: str | Path, *, which: str = 'best', configs: MLMConfigs | None = N
     that are unknown here.
     """
     path = Path(run).expanduser()
+    if is_published(path) and not is_run(path):
+        if which != 'best':
+            raise UserError(f'{path} is a published encoder, and has no checkpoint {which}')
+        refuse_ambiguous(str(run), logs_path(Path(folder)))
+        return _load_published(path, MLMConfigs() if configs is None else configs, device)
     found, at = find_run(Path() if path.is_dir() else logs_path(Path(folder)), str(run))
-    chosen, about, tensors = _read(found, at, str(which).replace(',', ''))
+    chosen, about, tensors = read_model(found, at, str(which).replace(',', ''))
     conf = MLMConfigs() if configs is None else configs
     with silent(), torch.random.fork_rng(devices=[]):
         _configure(conf, chosen, device)
@@ -179,71 +208,46 @@ def load(run: str | Path, *, which: str = 'best', configs: MLMConfigs | None = N
             model.load_state_dict(unpack(chosen.metadata['model'], tensors))
         except RuntimeError as e:
             raise UserError(f'the model of {chosen.path} differs: {" ".join(str(e).split())}') from None
-        return Pretrained(model=model.eval(), tokenizer=conf.tokenizer, configs=conf, checkpoint=chosen, about=about)
+        source = chosen.metadata['configs']['given'].get('init_from')
+        return Pretrained(model=model.eval(), tokenizer=conf.tokenizer, configs=conf, checkpoint=chosen, about=about,
+                          source=Path(source) if source else None)
 
 
-def _read(run: Run, at: Path | None, which: str) -> tuple[Checkpoint, str, dict[str, Tensor]]:
-    """An intact checkpoint, what it is, and its model. A running run may remove it at any time."""
-    while True:
-        chosen, about = _choose(run, at, which)
-        try:
-            return chosen, about, chosen.load_tensors('model')
-        except (OSError, SafetensorError):
-            if chosen.path.exists():
-                raise
+def _load_published(path: Path, conf: MLMConfigs, device: str | torch.device | None) -> Pretrained:
+    """A published encoder, with configs of ours."""
+    source = PublishedEncoder(path)
+    if source.tokenizer is None:
+        raise UserError(f'{path} has no tokenizer')
+    conf.tokenizer = source.tokenizer
+    conf._set_values({**source.values, 'add_special_tokens': source.tokenizer.template.length > 0,
+                      'seq_len': min(source.max_seq_len or _SEQ_LEN, _SEQ_LEN),
+                      'valid_batch_size': _BATCH_TOKENS // _SEQ_LEN})
+    conf.device = _device(device)
+    with silent(), torch.random.fork_rng(devices=[]):
+        loaded = source.load_weights(conf.model)
+        _ = conf.valid_mlm, conf.batch_reader
+    return Pretrained(model=conf.model.eval(), tokenizer=source.tokenizer, configs=conf, checkpoint=None,
+                      about=source.about, source=path, has_head=loaded.has_head)
 
 
-def _choose(run: Run, at: Path | None, which: str) -> tuple[Checkpoint, str]:
-    """An intact checkpoint, and what it is."""
-    if at is not None:
-        found = checkpoint.read(at)
-        found.verify()
-        return found, f'{at}'
-    steps = run.checkpoints.steps()
-    if not steps:
-        raise UserError(f'the run {run.uuid} has no checkpoint yet, in {run.checkpoints.path}')
-    if which not in ('best', 'last'):
-        if which not in map(str, steps):
-            raise UserError(f'the run {run.uuid} has no checkpoint {which}: it has {", ".join(map(str, steps))}')
-        return _choose(run, steps[int(which)], which)
-    wrong = []
-    if which == 'best' and (best := run.checkpoints.best()):
-        try:
-            best.verify()
-            return best, f'{best.path}, the best by validation loss: {best.valid["loss"]:.4f}'
-        except Damaged as e:
-            if not best.path.exists():
-                return _choose(run, at, which)
-            wrong = [str(e)]
-    last, damaged = run.checkpoints.last()
-    wrong = list(dict.fromkeys([*wrong, *damaged]))
-    if last is None:
-        raise UserError(f'no checkpoint of the run {run.uuid} can be used: {"; ".join(wrong)}')
-    return last, f'{last.path}, the last' + (f' intact one: {"; ".join(wrong)}' if wrong else '')
+def _device(device: str | torch.device | None) -> torch.device:
+    return torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
 
 
 def _configure(conf: MLMConfigs, chosen: Checkpoint, device: str | torch.device | None):
     """Gives configs the values and the tokenizer of the run."""
-    snapshot, items = chosen.metadata.get('configs'), config_items(conf)
+    snapshot = chosen.metadata.get('configs')
     if snapshot is None:
         raise UserError(f'{chosen.path} lacks the configs of its run')
     snapshot = with_current_names(conf, snapshot)
-    for name, value in snapshot['given'].items():
-        is_of_model = name.partition('.')[0] in ('model', 'transformer')
-        if is_of_model and not (name in items and items[name].is_possible(value)):
-            raise UserError(f'the run has {name}={value}, which is unknown here: import the file that registers it, or '
-                            f'give `configs` of the class that has it')
-    values = {name: value for name, value in restored_values(conf, snapshot).items() if not name.startswith('device')}
-    # Defaults that an option of the user's own may have set
-    values |= {name: value for name, value in snapshot['computed'].items()
-               if name.startswith('transformer.') and name in items and isinstance(value, int | float)
-               and items[name].is_possible(value)}
+    values = {name: value for name, value in restored_values(conf, snapshot).items()
+              if not name.startswith('device') and name not in _OF_START} | model_values(conf, snapshot)
     saved = snapshot['tokenizer']
     if saved is not None and (type(conf) is MLMConfigs or saved.get('kind') in TOKENIZERS):
         values.pop('tokenizer', None)
         conf.tokenizer = saved_tokenizer(saved, chosen.path)
     conf._set_values(values)
-    conf.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    conf.device = _device(device)
 
 
 @contextmanager

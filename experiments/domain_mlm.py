@@ -1,0 +1,34 @@
+"""
+# Going on with a published encoder, on a text of one's own
+
+    python experiments/domain_mlm.py init_from=FOLDER [text_path=PATH] [name=value ...] [--resume RUN] [--help]
+
+`init_from` is a folder that `save_pretrained` wrote (BERT, RoBERTa, XLM-R, ModernBERT), one that `labml-mlm export`
+wrote, a run, or one of its checkpoints. Sizes and tokenizer are those of the folder. Without a text, it is the help
+topics that come with Python.
+"""
+from labml_mlm import MLMConfigs, train
+from labml_mlm.common.errors import UserError
+
+
+class Configs(MLMConfigs):
+    """
+    ## Configurations for going on
+    """
+    default_text: str = 'python_topics'
+    optimizer = 'muon'
+    lr_schedule = 'warmup_linear'
+    lr_warmup_steps: int = 20
+    seq_len: int = 128
+    batch_size: int = 16
+    valid_batch_size: int = 16
+
+    def init(self):
+        """Builds everything that a run needs."""
+        if not self.init_from:
+            raise UserError('give what to go on from: init_from=FOLDER, or a run')
+        super().init()
+
+
+if __name__ == '__main__':
+    train(Configs(), name='domain_mlm')

@@ -1,0 +1,244 @@
+"""
+# What a run can go on from
+
+A `PublishedEncoder` is a folder of `save_pretrained`, a `TrainedModel` a checkpoint of a run of ours. Either says what
+the model and the tokenizer of the new run are, and has their weights. What else is given stays, unless it contradicts
+the weights.
+"""
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from labml.configs import BaseConfigs
+from torch import Tensor, nn
+
+from labml_mlm.common.errors import UserError
+from labml_mlm.common.schema import NO_DEFAULT, chosen_value, config_items
+from labml_mlm.configs.snapshot import model_values, saved_tokenizer, with_current_names
+from labml_mlm.published.families import family_of
+from labml_mlm.published.folder import PublishedFolder, is_published
+from labml_mlm.published.tokenizer import folder_tokenizer
+from labml_mlm.runs.choose import read_model
+from labml_mlm.runs.run import Run, find_run, is_run, list_runs
+from labml_mlm.tokenization.base import Tokenizer
+from labml_mlm.tokenization.subword import SubwordTokenizer
+from labml_mlm.training.serialization import unpack
+from labml_mlm.vocabulary.adapt import Vocabulary
+
+# Items of a model that weights do not depend on
+_FREE = {f'transformer.{name}' for name in ('dropout', 'attn_dropout', 'embed_dropout', 'ffn.dropout', 'seed')}
+# Peaks for an encoder that is trained already, by the option of `optimizer` (docs/published.md has measurements)
+_LEARNING_RATES = {'mlm': 3e-4, 'muon': 1e-3}
+# Items of the tokenizer that nothing reads where it is taken over
+_OF_TRAINED_TOKENIZERS = 'token_pattern', 'max_token_length', 'vocab_size'
+# Buffers of older releases
+_BUFFERS = 'position_ids', 'token_type_ids', 'inv_freq'
+
+
+class Loaded(NamedTuple):
+    """What came of loading weights."""
+    # Has the folder a head for masked language modelling? Otherwise the model has a new one
+    has_head: bool
+    # Weights of the folder that were not used
+    unused: list[str]
+
+
+class Source:
+    """
+    ## What a run can go on from
+
+    * `path` is its folder, and `about` describes it in words
+    * `values` are those of the model, by dotted name
+    * `n_tokens` is the number of its embeddings
+    * `max_seq_len` is the longest sequence that it is made for, if it has a bound
+    """
+
+    def __init__(self, path: Path, *, about: str, values: dict[str, Any], n_tokens: int,
+                 max_seq_len: int | None = None):
+        self.path = path
+        self.about = about
+        self.values = values
+        self.n_tokens = n_tokens
+        self.max_seq_len = max_seq_len
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """Its tokenizer, if it has one. Raises `UserError` if that cannot be used."""
+        raise NotImplementedError
+
+    def run_values(self, given: Mapping[str, Any], conf: BaseConfigs) -> dict[str, Any]:
+        """
+        The values of a run that goes on from it, by dotted name.
+
+        * `given` are values of the run, and `conf` its configs
+
+        Raises `UserError` for given ones that contradict the weights, for a `seq_len` that is too long, and if no
+        tokenizer is given and the folder has none.
+        """
+        items = config_items(conf, chosen=self.values)
+        for name, value in given.items():
+            is_of_model = name.partition('.')[0] in ('transformer', 'd_model', 'n_tokens')
+            # What is not among the values is as by default
+            before = self.values.get(name, items[name].default if name in items else NO_DEFAULT)
+            if is_of_model and name not in _FREE and value != before:
+                before = 'not given' if before is NO_DEFAULT else before
+                raise UserError(f'`{name}={value}` contradicts the weights of {self.path}: there it is {before}')
+        values = {**self.values, **given, 'init_from': str(self.path.absolute())}
+        if given.get('vocab_extend') or {'tokenizer', 'tokenizer_path'} & set(given) and self.tokenizer is not None:
+            # They follow from the tokenizer
+            for name in {'n_tokens', 'padding_token', 'mask_token', 'no_mask_tokens'} - set(given):
+                values.pop(name, None)
+        if not {'tokenizer', 'tokenizer_path'} & set(given):
+            unread = [*_OF_TRAINED_TOKENIZERS, *(() if given.get('vocab_extend') else ('tokenizer_sample',))]
+            if useless := [name for name in unread if name in given]:
+                raise UserError(f'`{useless[0]}={given[useless[0]]}` is for a tokenizer that is trained, and this one '
+                                f'comes from {self.path}: give `tokenizer`, too, for another one')
+            if self.tokenizer is None:
+                raise UserError(f'{self.path} has no tokenizer: give tokenizer=file and tokenizer_path=PATH')
+            values['tokenizer'] = 'file' if isinstance(self.tokenizer, SubwordTokenizer) else self.tokenizer.kind
+        seq_len = given.get('seq_len', chosen_value(conf, 'seq_len'))
+        if isinstance(seq_len, int) and self.max_seq_len is not None and seq_len > self.max_seq_len:
+            raise UserError(f'seq_len={seq_len} is longer than the {self.max_seq_len:,} positions of {self.path}')
+        return values
+
+    def state(self) -> tuple[dict[str, Tensor], list[str]]:
+        """Its weights by the names of the model, those that it has; and the names of others that it has."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def load_weights(self, model: nn.Module, vocabulary: Vocabulary | None = None) -> Loaded:
+        """
+        Copies the weights into a model.
+
+        * `vocabulary` is that of the model, if it is another one
+
+        Raises `UserError` if weights of the encoder are missing, or if one has another shape.
+        """
+        state, unused = self.state()
+        if vocabulary is not None:
+            state = vocabulary.adapt(state)
+        # Embeddings may be those of the head, too, and positions constant
+        own = {**dict(model.named_buffers()), **dict(model.named_parameters(remove_duplicate=False))}
+        missing = [name for name, _ in model.named_parameters() if name not in state]
+        if of_encoder := [name for name in missing if not name.startswith('generator.')]:
+            raise UserError(f'{self.path} lacks weights of the encoder: {", ".join(of_encoder)}')
+        has_head = not missing
+        if missing and any(name.startswith('generator.') for name in state):
+            raise UserError(f'{self.path} has a part of a head only: it lacks {", ".join(missing)}')
+        for name, weight in state.items():
+            if name not in own:
+                raise UserError(f'{self.path} has {name}, and the model has not')
+            if weight.shape != own[name].shape:
+                raise UserError(f'{self.path}: {name} has shape {list(weight.shape)}, and in the model it has '
+                                f'{list(own[name].shape)}')
+            own[name].copy_(weight)
+        return Loaded(has_head, unused)
+
+
+class PublishedEncoder(Source):
+    """
+    ## A folder that `save_pretrained` wrote
+
+    Raises `UserError` if it is none, is damaged, or has an architecture that cannot be represented here.
+    """
+
+    def __init__(self, path: Path):
+        self.folder = PublishedFolder(path)
+        self.family = family_of(self.folder)
+        try:
+            items = self._items = self.family.items(self.folder.config, self.folder.weights)
+        except UserError as e:
+            raise UserError(f'{path}: {e}') from None
+        values = {name if name in ('d_model', 'n_tokens') else f'transformer.{name}': value
+                  for name, value in items.items()}
+        super().__init__(path, about=f'{path}, {self.family.model_type}', n_tokens=items['n_tokens'],
+                         max_seq_len=items.get('max_positions'),
+                         values={'transformer': self.family.option, **values})
+
+    @functools.cached_property
+    def tokenizer(self) -> SubwordTokenizer | None:
+        """The tokenizer of the folder, if it has one. Raises `UserError` if it has more tokens than embeddings."""
+        tokenizer = folder_tokenizer(self.path)
+        if tokenizer is not None and tokenizer.n_tokens > self._items['n_tokens']:
+            raise UserError(f'the tokenizer of {self.path} has {tokenizer.n_tokens:,} tokens, and there are embeddings '
+                            f'of {self._items["n_tokens"]:,} only')
+        return tokenizer
+
+    def run_values(self, given: Mapping[str, Any], conf: BaseConfigs) -> dict[str, Any]:
+        """
+        `Source.run_values`. Special tokens around each window are those that the tokenizer of the folder has, and the
+        learning rate suits an encoder that is trained already.
+        """
+        values = super().run_values(given, conf)
+        optimizer = given.get('optimizer', chosen_value(conf, 'optimizer'))
+        if 'optimizer.optimizer' not in given and optimizer in _LEARNING_RATES:
+            values.setdefault('optimizer.learning_rate', _LEARNING_RATES[optimizer])
+        if not {'tokenizer', 'tokenizer_path'} & set(given) and chosen_value(conf, 'add_special_tokens') == 'auto':
+            values.setdefault('add_special_tokens', self.tokenizer.template.length > 0)
+        return values
+
+    def state(self) -> tuple[dict[str, Tensor], list[str]]:
+        """`Source.state`."""
+        state, used = self.family.read(self.folder.weights, self._items)
+        return state, [name for name in self.folder.weights if name not in used and not name.endswith(_BUFFERS)]
+
+
+class TrainedModel(Source):
+    """
+    ## A run of ours, or one of its checkpoints
+
+    * `run` and `at` are what `find_run` returns, and `conf` are configs of the class of the new run
+
+    Raises `UserError` if it has no checkpoint that can be used.
+    """
+
+    def __init__(self, run: Run, at: Path | None, conf: BaseConfigs):
+        chosen, about, self._tensors = read_model(run, at, 'start')
+        self._checkpoint = chosen
+        snapshot = chosen.metadata.get('configs')
+        if snapshot is None:
+            raise UserError(f'{chosen.path} lacks the configs of its run')
+        self._snapshot = with_current_names(conf, snapshot)
+        values = model_values(conf, self._snapshot)
+        super().__init__(chosen.path, about=about, values=values,
+                         n_tokens={**snapshot['computed'], **snapshot['given']}['n_tokens'],
+                         max_seq_len=values.get('transformer.max_positions'))
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer of the run."""
+        return saved_tokenizer(self._snapshot['tokenizer'] or {}, self.path)
+
+    def state(self) -> tuple[dict[str, Tensor], list[str]]:
+        """`Source.state`."""
+        return unpack(self._checkpoint.metadata['model'], self._tensors), []
+
+
+def find_source(name: str, logs: Path, conf: BaseConfigs) -> Source:
+    """
+    What `name` means: a folder that `save_pretrained` wrote, a run, or one of its checkpoints.
+
+    * `logs` is labml's folder of experiments
+
+    Raises `UserError` if there is none, if it is both, and what the sources raise.
+    """
+    path = Path(name).expanduser()
+    if not is_published(path):
+        if path.is_dir() and not is_run(path):
+            raise UserError(f'init_from={name}: the folder is neither one that save_pretrained wrote, as it has no '
+                            'config.json, nor a run, nor a checkpoint')
+        try:
+            return TrainedModel(*find_run(logs, name), conf)
+        except UserError as e:
+            raise e if path.is_dir() else UserError(f'init_from={name}: there is no such folder, and {e}') from None
+    refuse_ambiguous(name, logs)
+    return PublishedEncoder(path)
+
+
+def refuse_ambiguous(name: str, logs: Path):
+    """Raises `UserError` if the name of a published folder could mean a run, too."""
+    if name == 'last' or any(run.uuid.startswith(name) for run in list_runs(logs)):
+        raise UserError(f'{name} is both a run and a folder: give the path of the folder, such as ./{name}, or more of '
+                        'the uuid of the run')
