@@ -38,10 +38,12 @@ setuptools.setup(
         'app': ['labml-app>=0.5.14,<0.6', 'uvicorn>=0.30', 'mpld3>=0.5.10', 'bootstrap-flask>=2.4',
                 'fontawesomefree>=5.15,<6'],
         # Hugging Face's models beside ours in benchmarks; they cannot be imported beside a torchvision of another torch
-        'bench': ['transformers>=5', 'matplotlib>=3.8'],
+        'bench': ['transformers>=5', 'accelerate>=1', 'matplotlib>=3.8'],
         # The site
         'docs': ['mkdocs>=1.6,<2', 'mkdocs-material>=9.5', 'mkdocstrings[python]>=0.26', 'latex2mathml>=3.77',
                  'pymdown-extensions>=10', 'Pygments>=2.17'],
+        # For `export` to a file; torch's exporter is written with onnxscript
+        'onnx': ['onnx>=1.18', 'onnxruntime>=1.22', 'onnxscript>=0.5'],
         'plot': ['matplotlib>=3.8'],
         'test': ['pytest>=8', 'pytest-xdist>=3.5', 'hypothesis>=6.100', 'ruff>=0.8', 'import-linter>=2',
                  'selenium>=4.20'],

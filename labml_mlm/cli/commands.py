@@ -95,7 +95,7 @@ def _shown(sample: Sample, *, is_filled: bool) -> str:
 
 def plot(parsed: argparse.Namespace):
     """Loss and accuracy of runs as an image."""
-    from labml_mlm.cli.plot import draw
+    from labml_mlm.runs.plot import draw
 
     logs = logs_path(parsed.path)
     found = {run.uuid: run for run, _ in (find_run(logs, name) for name in parsed.run)}

@@ -23,8 +23,8 @@ from labml_mlm.common.errors import UserError
 from labml_mlm.common.exit import exit_on_error, exit_with
 from labml_mlm.common.files import write_atomically
 from labml_mlm.common.labml_compat import tolerate_full_disk
+from labml_mlm.common.overrides import help_text, parse_overrides
 from labml_mlm.configs.mlm import MLMConfigs
-from labml_mlm.configs.overrides import help_text, parse_overrides
 from labml_mlm.configs.snapshot import take_snapshot
 from labml_mlm.distributed.failures import exit_on_rank_failure, is_rank_failure
 from labml_mlm.distributed.process_group import ranks

@@ -13,8 +13,10 @@ from labml_mlm import MLMConfigs
 from labml_mlm.cli.resume import Resumption
 from labml_mlm.common.declarations import Item
 from labml_mlm.common.errors import UserError
-from labml_mlm.configs.overrides import parse_overrides
+from labml_mlm.common.overrides import parse_overrides
 from labml_mlm.configs.snapshot import take_snapshot
+from labml_mlm.runs import checkpoint
+from labml_mlm.runs.checkpoint_folder import CheckpointFolder
 
 
 def test_present_values_are_not_changes(project, stopped):
@@ -154,3 +156,36 @@ def test_snapshot_restores_custom_items(build):
                        'epochs: 4 → 9 (the learning rate decays to the new end)']
     with pytest.raises(UserError, match='the run was given `size`, which the configs of this script do not have'):
         values(MLMConfigs(), {**snapshot, 'given': {'size': [3, 4]}})
+
+
+WSD = ['lr_schedule=wsd', 'lr_warmup_steps=5', 'keep_checkpoints=1', 'checkpoint_interval=none']
+
+
+def before_decay(folder):
+    """Optimizer steps of the checkpoints that are marked as before a decay."""
+    found = [checkpoint.read(path) for path in CheckpointFolder(folder / 'checkpoints').steps().values()]
+    return [one.metadata['progress']['steps'] for one in found if one.is_before_decay]
+
+
+def test_longer_run_keeps_the_checkpoint_before_its_last_decay(project):
+    result = project.train('epochs=2', *WSD, 'lr_decay_fraction=0.4', env={'RUN_UUID': 'feed'})
+    assert result.returncode == 0, result.stderr
+    [folder] = project.runs
+    # 31 steps an epoch
+    assert before_decay(folder) == [37]
+    assert project.run('--resume', 'feed', 'epochs=3').returncode == 0
+    # It had decayed when it was resumed, after what would have been the beginning
+    assert before_decay(folder) == [37]
+    assert project.run('--resume', 'feed', 'epochs=6').returncode == 0
+    assert before_decay(folder) == [112]
+
+
+def test_run_that_decays_from_where_it_is_resumed_keeps_that_checkpoint(project):
+    result = project.train('epochs=1', *WSD[1:], 'lr_schedule=constant', env={'RUN_UUID': 'feed'})
+    assert result.returncode == 0, result.stderr
+    [folder] = project.runs
+    assert before_decay(folder) == []
+    # Half of the decay has been missed
+    result = project.run('--resume', 'feed', 'epochs=3', 'lr_schedule=wsd', 'lr_decay_fraction=0.9')
+    assert result.returncode == 0, result.stderr
+    assert before_decay(folder) == [31]

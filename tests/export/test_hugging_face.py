@@ -1,0 +1,134 @@
+"""What transformers and sentence-transformers make of the folders of all families, without code of ours."""
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.exports import CUSTOM, FAMILIES, NO_PYTHON
+from support.hugging_face import run_hugging_face
+
+from labml_mlm import FillMask
+from labml_mlm.export.folder import export_folder
+
+LENGTHS = 1, 2, 40
+TEXTS = ['the quick fox', 'over the dog, over the brown fox!', 'the fox\nover  the dog']
+MASKED = 'the quick [MASK] fox'
+ALL = [*FAMILIES, *CUSTOM]
+SCRIPT = """
+import json, sys
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, pipeline
+
+folders, texts, masked = map(json.loads, sys.argv[1:4])
+torch.set_grad_enabled(False)
+for folder, is_custom in folders:
+    options = {'trust_remote_code': is_custom}
+    model, loading = AutoModelForMaskedLM.from_pretrained(folder, output_loading_info=True, **options)
+    encoder, of_encoder = AutoModel.from_pretrained(folder, output_loading_info=True, **options)
+    tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+    inputs, outputs = load_file(f'{folder}.inputs'), {}
+    for name, ids in inputs.items():
+        if name.startswith('ids'):
+            batch = {'input_ids': ids, 'attention_mask': inputs[name.replace('ids', 'mask')]}
+            outputs[f'logits{name}'] = model.eval()(**batch).logits.contiguous()
+            outputs[f'hidden{name}'] = encoder.eval()(**batch).last_hidden_state.contiguous()
+    predictions = pipeline('fill-mask', folder, top_k=3, **options)(masked)
+    said = {'missing': sorted(loading['missing_keys']), 'unexpected': sorted(loading['unexpected_keys']),
+            'missing_of_encoder': sorted(of_encoder['missing_keys']),
+            'tokens': [tokenizer(text).input_ids for text in texts],
+            'top': [prediction['token'] for prediction in predictions], 'dtype': str(model.dtype),
+            'scores': [prediction['score'] for prediction in predictions], 'mask': tokenizer.mask_token_id,
+            'pad': tokenizer.pad_token_id, 'longest': tokenizer.model_max_length,
+            'padded': tokenizer(texts, padding=True).input_ids}
+    if not is_custom:
+        from sentence_transformers import SentenceTransformer
+        outputs['vectors'] = torch.from_numpy(SentenceTransformer(folder, device='cpu').encode(texts))
+    save_file(outputs, f'{folder}.outputs')
+    json.dump(said, open(f'{folder}.said', 'w'))
+"""
+
+
+@pytest.fixture(scope='module')
+def said(folders, models, needs_transformers):
+    """What is said of each folder, by name; outputs and inputs lie beside it."""
+    for name, folder in folders.items():
+        inputs, generator = {}, torch.Generator().manual_seed(3)
+        for n in LENGTHS:
+            # None is [PAD]
+            ids = torch.randint(5, models[name].tokenizer.n_tokens, (2, n), generator=generator)
+            mask = torch.ones_like(ids)
+            ids[1, n // 2 + 1:], mask[1, n // 2 + 1:] = models[name].configs.padding_token, 0
+            inputs |= {f'ids{n}': ids, f'mask{n}': mask}
+        save_file(inputs, f'{folder}.inputs')
+    run_hugging_face(SCRIPT, json.dumps([[str(folders[name]), name in CUSTOM] for name in ALL]), json.dumps(TEXTS),
+                     json.dumps(MASKED))
+    return {name: json.loads(folder.with_name(f'{name}.said').read_text()) for name, folder in folders.items()}
+
+
+@pytest.mark.parametrize('name', ALL)
+@torch.no_grad()
+def test_logits_and_hidden_states_are_those_of_the_model(said, folders, models, name):
+    model = models[name].model
+    inputs, outputs = load_file(f'{folders[name]}.inputs'), load_file(f'{folders[name]}.outputs')
+    for n in LENGTHS:
+        # `[seq_len, batch_size]`
+        ids, padding = inputs[f'ids{n}'].T, inputs[f'mask{n}'].T == 0
+        of_text = ~padding.T
+        hidden, logits = model.encode(ids, padding).transpose(0, 1), model.predict(ids, padding_mask=padding)
+        torch.testing.assert_close(outputs[f'hiddenids{n}'][of_text], hidden[of_text], rtol=0, atol=1e-5)
+        # The head of ESM is less exact
+        tolerance = 1e-4 if name.startswith('esm') else 1e-5
+        torch.testing.assert_close(outputs[f'logitsids{n}'][of_text], logits.transpose(0, 1)[of_text], rtol=0,
+                                   atol=tolerance)
+    assert said[name]['dtype'] == 'torch.float32'
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_all_weights_are_there_and_used(said, name):
+    # What is computed, that of proteins, and what `AutoModel` has beside the encoder
+    own = 'inv_freq', 'contact_head.regression.weight', 'contact_head.regression.bias'
+    pooler = 'pooler.dense.weight', 'pooler.dense.bias'
+    assert said[name]['unexpected'] == []
+    assert [weight for weight in said[name]['missing'] if not weight.endswith(own)] == []
+    assert [weight for weight in said[name]['missing_of_encoder'] if not weight.endswith((*own, *pooler))] == []
+    assert name.startswith('esm') or said[name]['missing'] == []
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_tokens_are_those_of_the_model(said, models, name):
+    special = models[name].tokenizer.special
+    template = models[name].configs._template
+    assert said[name]['tokens'] == [template.around(torch.from_numpy(models[name].tokenizer.encode(text))).tolist()
+                                    for text in TEXTS]
+    assert (said[name]['mask'], said[name]['pad']) == (special.mask, special.pad)
+    shortest = said[name]['padded'][0]
+    assert len({*map(len, said[name]['padded'])}) == 1
+    assert shortest == [*said[name]['tokens'][0], *[special.pad] * (len(shortest) - len(said[name]['tokens'][0]))]
+    assert said[name]['longest'] == (4096 if name == 'relative' else 512)
+
+
+@pytest.mark.parametrize('name', ALL)
+@torch.no_grad()
+def test_the_pipeline_predicts_what_we_do(said, models, name):
+    trained = models[name]
+    ids = trained.masked_ids(MASKED.split('[MASK]'))
+    logits = trained.model.predict(ids[:, None])[(ids == trained.configs.mask_token).nonzero().item(), 0]
+    expected = logits.softmax(-1).topk(3)
+    assert said[name]['top'] == expected.indices.tolist()
+    assert said[name]['scores'] == pytest.approx(expected.values.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+def test_sentence_vectors_are_those_of_encode(said, models, folders, name):
+    vectors = load_file(f'{folders[name]}.outputs')['vectors']
+    torch.testing.assert_close(vectors, models[name].encode(TEXTS), rtol=0, atol=1e-5)
+
+
+def test_a_trained_run_fills_in_the_same(exports, run, tmp_path, needs_transformers):
+    export_folder(run, tmp_path / 'out', python=NO_PYTHON)
+    text = 'the quick br[MASK]wn fox'
+    script = ("import sys; from transformers import pipeline; "
+              "print(pipeline('fill-mask', sys.argv[1])(sys.argv[2])[0]['token_str'], end='')")
+    found = run_hugging_face(script, tmp_path / 'out', text).stdout
+    assert found == FillMask(run)(text).masks[0][0].token
