@@ -25,7 +25,7 @@ from labml.internal.tracker import tracker_singleton
 
 from labml_mlm import MLMConfigs
 from labml_mlm.common.exit import exit_on_error
-from labml_mlm.configs.overrides import parse_overrides
+from labml_mlm.common.overrides import parse_overrides
 from labml_mlm.runs.metrics_log import MetricsWriter
 from labml_mlm.tracking import console
 from labml_mlm.training.checkpointer import Checkpointer

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from labml_mlm import MLMConfigs
 from labml_mlm.common.exit import exit_on_error
-from labml_mlm.configs.overrides import parse_overrides
+from labml_mlm.common.overrides import parse_overrides
 from labml_mlm.data.batch import Columns
 from labml_mlm.data.loader import TrainLoader
 from labml_mlm.distributed.parallel import DDP, SingleProcess

@@ -19,7 +19,7 @@ import torch
 
 from labml_mlm import FillMask, MLMConfigs
 from labml_mlm.common.exit import exit_on_error
-from labml_mlm.configs.overrides import parse_overrides
+from labml_mlm.common.overrides import parse_overrides
 from labml_mlm.inference.pretrained import Pretrained
 from labml_mlm.runs.checkpoint import Checkpoint
 from labml_mlm.tracking import console

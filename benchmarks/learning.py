@@ -37,7 +37,7 @@ from torch.nn import functional
 
 from labml_mlm import MLMConfigs
 from labml_mlm.common.errors import UserError
-from labml_mlm.configs.overrides import parse_overrides
+from labml_mlm.common.overrides import parse_overrides
 from labml_mlm.inference.pretrained import silent
 from labml_mlm.optim.schedules import seq_len_schedule
 from labml_mlm.tracking import console

@@ -32,7 +32,7 @@ from torch import nn
 
 from labml_mlm import MLMConfigs
 from labml_mlm.common.exit import exit_on_error
-from labml_mlm.configs.overrides import parse_overrides
+from labml_mlm.common.overrides import parse_overrides
 from labml_mlm.inference.pretrained import silent
 from labml_mlm.runs.metrics_log import MetricsWriter
 from labml_mlm.tracking import console
