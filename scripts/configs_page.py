@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from labml_mlm import MLMConfigs
+from labml_mlm.common.overrides import allowed_text, show
 from labml_mlm.common.schema import NO_DEFAULT, ConfigField, config_items
-from labml_mlm.configs import masking, mlm, model, optimization, text, tokenizer, tokens, training
-from labml_mlm.configs.overrides import allowed_text, show
+from labml_mlm.configs import masking, mlm, model, old_text, optimization, text, tokenizer, tokens, training
 
 PATH = Path(__file__).parent.parent / 'docs/configs.md'
 # By the class that declares an item, in the order of a run
 SECTIONS = {'Text': text.TextConfigs, 'Tokenizer': tokenizer.TokenizerConfigs,
-            'Tokens and batches': tokens.TokenConfigs, 'Masking': masking.MaskConfigs, 'Model': model.ModelConfigs,
+            'Tokens and batches': tokens.TokenConfigs, 'Old text': old_text.OldTextConfigs,
+            'Masking': masking.MaskConfigs, 'Model': model.ModelConfigs,
             'Optimization': optimization.OptimizationConfigs, 'Training': training.TrainingConfigs,
             'Precision, prompts, and what a step uses': mlm.MLMConfigs}
 HEAD = """\

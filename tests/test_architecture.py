@@ -24,7 +24,7 @@ def test_imports_run_one_way():
 
 def test_folders():
     found = {path.name for path in PACKAGE.iterdir() if (path / '__init__.py').exists()}
-    assert found == set(FOLDERS) and 8 <= len(found) <= 14
+    assert found == set(FOLDERS) and 8 <= len(found) <= 17
     assert {path.name for path in PACKAGE.glob('*.py')} == {'__init__.py', '__main__.py'}
 
 

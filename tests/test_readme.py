@@ -31,10 +31,12 @@ QUICK = {'benchmarks/fill_mask': '--rounds 1', 'benchmarks/app': '--rounds 1 --r
 # What a command prints, by a part of it; the first that fits
 EXPECTED = {'--help': 'usage', 'benchmarks/over': 'everything else',
             'benchmarks/check': '% of training time', 'benchmarks/fill': 'batches ',
-            'benchmarks/data': 'throughput of tokenizers', 'benchmarks/distributed': 'In a single process all of this',
+            'benchmarks/data': 'throughput of tokenizers', 'benchmarks/domain': 'transformers',
+            'benchmarks/distributed': 'In a single process all of this',
             'benchmarks/mask': 'seq_len', 'benchmarks/app': 'updates/s',
             'benchmarks/watched': 'ratio', 'benchmarks/plan': 'not measured', 'gzip': '', 'import [MASK]': 'import',
             'labml-mlm app': 'The labml app is at', 'labml-mlm sync': 'values sent', 'labml-mlm runs': 'completed',
+            'labml-mlm export': 'is written',
             'labml-mlm fill-mask': 'To be or n', 'labml-mlm samples': 'masked  ', 'labml-mlm plot': 'has the curves of',
             '--pseudo': 'Pseudo-perplexity', 'labml-mlm evaluate': 'unigram', '--resume last epochs': 'epochs: 1 → 6',
             '--resume': 'The run', 'experiments/': 'The run is in', 'my_mlm.py': 'The run is in'}
@@ -87,11 +89,16 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope='session')
 def trained_once(tmp_path_factory, environment) -> Checkout:
-    """A checkout with a trained run, for commands that use one. Not to be changed."""
+    """A checkout with a trained run and two published encoders, for commands that use one. Not to be changed."""
     checkout = Checkout(tmp_path_factory.mktemp('trained') / 'checkout', environment)
     checkout.path.mkdir()
     checkout.fill()
-    assert checkout.run(TRAIN).returncode == 0
+    # Encoders to go on with; the last run stays
+    for name, more in (('my_subwords', ' tokenizer=bpe vocab_size=300'), ('my_encoder', '')):
+        shutil.rmtree(checkout.path / 'logs', ignore_errors=True)
+        assert checkout.run(TRAIN + more).returncode == 0
+        written = checkout.run(f'labml-mlm export last {name}')
+        assert written.returncode == 0, written.stderr
     return checkout
 
 
@@ -113,7 +120,7 @@ def checkout(tmp_path, environment) -> Checkout:
 
 def test_all_commands_are_found():
     assert len(INSTALL) == 3
-    assert len(COMMANDS) == 42
+    assert len(COMMANDS) == 53
     assert {name for name, blocks in BLOCKS.items() if blocks} == {'README.md', 'architecture.md', 'extending.md',
                                                                    'inference.md'}
 
@@ -126,7 +133,7 @@ def test_readme_is_short():
     pytest.param(command, marks=[pytest.mark.long] if 'benchmarks/' in command or command in LAUNCHED else [])
     for command in COMMANDS if command not in INSTALL + BENCHMARKS_WITH_FILES])
 def test_command(command, app, request):
-    needs_run = '--resume' in command or 'labml-mlm' in command
+    needs_run = '--resume' in command or 'labml-mlm' in command or 'init_from' in command
     checkout = request.getfixturevalue('trained' if needs_run else 'checkout')
     if ' experiments/' in command and 'text_path' not in command and '--help' not in command and not needs_run:
         # The same on a text that takes seconds

@@ -15,6 +15,8 @@ def long(*arguments):
 @pytest.mark.parametrize('ways, options', [
     ([(1, [ACCUMULATE]), (2, []), (2, ['parallel=fsdp', ACCUMULATE])], []),
     long([(2, []), (2, ['parallel=fsdp'])], ['optimizer=muon', 'masking_schedule=linear', 'masking=span']),
+    long([(2, []), (2, ['parallel=fsdp', ACCUMULATE])], ['freeze=layers:1', 'lr_layer_decay=0.5']),
+    long([(2, []), (2, ['parallel=fsdp'])], ['old_path=text.txt', 'replay_path=text.txt', 'lr_schedule=wsd']),
     long([(2, [ACCUMULATE]), (4, ['parallel=fsdp'])],
          ['packing=documents', 'text_unit=paragraph', 'seq_len_schedule=8:0.5,16', 'masking=word']),
     long([(4, [])], ['optimizer.optimizer=Adam', 'transformer.encoder_attn=mha', 'lr_schedule=constant',
