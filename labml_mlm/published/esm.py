@@ -35,6 +35,8 @@ _ALLOWED = {'position_embedding_type': ['rotary'], 'layer_norm_eps': [_EPS], 'to
 _ITEMS = {'d_model': 'hidden_size', 'n_tokens': 'vocab_size', 'n_layers': 'num_hidden_layers',
           'n_heads': 'num_attention_heads', 'ffn.d_ff': 'intermediate_size', 'dropout': 'hidden_dropout_prob'}
 _PREFIX, _KINDS = 'esm', ('weight', 'bias')
+# Its head for contacts in proteins
+_CONTACTS = 'esm.contact_head.'
 # A gain that is smaller cannot be divided by
 MIN_GAIN = 1e-3
 
@@ -68,7 +70,8 @@ class ESMFamily:
     def read(self, weights: Mapping[str, Tensor], items: Mapping[str, Any]) -> tuple[dict[str, Tensor], set[str]]:
         """`Family.read`."""
         state, used = read_by_names(weights, self._names(items), prefix=_PREFIX)
-        return state, used | {name for name in weights if name.startswith('lm_head.')}
+        return state, used | {name for name in weights
+                              if name.startswith(('lm_head.', _CONTACTS)) or name.endswith('.inv_freq')}
 
     def write(self, state: Mapping[str, Tensor], items: Mapping[str, Any]) -> dict[str, Tensor]:
         """`Family.write`. Raises `UserError` if a gain of the last norm is too small to be divided by."""
@@ -77,7 +80,7 @@ class ESMFamily:
             raise UserError(f'a gain of the last norm is {gain.abs().min():.1e}, and below {MIN_GAIN:g} the head '
                             'cannot be written as that of ESM: use --custom-code')
         weights = {theirs: state[ours] for ours, theirs in self._names(items).items()}
-        return weights | _head(gain, state['encoder.norm.bias'])
+        return weights | _head(gain, state['encoder.norm.bias']) | _parts_of_its_own(items)
 
     def _names(self, items: Mapping[str, Any]) -> dict[str, str]:
         """Theirs by ours; the head in between has no weights of ours."""
@@ -102,3 +105,12 @@ def _head(gain: Tensor, bias: Tensor) -> dict[str, Tensor]:
     shift = math.ceil(math.sqrt(len(gain))) + 6.
     return {'lm_head.dense.weight': torch.diag(1 / gain), 'lm_head.dense.bias': shift - bias / gain,
             'lm_head.layer_norm.weight': gain.clone(), 'lm_head.layer_norm.bias': bias.clone()}
+
+
+def _parts_of_its_own(items: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What ESM has and we have not: a head for contacts, which is 0, and the frequencies of rotary positions."""
+    n_maps, d_k = items['n_layers'] * items['n_heads'], items['d_model'] // items['n_heads']
+    frequencies = 10_000. ** -(torch.arange(0, d_k, 2).float() / d_k)
+    return {f'{_CONTACTS}regression.weight': torch.zeros(1, n_maps), f'{_CONTACTS}regression.bias': torch.zeros(1)} | {
+        f'esm.encoder.layer.{i}.attention.self.rotary_embeddings.inv_freq': frequencies.clone()
+        for i in range(items['n_layers'])}

@@ -41,9 +41,9 @@ class ExtendedVocabulary(NamedTuple):
     def about(self) -> str:
         """What was added, for people."""
         before, after = self.extension.tokens_per_word
-        gains = ', '.join(f'{word} ({count:,} × {old} → {new})' for word, count, old, new in self.extension.gains)
-        return (f'{len(self.extension.pieces):,} tokens added: {before:.3f} → {after:.3f} tokens per word.'
-                + f' Most gained by {gains}' * bool(gains))
+        gains = ''.join(f'\n  {count:8,} × {word}: {old} → {new}' for word, count, old, new in self.extension.gains)
+        return (f'{len(self.extension.pieces):,} tokens added: {before:.3f} → {after:.3f} tokens per word'
+                + f'. Most gained by{gains}' * bool(gains))
 
     def adapt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`Vocabulary.adapt`."""

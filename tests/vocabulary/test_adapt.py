@@ -33,7 +33,7 @@ def go_on(project, *arguments):
 
 def test_new_tokens_begin_as_the_mean_of_what_they_were_cut_into(words):
     out, weights = go_on(words, 'vocab_extend=3')
-    assert re.search(r'\n3 tokens added: [\d.]+ → [\d.]+ tokens per word. Most gained by ', out)
+    assert re.search(r'\n3 tokens added: [\d.]+ → [\d.]+ tokens per word. Most gained by\n +\d+ × \w+: \d+ →', out)
     source = PublishedEncoder(words.path / 'tiny')
     state, _ = source.state()
     tokenizer = load(words.path / 'logs/test/feed').tokenizer
