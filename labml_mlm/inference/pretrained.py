@@ -10,7 +10,7 @@
 with the checkpoint is executed.
 """
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +195,13 @@ def load(run: str | Path, *, which: str = 'best', configs: MLMConfigs | None = N
     if is_published(path) and not is_run(path):
         if which != 'best':
             raise UserError(f'{path} is a published encoder, and has no checkpoint {which}')
-        refuse_ambiguous(str(run), logs_path(Path(folder)))
+        if len(path.parts) == 1:
+            logs = None
+            # Outside of a project there are no runs
+            with suppress(UserError):
+                logs = logs_path(Path(folder))
+            if logs is not None:
+                refuse_ambiguous(str(run), logs)
         return _load_published(path, MLMConfigs() if configs is None else configs, device)
     found, at = find_run(Path() if path.is_dir() else logs_path(Path(folder)), str(run))
     chosen, about, tensors = read_model(found, at, str(which).replace(',', ''))

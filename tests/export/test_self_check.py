@@ -133,7 +133,7 @@ def test_files_of_the_current_folder_are_not_imported(out, models, needs_transfo
 
 def test_positions_bound_the_lengths(make):
     trained = make(transformer='bert', add_special_tokens=True, **{'transformer.max_positions': 40})
-    assert [given.ids.shape[1] for given in make_sequences(trained, None)] == [1, 2, 17, 17]
+    assert [given.ids.shape[1] for given in make_sequences(trained, None)] == [1, 2, 17, 40, 40]
 
 
 @pytest.mark.parametrize('name', ['roberta', 'esm'])
