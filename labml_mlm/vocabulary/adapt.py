@@ -54,21 +54,21 @@ class ExtendedVocabulary(NamedTuple):
 class OtherVocabulary:
     """Another tokenizer: tokens that both have keep their embeddings, the others are drawn anew."""
 
-    def __init__(self, old: Tokenizer, new: Tokenizer, *, seed: int):
+    def __init__(self, old: Tokenizer, new: Tokenizer, *, n_rows: int, seed: int):
         self._old, self._new, self._seed = old, new, seed
-        common = len({*old.tokens} & {*new.tokens})
-        self.about = (f'Another tokenizer: some {common:,} of its {new.n_tokens:,} tokens keep their embeddings, the '
+        _, n_kept = self._adapted(torch.zeros(n_rows))
+        self.about = (f'Another tokenizer: {n_kept:,} of its {new.n_tokens:,} tokens keep their embeddings, the '
                       'others are drawn anew')
 
     def adapt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`Vocabulary.adapt`."""
-        return {name: self._adapted(weight) if name in _ROWS else weight for name, weight in state.items()}
+        return {name: self._adapted(weight)[0] if name in _ROWS else weight for name, weight in state.items()}
 
-    def _adapted(self, weight: Tensor) -> Tensor:
+    def _adapted(self, weight: Tensor) -> tuple[Tensor, int]:
         # Embeddings that the head shares are drawn twice, and must be the same
         return transferred_embeddings(weight, self._old.tokens, self._new.tokens, old_special=self._old.special,
                                       new_special=self._new.special,
-                                      generator=torch.Generator().manual_seed(self._seed))[0]
+                                      generator=torch.Generator().manual_seed(self._seed))
 
 
 def find_vocabulary(conf: BaseConfigs, old: Tokenizer | None, *, n_rows: int) -> Vocabulary | None:
@@ -88,7 +88,7 @@ def find_vocabulary(conf: BaseConfigs, old: Tokenizer | None, *, n_rows: int) ->
                         'freeze, or vocab_extend and the other tokenizer')
     if conf.vocab_extend:
         return _extended(conf, old, n_rows)
-    vocabulary = OtherVocabulary(old, conf.tokenizer, seed=conf.seed)
+    vocabulary = OtherVocabulary(old, conf.tokenizer, n_rows=n_rows, seed=conf.seed)
     _set_n_tokens(conf, vocabulary, n_rows)
     return vocabulary
 
