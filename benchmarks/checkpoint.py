@@ -25,9 +25,9 @@ from labml.internal.tracker import tracker_singleton
 
 from labml_mlm import MLMConfigs
 from labml_mlm.common.exit import exit_on_error
-from labml_mlm.common.overrides import parse_overrides
+from labml_mlm.items.overrides import parse_overrides
 from labml_mlm.runs.metrics_log import MetricsWriter
-from labml_mlm.tracking import console
+from labml_mlm.screen import console
 from labml_mlm.training.checkpointer import Checkpointer
 from labml_mlm.training.state import capture_state
 

@@ -35,13 +35,13 @@ from torch import Tensor, nn
 
 from labml_mlm import MLMConfigs
 from labml_mlm.common.exit import exit_on_error
-from labml_mlm.common.overrides import parse_overrides
 from labml_mlm.data.batch import Columns
 from labml_mlm.data.loader import TrainLoader
 from labml_mlm.distributed.parallel import DDP, SingleProcess
 from labml_mlm.distributed.process_group import SINGLE_PROCESS, Ranks, ranks
 from labml_mlm.distributed.rendezvous import RankInfo
-from labml_mlm.tracking import console
+from labml_mlm.items.overrides import parse_overrides
+from labml_mlm.screen import console
 from labml_mlm.training.engine import Engine
 from labml_mlm.training.state import capture_state
 

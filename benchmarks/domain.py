@@ -46,7 +46,7 @@ from labml_mlm.common.exit import exit_on_error
 from labml_mlm.inference.pretrained import silent
 from labml_mlm.published.represent import represent
 from labml_mlm.published.start import PublishedEncoder
-from labml_mlm.tracking import console
+from labml_mlm.screen import console
 from labml_mlm.training.valid_masking import RepeatedMasking
 
 SIDES = 'Hugging Face', 'ours'

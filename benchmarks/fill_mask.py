@@ -19,10 +19,10 @@ import torch
 
 from labml_mlm import FillMask, MLMConfigs
 from labml_mlm.common.exit import exit_on_error
-from labml_mlm.common.overrides import parse_overrides
 from labml_mlm.inference.pretrained import Pretrained
+from labml_mlm.items.overrides import parse_overrides
 from labml_mlm.runs.checkpoint import Checkpoint
-from labml_mlm.tracking import console
+from labml_mlm.screen import console
 
 
 def main():

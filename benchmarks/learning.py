@@ -37,10 +37,10 @@ from torch.nn import functional
 
 from labml_mlm import MLMConfigs
 from labml_mlm.common.errors import UserError
-from labml_mlm.common.overrides import parse_overrides
 from labml_mlm.inference.pretrained import silent
+from labml_mlm.items.overrides import parse_overrides
 from labml_mlm.optim.schedules import seq_len_schedule
-from labml_mlm.tracking import console
+from labml_mlm.screen import console
 from labml_mlm.training.progress import Progress
 
 # The items of `experiments/char_mlm.py`

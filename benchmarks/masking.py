@@ -18,7 +18,7 @@ import torch
 from overhead import build, endless
 
 from labml_mlm.common.exit import exit_on_error
-from labml_mlm.tracking import console
+from labml_mlm.screen import console
 
 LENGTHS = 8, 16, 32, 64, 128, 256, 512
 TOKENS = 2048

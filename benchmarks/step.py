@@ -45,7 +45,7 @@ from torch import Tensor, nn
 
 from labml_mlm import MLMConfigs
 from labml_mlm.inference.pretrained import silent
-from labml_mlm.tracking import console
+from labml_mlm.screen import console
 
 SIZES: dict[str, dict[str, Any]] = {
     'tiny': {},

@@ -21,7 +21,7 @@ import torch
 
 from labml_mlm import MLMConfigs
 from labml_mlm.common.exit import exit_on_error
-from labml_mlm.common.overrides import parse_overrides
+from labml_mlm.items.overrides import parse_overrides
 
 SCRIPT = 'from labml_mlm import MLMConfigs, train\n\ntrain(MLMConfigs(), name="watched")\n'
 

@@ -26,10 +26,7 @@ class Configs(MLMConfigs):
 
     The recipe that learns fastest in `benchmarks/learning.py`.
     """
-    optimizer = 'muon'
-    lr_schedule = 'warmup_linear'
-    lr_warmup_steps: int = 50
-    masking_schedule = 'linear'
+    recipe = 'char'
 
 
 if __name__ == '__main__':

@@ -16,26 +16,13 @@ CPU (torch 2.13.0, Python 3.11.7):
 | 0.23 million    | 2.593      | 0.548          |
 """
 from labml_mlm import MLMConfigs, train
-from labml_mlm.common.errors import UserError
 
 
 class Configs(MLMConfigs):
     """
     ## Configurations for going on
     """
-    default_text: str = 'python_topics'
-    optimizer = 'muon'
-    lr_schedule = 'warmup_linear'
-    lr_warmup_steps: int = 20
-    seq_len: int = 128
-    batch_size: int = 16
-    valid_batch_size: int = 16
-
-    def init(self):
-        """Builds everything that a run needs."""
-        if not self.init_from:
-            raise UserError('give what to go on from: init_from=FOLDER, or a run')
-        super().init()
+    recipe = 'domain'
 
 
 if __name__ == '__main__':

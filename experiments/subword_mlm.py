@@ -24,13 +24,7 @@ class Configs(MLMConfigs):
     """
     ## Configurations for subwords
     """
-    default_text: str = 'python_sources'
-    tokenizer = 'bpe'
-    seq_len: int = 128
-    batch_size: int = 32
-    valid_batch_size: int = 32
-    epochs: int = 1
-    inner_iterations: int = 4
+    recipe = 'subword'
 
 
 if __name__ == '__main__':

@@ -13,20 +13,46 @@ classifiers and taggers learn with few examples.
 * `MLM` masks tokens
 * `TransformerMLM` predicts them and computes the loss; `MLMTransformerConfigs` says how it is built
 * `MLMConfigs` is a whole run, and `train` runs it from the command line, watched on labml; `Item` declares an item
+* `ClassificationConfigs` and `TaggingConfigs` fine-tune it on labelled texts
 * `load` brings a trained model back, and `FillMask` fills in blanks with it
+* `metrics` reads the curves of a run
 
 Text becomes a trained model in the folders `data`, `tokenization`, `masking`, `model`, `optim` and `training`;
 `configs` connects them.
 """
+from typing import TYPE_CHECKING
+
 import lazy_loader
+
+from labml_mlm.common.waiting import wait_briefly
+
+if TYPE_CHECKING:
+    # For editors and type checkers, which do not run the lines below
+    from labml_mlm.configs.mlm import MLMConfigs as MLMConfigs
+    from labml_mlm.finetuning.classification import ClassificationConfigs as ClassificationConfigs
+    from labml_mlm.finetuning.tagging import TaggingConfigs as TaggingConfigs
+    from labml_mlm.inference.fill_mask import FillMask as FillMask
+    from labml_mlm.inference.loading import load as load
+    from labml_mlm.items.declarations import Item as Item
+    from labml_mlm.launch.train import train as train
+    from labml_mlm.masking.mlm import MLM as MLM
+    from labml_mlm.model.transformer import MLMTransformerConfigs as MLMTransformerConfigs
+    from labml_mlm.model.transformer import TransformerMLM as TransformerMLM
+    from labml_mlm.runs.curves import metrics as metrics
+
+# Before torch is imported
+wait_briefly()
 
 # Importing torch and labml takes seconds; `import labml_mlm` alone does not
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    'cli.train': ['train'],
-    'common.declarations': ['Item'],
+    'launch.train': ['train'],
+    'items.declarations': ['Item'],
     'configs.mlm': ['MLMConfigs'],
+    'finetuning.classification': ['ClassificationConfigs'],
+    'finetuning.tagging': ['TaggingConfigs'],
     'inference.fill_mask': ['FillMask'],
-    'inference.pretrained': ['load'],
+    'inference.loading': ['load'],
     'masking.mlm': ['MLM'],
     'model.transformer': ['MLMTransformerConfigs', 'TransformerMLM'],
+    'runs.curves': ['metrics'],
 })

@@ -7,23 +7,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from labml_mlm import MLMConfigs
-from labml_mlm.common.overrides import allowed_text, show
-from labml_mlm.common.schema import NO_DEFAULT, ConfigField, config_items
+from labml_mlm.budget.configs import BudgetConfigs
 from labml_mlm.configs import masking, mlm, model, old_text, optimization, text, tokenizer, tokens, training
+from labml_mlm.items.help import allowed_text, is_for_people, show
+from labml_mlm.items.schema import NO_DEFAULT, ConfigField, config_items
 
 PATH = Path(__file__).parent.parent / 'docs/configs.md'
 # By the class that declares an item, in the order of a run
 SECTIONS = {'Text': text.TextConfigs, 'Tokenizer': tokenizer.TokenizerConfigs,
             'Tokens and batches': tokens.TokenConfigs, 'Old text': old_text.OldTextConfigs,
             'Masking': masking.MaskConfigs, 'Model': model.ModelConfigs,
-            'Optimization': optimization.OptimizationConfigs, 'Training': training.TrainingConfigs,
+            'Optimization': optimization.OptimizationConfigs, 'Length of a run': BudgetConfigs,
+            'Training': training.TrainingConfigs,
             'Precision, prompts, and what a step uses': mlm.MLMConfigs}
 HEAD = """\
 # Configs
 
 Every item of `MLMConfigs`, with its default and what it can be. Override it by name, `python experiments/char_mlm.py
-seq_len=64`; nested items by their dotted name. `python experiments/char_mlm.py --help` shows the defaults of a script.
-Items that only Python can set, or that have a single option, are listed last.
+seq_len=64`; nested items by their dotted name. `python experiments/char_mlm.py --help` shows the most important items
+with the defaults of a script, and `--help all` all of them. Items that only Python can set, or that have a single
+option, are listed last.
 
 This page is written by `python scripts/configs_page.py`.
 """
@@ -34,7 +37,7 @@ def page() -> str:
     items = config_items(MLMConfigs())
     parts, shown = [HEAD], set()
     for title, class_ in SECTIONS.items():
-        names = [name for name, item in items.items() if _is_for_people(item)
+        names = [name for name, item in items.items() if is_for_people(item)
                  and name.partition('.')[0] in vars(class_)['_declared']]
         shown.update(names)
         parts += [f'## {title}\n', '\n'.join(_table([items[name] for name in names])) + '\n']
@@ -45,11 +48,6 @@ def page() -> str:
     parts += ['## Earlier names\n', 'They still work, and mean the items next to them.\n',
               '\n'.join(['| earlier | now |', '|---|---|', *(f'| `{old}` | `{new}` |' for old, new in aliases)]) + '\n']
     return '\n'.join(parts)
-
-
-def _is_for_people(item: ConfigField) -> bool:
-    """Can it be set on the command line, to more than one value?"""
-    return item.is_settable and not (len(item.allowed) == 1 and allowed_text(item) == item.allowed[0])
 
 
 def _table(items: list[ConfigField]) -> Iterator[str]:

@@ -20,10 +20,12 @@ from pygments.lexers import PythonLexer
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / 'labml_mlm'
-ANNOTATED = ['masking/mlm.py', 'masking/whole_words.py', 'model/attention.py', 'model/bert.py', 'model/encoder.py',
-             'model/modernbert.py', 'model/transformer.py', 'optim/muon.py', 'optim/schedules.py', 'published/esm.py']
+ANNOTATED = ['evaluation/score.py', 'finetuning/heads.py', 'masking/mlm.py', 'masking/whole_words.py',
+             'model/attention.py', 'model/bert.py', 'model/encoder.py', 'model/modernbert.py', 'model/transformer.py',
+             'optim/muon.py', 'optim/schedules.py', 'published/esm.py', 'sentences/plan.py']
 # Pages from the main folder, where GitHub shows them
-PAGES = {'README.md': 'index.md', 'CONTRIBUTING.md': 'contributing.md', 'CHANGELOG.md': 'changelog.md'}
+PAGES = {'README.md': 'index.md', 'CONTRIBUTING.md': 'contributing.md', 'CHANGELOG.md': 'changelog.md',
+         'SECURITY.md': 'security.md'}
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">(\\[(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 
 

@@ -8,17 +8,27 @@ import pytest
 
 # Models of tests are too small for more threads; torch reads this when it is imported
 os.environ['OMP_NUM_THREADS'] = '1'
+# Those of child processes with more
+os.environ.setdefault('GOMP_SPINCOUNT', '1000')
 
 import torch
 from labml import tracker
 from labml.internal.lab import lab_singleton
 from support.app_server import AppServer
 from support.exports import exports, make, models, texts  # noqa: F401  fixtures
+from support.fake_app import fake_app, start_fake_app  # noqa: F401  fixtures
+from support.fine_tuned import fine_tuned, fine_tuned_runs, make_fine_tuned  # noqa: F401  fixtures
 from support.hugging_face import needs_transformers  # noqa: F401  a fixture
+from support.minicons import needs_minicons  # noqa: F401  a fixture
 from support.project import SHAKESPEARE, SMALL_VALUES, TEXT, ForkServer, Project
+from support.stop import train  # noqa: F401  a fixture
+from support.trained import assert_refused, command, fill_mask, run, trained  # noqa: F401  fixtures
 
 from labml_mlm import MLMConfigs
 
+# Tests of the screen choose these themselves; a CI's or a person's own would change the output
+for name in ('CI', 'NO_COLOR', 'FORCE_COLOR', 'COLUMNS', 'LINES'):
+    os.environ.pop(name, None)
 # As in a terminal, even under `nohup` or in the background of a script
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)

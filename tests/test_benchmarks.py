@@ -1,6 +1,7 @@
 """Benchmarks: figures as JSON and PNG, parameters of the scaling arithmetic, invalid overrides."""
 import importlib
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -8,8 +9,9 @@ import sys
 import pytest
 from support.docs import COMMANDS
 from support.project import ROOT
+from support.published import save
 
-from labml_mlm.common.schema import config_items
+from labml_mlm.items.recipes import RECIPES
 
 pytestmark = pytest.mark.long
 
@@ -107,17 +109,58 @@ def test_plan_rejects_incomplete_machines():
     assert result.stderr.endswith('--gpus: numbers above 8 must be multiples of --gpus-per-machine\n')
 
 
-@pytest.mark.parametrize('name', ['checkpoint', 'distributed', 'fill_mask', 'masking', 'overhead', 'watched'])
+@pytest.mark.parametrize('name', ['checkpoint', 'distributed', 'fill_mask', 'masking', 'overhead', 'score', 'waiting',
+                                  'watched'])
 def test_invalid_override_is_reported_without_traceback(name):
     result = subprocess.run([sys.executable, f'benchmarks/{name}.py', 'seq_len=x'], cwd=ROOT, capture_output=True,
                             text=True)
     assert (result.returncode, result.stderr) == (2, '`seq_len=x`: it must be an integer.\n')
 
 
+def test_reviews_keep_figures_and_go_on(tmp_path):
+    pytest.importorskip('sklearn')
+    command = ['benchmarks/reviews.py', tmp_path, '--quick', '--sides', 'majority,tfidf', '--seeds', '2']
+    first = run(*command, '--labels', '50')
+    second = run(*command, '--labels', '50,200')
+    measured = [line for line in (first + second).splitlines() if ' s' in line and 'labels, seed' in line]
+    # What is there is not measured again
+    assert len(measured) == len(set(measured)) == 1 + 2 + 2
+    outcomes = json.loads((tmp_path / 'results.json').read_text())['outcomes']
+    assert [(outcome['side'], outcome['n'], outcome['seed']) for outcome in outcomes] == [
+        ('majority', None, 1), *(('tfidf', n, seed) for n in (50, 200) for seed in (1, 2))]
+    # One word tells the labels
+    assert [outcome['values']['film'] for outcome in outcomes] == [0.5, 1, 1, 1, 1]
+    assert second.splitlines()[-1].split()[-5:-1] == ['1.000', '±0.000', '1.000', '±0.000']
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (['--sides', 'tfdf'], '--sides tfdf: it must be one of majority, vader, tfidf'),
+    (['--sides', 'words'], '--sides words: it must be one of'),
+    (['--labels', '51'], '--labels 51: it must be one of 50, 200, all\n'),
+    (['--sides', 'frozen', '--transformers-python', sys.executable],
+     'this side needs a folder of MiniLM: --model FOLDER'),
+    (['--sides', 'loop', '--transformers-python', ''], 'this side needs a Python with transformers'),
+])
+def test_reviews_say_what_is_wrong(arguments, message):
+    result = subprocess.run([sys.executable, 'benchmarks/reviews.py', '--quick', *arguments], cwd=ROOT, text=True,
+                            capture_output=True)
+    assert result.returncode == 2 and result.stderr.startswith(message), result.stderr
+
+
+def test_reviews_beside_transformers(needs_transformers, tmp_path):
+    pytest.importorskip('sklearn')
+    model = save(tmp_path / 'model')
+    (model / 'tokenizer_config.json').write_text(json.dumps({'tokenizer_class': 'BertTokenizer'}))
+    out = run('benchmarks/reviews.py', tmp_path / 'data', '--quick', '--sides', 'frozen,loop', '--labels', '50',
+              '--seeds', '1', '--model', model, '--transformers-python', os.environ['LABML_MLM_TRANSFORMERS_PYTHON'])
+    outcomes = json.loads((tmp_path / 'data/results.json').read_text())['outcomes']
+    assert [outcome['side'] for outcome in outcomes] == ['frozen', 'loop']
+    assert all(0.4 < outcome['values']['film'] <= 1 and outcome['seconds'] > 0 for outcome in outcomes), out
+
+
 def test_together_is_the_recipe_of_char_mlm(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / 'benchmarks')
     monkeypatch.syspath_prepend(ROOT / 'experiments')
     learning, char_mlm = importlib.import_module('learning'), importlib.import_module('char_mlm')
-    items = config_items(char_mlm.Configs())
-    recipe = {name: str(items[name].default) for name in vars(char_mlm.Configs) if name in items}
-    assert recipe == learning.TOGETHER
+    recipe = RECIPES[char_mlm.Configs().recipe]
+    assert {name: str(value) for name, value in recipe.items()} == learning.TOGETHER

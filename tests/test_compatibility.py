@@ -42,12 +42,18 @@ def test_run_resumes_with_the_same_losses(old, name, run):
     assert 'Using the tokens in' in result.stdout
     folder, expected = old.path / 'logs/test' / uuid, values_of(FIXTURES / f'whole/{name}.log.jsonl')
     actual = values_of(folder / 'log.jsonl')
-    assert expected.keys() == actual.keys() and max(expected['loss.train'])[0] > tokens
+    # There were no others then
+    named = {indicator for indicator in actual if not indicator.startswith(('baseline.', 'bits_per_char.'))}
+    assert expected.keys() == named and max(expected['loss.train'])[0] > tokens
+    # The last step of an epoch, a short batch, had a point of its own then
+    ends = {step for step, _ in expected['loss.valid']}
     for indicator, curve in expected.items():
         if indicator != 'tokens_per_second':
             assert [step for step, _ in actual[indicator]] == [step for step, _ in curve]
+            values, before = ([value for step, value in pairs if not (indicator.endswith('.train') and step in ends)]
+                              for pairs in (actual[indicator], curve))
             # Rounding depends on the processor
-            assert [value for _, value in actual[indicator]] == pytest.approx([value for _, value in curve], rel=1e-4)
+            assert len(before) > 1 and values == pytest.approx(before, rel=1e-4)
     filled = [[[sample['filled'] for sample in json.loads(line)['samples']] for line in path.read_text().splitlines()]
               for path in (folder / 'samples.jsonl', FIXTURES / f'whole/{name}.samples.jsonl')]
     assert filled[0] == filled[1]

@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from support.docs import BLOCKS
 from support.project import SMALL, assert_clean_failure, values_of
 
 EXTENSIONS = {
@@ -30,6 +31,14 @@ EXTENSIONS = {
 PARTS = 'text', 'tokenizer', 'feed-forward', 'layer', 'optimizer', 'scheduler', 'sampler'
 EXTENSIONS_AT_ONCE = {'parts': [argument for name in PARTS for argument in EXTENSIONS[name]],
                       **{name: arguments for name, arguments in EXTENSIONS.items() if name not in PARTS}}
+
+
+def test_the_example_of_the_docs_overrides_no_option_of_ours(project):
+    """labml warns if a script registers an option by a name that there is."""
+    project.script.write_text(BLOCKS['extending.md'][0])
+    result = project.run('--help')
+    assert result.returncode == 0 and 'poems' in result.stdout
+    assert 'Overriding option' not in result.stdout + result.stderr
 
 
 @pytest.fixture

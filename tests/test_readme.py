@@ -20,13 +20,14 @@ BENCHMARKS_WITH_FILES = [command for command in COMMANDS if '--plot' in command 
 [USE] = BLOCKS['README.md']
 EXTEND, *PARTS, MASK = BLOCKS['extending.md']
 WORKED_EXAMPLES = BLOCKS['architecture.md']
-# On several ranks
-LAUNCHED = [command for command in COMMANDS if 'torchrun' in command or 'labml launch' in command]
+# In several processes
+LAUNCHED = [command for command in COMMANDS if any(part in command for part in ('torchrun', 'labml launch', 'sweep'))]
 # Arguments with which a command takes seconds
 QUICK = {'benchmarks/fill_mask': '--rounds 1', 'benchmarks/app': '--rounds 1 --runs 2 --steps 100',
          'benchmarks/distributed': '--rounds 1 --steps 1 --sizes tiny',
          'benchmarks/data': '--rounds 1 --megabytes 1 --bpe-megabytes 1',
          'benchmarks/watched': '--rounds 1 transformer.n_layers=1 d_model=16 transformer.n_heads=2 batch_size=512',
+         'labml-mlm sweep': 'transformer.n_layers=1 d_model=16 transformer.n_heads=2 max_steps=5',
          'benchmarks/masking': '--batches 1', 'benchmarks/plan': '', 'benchmarks/': '--rounds 1 --steps 2',
          'labml-mlm app': '--port 0 --store store.sqlite'}
 # What a command prints, by a part of it; the first that fits
@@ -37,7 +38,14 @@ EXPECTED = {'--help': 'usage', 'benchmarks/over': 'everything else',
             'benchmarks/mask': 'seq_len', 'benchmarks/app': 'updates/s',
             'benchmarks/watched': 'ratio', 'benchmarks/plan': 'not measured', 'gzip': '', 'import [MASK]': 'import',
             'labml-mlm app': 'The labml app is at', 'labml-mlm sync': 'values sent', 'labml-mlm runs': 'completed',
-            'labml-mlm export': 'is written',
+            'labml-mlm text': 'tokens a word', 'labml-mlm report': 'report.html has', 'labml-mlm sweep': 'loss.valid',
+            'labml-mlm export-metrics': 'runs.csv', 'labml-mlm export': 'is written', 'labml-mlm predict': '"label"',
+            '--near': 'to be',
+            'labml-mlm embed': 'has the features of 3 texts', '--pairs': 'all pairs',
+            'labml-mlm score': 'bits per character', '-o page.html': 'shows', 'labml-mlm inspect': 'could be',
+            'labml-mlm probe': '95% interval',
+            '--candidates': 'per token', '--joint': 'and lives in', '[MASK] [MASK] today': '␣',
+            'labml-mlm info': 'to resume', 'labml-mlm train': 'The run is in',
             'labml-mlm fill-mask': 'To be or n', 'labml-mlm samples': 'masked  ', 'labml-mlm plot': 'has the curves of',
             '--pseudo': 'Pseudo-perplexity', 'labml-mlm evaluate': 'unigram', '--resume last epochs': 'epochs: 1 → 6',
             '--resume': 'The run', 'experiments/': 'The run is in', 'my_mlm.py': 'The run is in'}
@@ -59,7 +67,8 @@ class Checkout:
             if (ROOT / file).exists():
                 (self.path / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / file, self.path / file)
-        text = 'the quick brown fox jumps over the lazy dog\nTo be or not to be\n' * 400
+        text = ('the quick brown fox jumps over the lazy dog\nTo be or not to be\n'
+                'Mary loves pizza, strawberries, bananas and carpets, and lives in New York today.\n') * 200
         (self.path / 'my_text.txt').write_text(text)
         (self.path / 'my_mlm.py').write_text(EXTEND)
         with gzip.open(self.path / 'topics.jsonl.gz', 'wt') as f:
@@ -67,6 +76,16 @@ class Checkout:
         (self.path / 'poems').mkdir()
         (self.path / 'poems/one.txt').write_text(text)
         (self.path / '.labml.yaml').write_text('app_url: http://localhost:1/api/v1/default\napp_open_browser: false\n')
+        rows = [{'text': f'the {noun} number {i} is {adjective}', 'label': label} for i in range(20)
+                for noun in ('fox', 'dog') for label, words in (('good', ('quick', 'brown')), ('bad', ('lazy', 'slow')))
+                for adjective in words]
+        (self.path / 'reviews.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+        (self.path / 'new_reviews.txt').write_text('the fox is quick\nthe dog is lazy\n')
+        (self.path / 'names.conll').write_text('the O\nquick B-FOX\nfox I-FOX\n\nthe O\ndog O\n\n' * 40)
+        (self.path / 'sentences.txt').write_text('the quick brown fox\nto be or not to be\nthe lazy dog\n')
+        (self.path / 'pairs.jsonl').write_text(''.join(json.dumps({
+            'sentence_good': f'the {noun} jumps', 'sentence_bad': f'{noun} the jumps', 'UID': 'order'}) + '\n'
+            for noun in ('fox', 'dog', 'quick brown fox')))
         # `python` is the one that runs the tests
         (self.path / 'bin').mkdir()
         for name, command in {'python': sys.executable, 'labml-mlm': f'{sys.executable} -m labml_mlm',
@@ -121,7 +140,7 @@ def checkout(tmp_path, environment) -> Checkout:
 
 def test_all_commands_are_found():
     assert len(INSTALL) == 3
-    assert len(COMMANDS) == 53
+    assert len(COMMANDS) == 79
     assert {name for name, blocks in BLOCKS.items() if blocks} == {'README.md', 'architecture.md', 'extending.md',
                                                                    'inference.md'}
 
@@ -143,6 +162,9 @@ def test_command(command, app, request):
     if '--text' in command:
         # Pseudo-perplexity masks each token of it
         (checkout.path / 'my_text.txt').write_text('to be or not to be, that is the question\n' * 20)
+    if 'labml-mlm predict' in command:
+        tuned = checkout.run('python experiments/classify.py init_from=my_encoder text_path=reviews.jsonl epochs=1')
+        assert tuned.returncode == 0, tuned.stderr
     if 'sync' in command:
         (checkout.path / '.labml.yaml').write_text(f'app_url: {app.app_url}\napp_open_browser: false\n')
     if 'labml-mlm app' in command:
@@ -157,7 +179,7 @@ def test_command(command, app, request):
 def test_first_command_on_a_fresh_machine(checkout):
     """Installs into a new virtual environment and trains to the end on the text that is available."""
     main, tests, _ = INSTALL
-    more = {'.[app]': '.[app,onnx,test]', 'python experiments/char_mlm.py': 'python -m pytest'}
+    more = {'.[app]': '.[app,finetune,onnx,parquet,test]', 'python experiments/char_mlm.py': 'python -m pytest'}
     assert tests == functools.reduce(lambda command, pair: command.replace(*pair), more.items(), main)
     result = checkout.run(main)
     assert result.returncode == 0, result.stderr
@@ -166,10 +188,13 @@ def test_first_command_on_a_fresh_machine(checkout):
 
 
 def test_refused_override_is_what_readme_shows(checkout):
-    command, message = re.search(r'```\n\$ (.*)\n(`.*)\n```', README).groups()
-    result = checkout.run(command)
-    assert result.returncode == 2
-    assert result.stderr.strip() == message
+    shown = re.findall(r'^\$ (.*)\n(`.*)$', README, re.MULTILINE)
+    assert len(shown) == 3
+    for command, message in shown:
+        result = checkout.run(f'{command} text_path=my_text.txt' if 'lr_decay' in command else command)
+        assert result.returncode == 2
+        assert result.stderr.strip() == message
+        assert not (checkout.path / 'logs').exists()
 
 
 def test_page_of_configs_is_up_to_date():

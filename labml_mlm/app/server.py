@@ -15,7 +15,7 @@ from labml_app.logger import logger
 from labml_db import Index
 from labml_db.index_driver.mongo import MongoIndexDbDriver
 
-from labml_mlm.app import updates
+from labml_mlm.app import curves, first_look, updates
 from labml_mlm.app.guard import LOOPBACK, Guard
 from labml_mlm.app.pages import add_pages
 from labml_mlm.app.store import Store
@@ -100,11 +100,15 @@ def _build_app(close: Callable[[], None]) -> FastAPI:
         close()
 
     logger.setLevel(logging.ERROR)
+    # At each look at a run whose repository is not on GitHub
+    logger.addFilter(lambda record: not record.getMessage().startswith('unknown repo url'))
     # Upstream computes means of curves that are still empty
     warnings.filterwarnings('ignore', category=RuntimeWarning, module='numpy')
     # FastAPI's own pages load scripts from other sites
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    curves.keep_all_indicators()
     updates.add_routes(app)
+    first_look.add_routes(app)
     handlers.add_handlers(app)
     add_pages(app)
     return app

@@ -12,6 +12,7 @@ log before it reports success, and ignores an incomplete transaction at the end 
 import base64
 import contextlib
 import json
+import shlex
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,18 +29,25 @@ from labml_mlm.common.files import ProcessLock
 # Marks the file as a store of this app: 'lmlm'
 _APPLICATION_ID = 0x6c6d6c6d
 _VERSION = 1
+# What SQLite files begin with
+_MAGIC = b'SQLite format 3\0'
 _TABLES = '''
 CREATE TABLE models (key TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE indexes (name TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (name, key)) WITHOUT ROWID;
 '''
 
 
+def _damaged(path: Path, wrong: Any) -> str:
+    return (f'the store {path} is damaged ({wrong}) and stays as it is. --store takes another file, or a copy with '
+            f'what can be read: sqlite3 {shlex.quote(str(path))} .recover | sqlite3 NEW')
+
+
 class Store:
     """
     ## The store in the file `path`, which is created if it does not exist
 
-    It is locked until `close` or the end of the process. Raises `UserError` if another process uses it or if it is
-    another kind of file, and `OSError` if it cannot be written.
+    It is locked until `close` or the end of the process. Raises `UserError` if another process uses it, if it is
+    another kind of file, or damaged; it stays as it is then. Raises `OSError` if it cannot be written.
     """
 
     def __init__(self, path: Path):
@@ -54,7 +62,11 @@ class Store:
             self._open()
         except sqlite3.OperationalError as e:
             raise OSError(f'cannot open the store {path}: {e}') from e
-        except sqlite3.DatabaseError:
+        except sqlite3.DatabaseError as e:
+            with open(path, 'rb') as f:
+                is_sqlite = f.read(len(_MAGIC)) == _MAGIC
+            if is_sqlite:
+                raise UserError(_damaged(path, e)) from None
             raise UserError(f'{path} is not an SQLite file: --store takes a file of a labml app or a new one') from None
 
     def _open(self):
@@ -65,6 +77,9 @@ class Store:
         is_new = not application and not execute('SELECT * FROM sqlite_master').fetchone()
         if not is_new and (application, version) != (_APPLICATION_ID, _VERSION):
             raise UserError(f'{self.path} is a database of another program, or of another version of this one')
+        [wrong] = execute('PRAGMA quick_check(1)').fetchone()
+        if wrong != 'ok':
+            raise UserError(_damaged(self.path, wrong.rpartition('\n')[2]))
         execute('PRAGMA journal_mode = WAL')
         execute('PRAGMA synchronous = FULL')
         if is_new:

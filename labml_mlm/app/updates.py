@@ -16,18 +16,27 @@ and the answer contains what the app has now (`received`) and whether the run wa
 can continue from there. Updates of labml's own clients are processed as upstream does.
 """
 import math
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 from labml_app import handlers
-from labml_app.analyses.experiments.metrics import MetricsAnalysis, MetricsPreferencesIndex
 from labml_app.db import project
 from labml_app.db import run as runs
-from labml_app.enums import INDICATORS, RunEnums
+from labml_app.enums import RunEnums
 from labml_db import Index
+
+from labml_mlm.app import curves, first_look
 
 # Maximum number of updates in a request; labml's clients send a few
 _MAX_UPDATES = 100
+# Of an edit: characters of a text, and names of configs
+_MAX_TEXT, _MAX_NAMES = 100_000, 10_000
+# The largest value of a metric: upstream keeps 32 bits, and computes means
+_MAX_VALUE = 3e38
+# Pages have a curve for each rank
+_MAX_RANKS = 10_000
 # Types of the fields of an update, which upstream does not check
 _TYPES = {'track': dict, 'configs': dict, 'indicators': dict, 'wildcard_indicators': dict, 'status': dict,
           'stdout': str, 'stderr': str, 'logger': str, 'name': str, 'comment': str, 'python_file': str, 'commit': str,
@@ -45,12 +54,14 @@ def add_routes(app: FastAPI):
     """Call this before upstream's routes are added, as the first route that matches is used."""
     app.add_api_route('/api/v1/{labml_token}/track', _track, methods=['POST'])
     app.add_api_route('/api/v1/{labml_token}/computer', _computer, methods=['POST'])
+    app.add_api_route('/api/v1/run/{run_uuid}', _edit_run, methods=['POST'])
+    app.add_api_route('/api/v1/session/{session_uuid}', _edit_session, methods=['POST'])
 
 
 async def _track(request: Request) -> dict:
     """Upstream's `update_run`, without its delay of three seconds, for the project of the local user."""
     query = request.query_params
-    rank, world_size, main_rank = (int(query.get(name, 0)) for name in ('rank', 'world_size', 'main_rank'))
+    rank, world_size, main_rank = (_rank(query, name) for name in ('rank', 'world_size', 'main_rank'))
     run_uuid = query.get('run_uuid', '')
     # The key under which upstream stores it
     stored_uuid = f'{run_uuid}_{rank}' if world_size > 1 and rank > 0 else run_uuid
@@ -64,53 +75,99 @@ async def _track(request: Request) -> dict:
             return {'errors': [], 'received': {}, 'is_new': True}
         if not _update_lives(stored_uuid, max((update.get('lives', []) for update in updates), key=len)):
             return {'errors': [{'error': 'old_life', 'message': f'the run {run_uuid} was resumed in another process'}]}
-        received = _last_steps(stored_uuid)
+        received = curves.last_steps(stored_uuid)
         if any(step > received.get(name, -math.inf) for update in updates
                for name, step in update.get('received', {}).items()):
             return {'errors': [], 'received': received, 'is_new': False}
         for update in updates:
-            _keep_new_points(update, received)
+            curves.keep_new_points(update, received)
+    for update in updates:
+        curves.set_apart_not_finite(update)
+    is_first_look = first_look.is_by_default(stored_uuid)
     # It sees the changes in `updates`, because the request caches its JSON
     answer = await handlers._update_run(request, '', query.get('labml_version', ''), run_uuid, rank, world_size,
                                         main_rank)
+    if is_first_look:
+        first_look.restore_default(stored_uuid)
     if is_new and (run := runs.get(stored_uuid)) and (began := [u['began'] for u in updates if u.get('began')]):
         run.start_time = began[0]
         run.save()
     return {**answer, 'received': received, 'is_new': is_new} if is_extended else answer
 
 
+def _rank(query: Mapping[str, str], name: str) -> int:
+    text = query.get(name, '0')
+    if not re.fullmatch('[0-9]{1,5}', text) or int(text) > _MAX_RANKS:
+        raise HTTPException(400, f'`{name}` must be from 0 to {_MAX_RANKS:,}')
+    return int(text)
+
+
 async def _computer(request: Request) -> dict:
     """Upstream's `update_session`, without its delay."""
-    _parse(await request.json())
+    _parse(await request.json(), is_run=False)
     query = request.query_params
     return await handlers._update_session(
         request, '', *(query.get(name, '') for name in ('session_uuid', 'computer_uuid', 'labml_version')))
 
 
-def _parse(body: Any) -> list[dict]:
-    """The updates of a request. Raises an `HTTPException` if they are malformed."""
+async def _edit_run(request: Request, run_uuid: str) -> dict:
+    """Upstream's `edit_run`, for values that its pages can show."""
+    _check_edit(await request.json())
+    return await handlers.edit_run(request, run_uuid)
+
+
+async def _edit_session(request: Request, session_uuid: str) -> dict:
+    """Upstream's `edit_session`, for values that its pages can show."""
+    _check_edit(await request.json())
+    return await handlers.edit_session(request, session_uuid)
+
+
+def _check_edit(edit: Any):
+    """Raises an `HTTPException` if a page could not show the changes of a run or a session."""
+    if not isinstance(edit, dict):
+        raise HTTPException(400, 'an edit must be an object')
+    for name in ('name', 'comment', 'note'):
+        if not isinstance(edit.get(name, ''), str) or len(edit.get(name, '')) > _MAX_TEXT:
+            raise HTTPException(400, f'`{name}` must be a text of at most {_MAX_TEXT:,} characters')
+    for name in ('favourite_configs', 'selected_configs'):
+        if not _are_texts(edit.get(name, [])) or len(edit.get(name, [])) > _MAX_NAMES:
+            raise HTTPException(400, f'`{name}` must be a list of at most {_MAX_NAMES:,} names')
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) and len(value) <= _MAX_TEXT for value in values)
+
+
+def _parse(body: Any, *, is_run: bool = True) -> list[dict]:
+    """The updates of a request, of a run or of a session. Raises an `HTTPException` if they are malformed."""
     updates = body if isinstance(body, list) else [body]
     if len(updates) > _MAX_UPDATES:
         raise HTTPException(413, f'a request must not have more than {_MAX_UPDATES} updates')
     for update in updates:
         if not isinstance(update, dict):
             raise HTTPException(400, 'an update must be an object')
-        _check(update)
+        _check(update, is_run=is_run)
         for name, value in update.items():
             if name != 'track':
                 update[name] = _without_nan(value)
     return updates
 
 
-def _check(update: dict):
+def _check(update: dict, *, is_run: bool):
     for name, type_ in _TYPES.items():
         if update.get(name) is not None and not isinstance(update[name], type_):
             raise HTTPException(400, f'`{name}` has the wrong type')
     for name, series in (update.get('track') or {}).items():
         steps, values = (series.get(key) for key in ('step', 'value')) if isinstance(series, dict) else (None, None)
-        if not (_are_numbers(steps) and _are_numbers(values) and len(steps) == len(values)
+        # The names and commands of processes are texts
+        is_kind = _are_numbers if is_run else _are_plain
+        if not (_are_numbers(steps) and is_kind(values) and len(steps) == len(values)
                 and all(map(math.isfinite, steps))):
             raise HTTPException(400, f'`{name}`: steps and values must be lists of numbers, of the same length')
+        series['value'] = [value * math.inf if _is_number(value) and abs(value) > _MAX_VALUE else value
+                           for value in values]
+    if not (_are_texts(update.get('tags') or []) and _are_texts(update.get('repo_remotes') or [])):
+        raise HTTPException(400, '`tags` and `repo_remotes` must be lists of texts')
     if not (_are_numbers(update.get('lives', [])) and _are_numbers(list(update.get('received', {}).values()))):
         raise HTTPException(400, '`lives` and `received` must be steps')
     status = update.get('status') or {}
@@ -119,7 +176,8 @@ def _check(update: dict):
     if not all(time is None or _are_numbers([time]) and math.isfinite(time)
                for time in (update.get('began'), status.get('time'))):
         raise HTTPException(400, 'times must be numbers')
-    for config in (update.get('configs') or {}).values():
+    # Those of a session are values
+    for config in (update.get('configs') or {}).values() if is_run else ():
         if not isinstance(config, dict) or not {'name', 'computed'} <= config.keys():
             raise HTTPException(400, '`configs` must be objects with `name` and `computed`')
 
@@ -140,31 +198,17 @@ def _remove_from_project(run_uuid: str):
         local.save()
 
 
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
 def _are_numbers(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) in (int, float) for value in values)
+    return isinstance(values, list) and all(map(_is_number, values))
 
 
-def _keep_new_points(update: dict, received: dict[str, float]):
-    """Removes the steps of an update that are not after those `received`, and adds the others to `received`."""
-    track = {}
-    for name, series in (update.get('track') or {}).items():
-        if name.partition('.')[0] in INDICATORS:
-            continue  # upstream does not store them
-        kept = []
-        for step, value in zip(series['step'], series['value'], strict=True):
-            if step > received.get(name, -math.inf):
-                received[name] = step
-                kept.append((step, value))
-        if kept:
-            track[name] = {'step': [step for step, _ in kept], 'value': [value for _, value in kept]}
-    if 'track' in update:
-        update['track'] = track
-
-
-def _last_steps(run_uuid: str) -> dict[str, float]:
-    """The last step of each indicator of a run."""
-    found = MetricsAnalysis.get(run_uuid)
-    return {name: float(series['last_step'][-1]) for name, series in found.metrics.tracking.items()} if found else {}
+def _are_plain(values: Any) -> bool:
+    return isinstance(values, list) and all(value is None or isinstance(value, bool | int | float | str)
+                                            for value in values)
 
 
 def _update_lives(run_uuid: str, lives: list[float]) -> bool:
@@ -174,28 +218,6 @@ def _update_lives(run_uuid: str, lives: list[float]) -> bool:
         # labml's clients do not report lives: theirs have one
         return not lives
     if len(lives) > known:
-        _truncate(run_uuid, min(lives[known:]))
+        curves.truncate(run_uuid, min(lives[known:]))
         LivesIndex.set(run_uuid, str(len(lives)))
     return True
-
-
-def _truncate(run_uuid: str, end: float):
-    """Removes all points of a run after the step `end`."""
-    found, preferences_key = MetricsAnalysis.get(run_uuid), MetricsPreferencesIndex.get(run_uuid)
-    if found is None:
-        return
-    metrics, preferences = found.metrics, preferences_key.load()
-    # In the order of the names
-    shown = dict(zip(sorted(metrics.indicators), preferences.series_preferences, strict=False))
-    for name, series in list(metrics.tracking.items()):
-        # A point stands for the steps after the previous point up to its `last_step`
-        n = int((series['last_step'] <= end).sum())
-        if n:
-            metrics.tracking[name] = {**series, **{key: series[key][:n] for key in ('step', 'last_step', 'value')},
-                                      'mean': series['value'][:n].mean()}
-        else:
-            del metrics.tracking[name]
-            metrics.indicators.discard(name)
-    metrics.save()
-    preferences.series_preferences = [shown.get(name, -1) for name in sorted(metrics.indicators)]
-    preferences.save()

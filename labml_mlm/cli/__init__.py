@@ -1,8 +1,8 @@
 """
 # The command line
 
-Arguments come in; a run, an answer, or a message for people goes out. `main` and `commands` are `labml-mlm`; `train` is
-what a training script calls, `prepare` and `resume` what it does first.
+Arguments come in; an answer, or a message for people goes out. `main` is `labml-mlm`; other files are its commands, but
+for those on runs alone (`run_commands`) and `labml-mlm train` (`launch`).
 
-Start with `train`.
+Start with `main`.
 """

@@ -9,24 +9,27 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from labml_mlm.common.errors import UserError
 from labml_mlm.common.project import app_url, logs_path
-from labml_mlm.runs.metrics_log import summarize
+from labml_mlm.common.table import print_table
 from labml_mlm.runs.run import Run, find_run
 from labml_mlm.runs.run import list_runs as runs_in
-from labml_mlm.runs.samples_log import Sample, as_dict, printable
+from labml_mlm.runs.samples_log import Sample, ValidationSamples, as_dict
+from labml_mlm.runs.text_name import names_of, text_name, valid_text_name
+from labml_mlm.screen import console
+from labml_mlm.screen.sample_lines import sample_lines
 from labml_mlm.tracking.client import Undelivered
 from labml_mlm.tracking.sync import sync as sync_run
 
-if TYPE_CHECKING:
-    from labml_mlm.inference.fill_mask import Filled, FillMask
-
-# Lines of standard input that are filled in together
+# Columns of the name of a text
+_TEXT_WIDTH = 30
+# Lines of standard input that are read together
 _LINES = 256
+# Columns of a sample, if the terminal has no more
+_NARROWEST = 20
 
 
 def list_runs(parsed: argparse.Namespace):
@@ -35,30 +38,30 @@ def list_runs(parsed: argparse.Namespace):
     if parsed.json:
         print(json.dumps(found))
         return
+    for run in found:
+        if run['damaged_lines']:
+            print(f'{run["uuid"]}: {run["damaged_lines"]} damaged lines of its metrics are left out', file=sys.stderr)
     if not found:
         print(f'There is no run in {logs_path(parsed.path)} yet')
         return
-    rows = [['uuid', 'name', 'started', 'step', 'loss.valid', 'accuracy.valid', 'status']]
+    rows = [['uuid', 'name', 'started', 'step', 'loss.valid', 'accuracy.valid', 'status', 'text']]
     for run in found:
         rows.append([run['uuid'], run['name'], time.strftime('%Y-%m-%d %H:%M', time.localtime(run['started'])),
-                     *(_number(run[name]) for name in ('step', 'loss.valid', 'accuracy.valid')), run['status']])
-    _print_table(rows, numbers=range(3, 6))
-
-
-def _print_table(rows: Sequence[Sequence[str]], *, numbers: Container[int]):
-    """Columns of `numbers` are aligned to the right, texts to the left."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [cell.rjust(width) if i in numbers else cell.ljust(width)
-                 for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
-        print('  '.join(cells).rstrip())
+                     *(_number(run[name]) for name in ('step', 'loss.valid', 'accuracy.valid')), run['status'],
+                     _shortened(run['text'] or '-')])
+    print_table(rows, numbers=range(3, 6))
 
 
 def _describe(run: Run) -> dict:
-    summary = summarize(run.log)
+    summary = run.summary()
     return {'uuid': run.uuid, 'name': run.experiment, 'started': run.started, 'step': summary.step,
             'loss.valid': summary.loss, 'accuracy.valid': summary.accuracy, 'status': run.status,
-            'path': str(run.path)}
+            'text': text_name(run.snapshot) if run.snapshot else None, 'path': str(run.path),
+            'damaged_lines': summary.n_damaged}
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _TEXT_WIDTH else f'{text[:_TEXT_WIDTH - 1]}…'
 
 
 def samples(parsed: argparse.Namespace):
@@ -71,26 +74,32 @@ def samples(parsed: argparse.Namespace):
     if not validations:
         raise UserError(f'the run {run.uuid} has no samples: they come with each validation of a run with prompts')
     # A resumed run may have other prompts
-    tables: dict[tuple, list[list[str]]] = {}
+    tables: dict[tuple, list[tuple[ValidationSamples, Sample]]] = {}
     for validation in validations:
         for sample in validation.samples:
-            key = tuple(sample.tokens), tuple(sample.positions)
-            if key not in tables:
-                tables[key] = [['step', 'loss.valid', 'right', 'masked  ' + _shown(sample, is_filled=False)]]
-            right = f'{sum(sample.is_right)}/{len(sample.positions)}'
-            tables[key].append([_number(validation.step), _number(validation.loss), right,
-                                'filled  ' + _shown(sample, is_filled=True)])
-    for i, ((tokens, _), rows) in enumerate(tables.items()):
+            tables.setdefault((tuple(sample.tokens), tuple(sample.positions)), []).append((validation, sample))
+    for i, of_prompt in enumerate(tables.values()):
         print(end='\n' if i else '')
-        _print_table([*rows, ['', '', '', 'text    ' + ''.join(map(printable, tokens))]], numbers=range(3))
+        _print_samples(of_prompt)
 
 
-def _shown(sample: Sample, *, is_filled: bool) -> str:
-    """A sample in one line, filled in, or with `_` where it is masked."""
-    words = list(map(printable, sample.tokens))
-    for position, token in zip(sample.positions, sample.filled, strict=True):
-        words[position] = printable(token) if is_filled else '_' * len(words[position])
-    return ''.join(words)
+def _print_samples(of_prompt: Sequence[tuple[ValidationSamples, Sample]]):
+    """How one prompt was filled in at some validations."""
+    rows = [['step', 'loss.valid', 'right']]
+    for validation, sample in of_prompt:
+        n_right = '-' if None in sample.is_right else f'{sum(sample.is_right)}/{len(sample.positions)}'
+        rows.append([_number(validation.step), _number(validation.loss), n_right])
+    samples_ = [sample for _, sample in of_prompt]
+    # What is left beside these columns
+    width = console.columns() - sum(max(map(len, column)) + 2 for column in zip(*rows, strict=True)) - len('masked  ')
+    masked, *filled, true = sample_lines(samples_[0].tokens, samples_[0].positions,
+                                         [sample.filled for sample in samples_], width=max(width, _NARROWEST))
+    labelled = [('masked', masked), *(('filled', line) for line in filled)]
+    if None not in samples_[0].is_right:
+        rows.append([''] * 3)
+        labelled.append(('true', true))
+    print_table([[*row, f'{label:8}' + ''.join(part.text for part in line)]
+                 for row, (label, line) in zip(rows, labelled, strict=True)], numbers=range(3))
 
 
 def plot(parsed: argparse.Namespace):
@@ -103,55 +112,14 @@ def plot(parsed: argparse.Namespace):
     print(f'{parsed.output} has the curves of {", ".join(found)}')
 
 
-def fill_mask(parsed: argparse.Namespace):
-    """Texts with every `[MASK]` filled in."""
-    from labml_mlm.inference.fill_mask import MASK_TEXT, FillMask
+def text(parsed: argparse.Namespace):
+    """What is in a text, before one trains on it."""
+    from labml_mlm.text_facts.command import text as show_text
 
-    if len(parsed.text) > 1:
-        raise UserError('the text must be one argument: put it in quotes')
-    if MASK_TEXT in parsed.run:
-        raise UserError(f'the run comes before the text: labml-mlm fill-mask RUN {parsed.run!r}')
-    filler = FillMask.load(parsed.run, which=parsed.checkpoint, folder=parsed.path)
-    print(f'Using {filler.pretrained.about}', file=sys.stderr)
-    trained_on = longest = filler.pretrained.configs.seq_len
-    number = 0
-    for texts in [parsed.text] if parsed.text else _read_lines():
-        filled, error = _fill(filler, texts, parsed.top)
-        for answer in filled:
-            _print_filled(answer, is_json=parsed.json)
-        sys.stdout.flush()
-        number += len(filled)
-        if error is not None:
-            raise error if parsed.text else UserError(f'line {number + 1}: {error}')
-        if (length := max(len(filler.ids(text)) for text in texts)) > 2 * longest:
-            longest = float('inf')
-            print(f'Note: a text has {length:,} tokens, and the model was trained on {trained_on} at a time: '
-                  'it predicts worse in long texts', file=sys.stderr)
-    if not number:
-        raise UserError('there is no text: give one with [MASK] in it, or lines of such texts on standard input')
+    show_text(parsed)
 
 
-def _fill(filler: 'FillMask', texts: list[str], top: int) -> 'tuple[list[Filled], UserError | None]':
-    """The texts filled in, up to the first invalid one, and its error."""
-    for i, text in enumerate(texts):
-        try:
-            filler.ids(text)
-        except UserError as e:
-            return filler(texts[:i], top=top), e
-    return filler(texts, top=top), None
-
-
-def _print_filled(filled: 'Filled', *, is_json: bool):
-    if is_json:
-        print(json.dumps({'text': filled.text, 'filled': filled.filled,
-                          'masks': [[prediction._asdict() for prediction in mask] for mask in filled.masks]}))
-        return
-    print(filled.filled)
-    for mask in filled.masks:
-        print('   ', *(f'{prediction.token!r} {prediction.probability:.3f}' for prediction in mask), sep='  ')
-
-
-def _read_lines() -> Iterator[list[str]]:
+def read_blocks() -> Iterator[list[str]]:
     """Lines of standard input, some at a time; one by one where a person types them."""
     if sys.stdin is None:
         return
@@ -166,16 +134,29 @@ def _read_lines() -> Iterator[list[str]]:
 
 
 def evaluate(parsed: argparse.Namespace):
-    """How well a model predicts a text."""
-    from labml_mlm.inference import evaluate as evaluation
-    from labml_mlm.inference.pretrained import load
+    """How well a model predicts a text, or labels."""
+    from labml_mlm.cli.predict import evaluate_labels
+    from labml_mlm.evaluation import evaluate as evaluation
+    from labml_mlm.inference.fine_tuned import FineTuned
+    from labml_mlm.inference.loading import load
 
     pretrained = load(parsed.run, which=parsed.checkpoint, folder=parsed.path)
     print(f'Using {pretrained.about}', file=sys.stderr)
+    saved = pretrained.checkpoint and valid_text_name(pretrained.checkpoint.metadata['configs'])
+    if name := names_of(parsed.text) if parsed.text else saved:
+        print(f'The text is {name}', file=sys.stderr)
+    if isinstance(pretrained, FineTuned):
+        if parsed.field is not None:
+            raise UserError(f'--field {parsed.field}: a fine-tuned run reads the fields that it was trained with')
+        evaluate_labels(pretrained, parsed)
+        return
+    if parsed.field is not None and not parsed.text:
+        raise UserError(f'--field {parsed.field} is for --text FILE')
     if parsed.text:
         # Its tokens are needed until the end
         scratch = tempfile.TemporaryDirectory(prefix='labml_mlm-')
-        batches = evaluation.read_batches(parsed.text, pretrained, Path(scratch.name))
+        batches = evaluation.read_batches(parsed.text, pretrained, Path(scratch.name), field=parsed.field,
+                                          say=lambda note: print(f'Note: {note}', file=sys.stderr))
     else:
         try:
             batches = pretrained.validation_batches()
@@ -188,15 +169,28 @@ def evaluate(parsed: argparse.Namespace):
             end = '\r' if done == len(batches) else ''
             print(f'\r{done / len(batches):6.1%}', end=end, file=sys.stderr, flush=True)
 
-    result = evaluation.evaluate(pretrained, batches, is_pseudo=parsed.pseudo, progress=progress)
+    counts, missing = None, ''
+    try:
+        counts = evaluation.training_counts(pretrained)
+    except (UserError, OSError) as e:
+        missing = str(e)
+    result = evaluation.evaluate(pretrained, batches, is_pseudo=parsed.pseudo, counts=counts, progress=progress)
     if parsed.json:
-        print(json.dumps(result._asdict()))
+        print(json.dumps(result.as_dict()))
         return
     print(f'{result.n_tokens:,} tokens, {result.n_masked:,} of them masked'
           + (f'; {result.n_unknown:,} are not in the vocabulary' if result.n_unknown else ''))
-    print(f'{"":9}{"loss":>9}{"accuracy":>11}{"perplexity":>13}')
-    print(f'{"model":9}{result.loss:9.4f}{result.accuracy:11.4f}{result.perplexity:13.3f}')
-    print(f'{"unigram":9}{result.unigram_loss:9.4f}{result.unigram_accuracy:11.4f}{result.unigram_perplexity:13.3f}')
+    print(f'{"":10}{"loss":>9}{"accuracy":>11}{"perplexity":>13}')
+    print(f'{"model":10}{result.loss:9.4f}{result.accuracy:11.4f}{result.perplexity:13.3f}')
+    for name, found in result.baselines.items():
+        print(f'{name:10}{found.loss:9.4f}{found.accuracy:11.4f}{evaluation.perplexity(found.loss):13.3f}')
+    if result.pairs_loss is not None:
+        print(f'{"pairs":10}{result.pairs_loss:9.4f}{result.pairs_accuracy:11.4f}')
+    if result.bits_per_character is not None:
+        print(f'Bits per character {result.bits_per_character:.4f}')
+    if result.is_of_this_text:
+        print(f'The unigram has the frequencies of this text itself, as those of the training text are not known: '
+              f'{missing}')
     if result.pseudo_perplexity is not None:
         print(f'Pseudo-perplexity {result.pseudo_perplexity:.3f}')
 
@@ -217,14 +211,16 @@ def sync(parsed: argparse.Namespace):
     sent, errors = {}, []
     for run in found:
         try:
-            n = sent[run.uuid] = sync_run(run, url)
+            n, note = sync_run(run, url)
         except Undelivered as e:
             errors.append(f'the labml app at {url} has not taken the run {run.uuid}: {e}')
             if not e.is_refusal:
                 break
             continue
+        sent[run.uuid] = n
         if not parsed.json:
-            print(f'{run.uuid}  {run.experiment}  ' + (f'{n:,} values sent' if n else 'nothing new'), flush=True)
+            print(f'{run.uuid}  {run.experiment}  ' + (f'{n:,} values sent' if n else 'nothing new')
+                  + (f' ({note})' if note else ''), flush=True)
     if parsed.json:
         print(json.dumps(sent))
     elif not found:

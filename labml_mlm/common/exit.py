@@ -1,4 +1,5 @@
 """One message and an exit code in place of a traceback."""
+import atexit
 import contextlib
 import errno
 import os
@@ -6,23 +7,45 @@ import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
-from labml_mlm.common.errors import UserError
+from labml_mlm.common.errors import DivergedError, UserError
 
 # A disk that is full or read-only
 _DISK_ERRORS = errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG
+
+
+# Is a library still at work in a thread, or would it take Python long to end?
+_is_work_left = False
+
+
+def is_interactive() -> bool:
+    """Does the process go on after what it is asked for, as a notebook does, and Python's prompt?"""
+    return hasattr(sys, 'ps1') or bool(sys.flags.interactive)
+
+
+def leave_work():
+    """
+    From here on, `exit_with` ends the process at once, after what is registered with `atexit`. Python itself would take
+    apart all objects first, for seconds where threads of a library are at work or torch's compiler was.
+
+    In a notebook, whose process goes on, nothing changes.
+    """
+    global _is_work_left
+    _is_work_left = not is_interactive()
 
 
 @contextlib.contextmanager
 def exit_on_error(*, is_user_code: bool = True) -> Iterator[None]:
     """
     Exits with one message: code 2 for what a person can fix (`UserError`), code 1 for what the machine cannot do (no
-    space left, closed pipe). All other errors keep their traceback. With `is_user_code`, so does an `OSError` that may
-    come from the user's own code.
+    space left, closed pipe), and for a run that diverges. All other errors keep their traceback. With `is_user_code`,
+    so does an `OSError` that may come from the user's own code.
     """
     try:
         yield
     except UserError as e:
         exit_with(2, str(e))
+    except DivergedError as e:
+        exit_with(1, str(e))
     except BrokenPipeError:
         # The reader is gone; Python's own flush at exit would fail again
         discard_output()
@@ -49,4 +72,9 @@ def exit_with(code: int, message: str) -> NoReturn:
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     print(f'\n{message}' if sys.stdout.isatty() else message, file=sys.stderr)
+    if _is_work_left:
+        atexit._run_exitfuncs()
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)

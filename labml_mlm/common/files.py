@@ -1,23 +1,77 @@
-"""Atomic writes, and locks between processes."""
+"""Ordinary files alone, atomic writes, locks between processes, and what a person gives in place of a file."""
 import contextlib
+import errno
 import fcntl
+import json
 import os
+import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
+from labml_mlm.common.errors import UserError
+
 # Seconds that a lock may be held by a process that only looks
 _PATIENCE = 1.
+# A `Path` makes one of two slashes; a single letter is a drive
+_ADDRESS = re.compile(r'[a-z][a-z0-9+.-]+:/', re.IGNORECASE)
+# Of a model at a hub, and what looks like one, but is the beginning of a uuid, or a file
+_HUB_NAME = re.compile(r'[\w-][\w.-]*(/[\w-][\w.-]*)?')
+_NO_HUB_NAME = re.compile(r'[0-9a-f]+|last|.*\.(json|txt|model|bin|pt|safetensors|zip|gz|zst)')
+
+
+class NotOrdinary(OSError):
+    """Something else than a file: a device, a pipe, a folder, a link; or a file that is too large."""
+
+
+def read_ordinary(path: Path, *, max_bytes: int) -> bytes:
+    """
+    The content of a file in a folder that may be anybody's. No link is followed, and nothing that never ends is read.
+
+    Raises `NotOrdinary` for anything but a file of up to `max_bytes`, and `OSError` if it cannot be read.
+    """
+    with open_ordinary(path) as f:
+        data = f.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise NotOrdinary(errno.EFBIG, f'it has more than {max_bytes:,} bytes', str(path))
+    return data
+
+
+def open_ordinary(path: Path) -> BinaryIO:
+    """An ordinary file to be read. Raises `NotOrdinary` for anything else, and `OSError` if it cannot be read."""
+    try:
+        # A pipe without a writer would be waited for
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as e:
+        if e.errno in (errno.ELOOP, errno.ENXIO):
+            raise NotOrdinary(e.errno, 'it is no ordinary file', str(path)) from None
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise NotOrdinary(errno.EINVAL, 'it is no ordinary file', str(path))
+    return open(handle, 'rb')
 
 
 def write_atomically(path: Path, data: bytes):
     """Writes a file as a whole or, on `OSError`, not at all. It is on the disk when this returns."""
+    with open_atomically(path) as f:
+        f.write(data)
+
+
+@contextlib.contextmanager
+def open_atomically(path: Path) -> Iterator[BinaryIO]:
+    """
+    A file to write to inside, which takes the place of `path` at the end, or, after any error, is removed. It is on the
+    disk then.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
         with open(temporary, 'wb') as f:
-            f.write(data)
+            yield f
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
@@ -59,7 +113,7 @@ class ProcessLock:
     def owner(self) -> int | None:
         """The process that holds it, if any."""
         # A shared lock, which filelock does not have: any number may look at once, at files that only others may write
-        with contextlib.suppress(OSError), open(self.path) as f:
+        with contextlib.suppress(OSError), open_ordinary(self.path) as f:
             try:
                 fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -70,13 +124,16 @@ class ProcessLock:
         """
         Takes it, until `release` or the end of the process. Returns the owner if another process holds it.
 
-        Raises `OSError` if the file cannot be written.
+        Raises `NotOrdinary` if there is no file but a link or something else, and `OSError` if it cannot be written.
         """
+        if self.path.is_symlink() or self.path.exists() and not self.path.is_file():
+            raise NotOrdinary(errno.EINVAL, 'it is no ordinary file', str(self.path))
         try:
             self._lock.acquire(timeout=_PATIENCE)
         except Timeout:
             return self._read()
-        self.path.write_text(str(os.getpid()))
+        with open(os.open(self.path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC), 'w') as f:
+            f.write(str(os.getpid()))
         return None
 
     def release(self):
@@ -85,7 +142,7 @@ class ProcessLock:
 
     def _read(self) -> int:
         try:
-            return int(self.path.read_text())
+            return int(read_ordinary(self.path, max_bytes=100))
         except (OSError, ValueError):
             return 0
 
@@ -98,3 +155,34 @@ def is_alive(pid: int) -> bool:
         except ProcessLookupError:
             return False
     return True
+
+
+def refuse_address(path: str | Path):
+    """Raises `UserError` if it is an address on the web, or in a storage elsewhere."""
+    if _ADDRESS.match(str(path)):
+        raise UserError(f'{path} is an address, and must be a path: download it first, as nothing is downloaded from '
+                        'there, and give the path')
+
+
+def how_to_download(name: str, item: str) -> str:
+    """The end of a message on a path that does not exist, if it may be the name of a model at a hub; else empty."""
+    if not _HUB_NAME.fullmatch(name) or _NO_HUB_NAME.fullmatch(name):
+        return ''
+    folder = name.rpartition('/')[2]
+    return f'. If it is the name of a model at Hugging Face, download it first, with `hf download {name} --local-dir ' \
+           f'{folder}`, and give {item}={folder}'
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file of the folder. Raises `UserError` if there is none."""
+    if not path.parent.is_dir():
+        raise UserError(f'{path.parent} is not a folder: it must be one that save_pretrained wrote')
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        raise UserError(f'{path.parent} has no {path.name}: it must be a folder that save_pretrained wrote') from None
+    except (OSError, ValueError, RecursionError) as e:
+        raise UserError(f'cannot read {path}: {getattr(e, "strerror", None) or e}') from None
+    if not isinstance(content, dict):
+        raise UserError(f'{path} is not an object in JSON')
+    return content

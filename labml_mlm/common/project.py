@@ -5,6 +5,7 @@ A project is a folder with a `.labml.yaml`; its runs are in `logs/`, its data in
 that calls labml. That would be a file of this package, wherever it is installed, so `set_project` finds the script.
 """
 import contextlib
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,26 +13,37 @@ from typing import Any
 import labml.internal.lab
 from labml.utils import get_caller_file
 
-import labml_mlm
 from labml_mlm.common.errors import UserError
 
+# What is in it calls labml for others
+_PACKAGE = Path(__file__).parent.parent
 
-def set_project() -> str:
+
+def set_project(folder: Path | None = None) -> str:
     """
     Makes the project of the file that called into this package labml's project. Returns that file's path.
 
+    * `folder` is in the project if no file of the user's calls; it need not have a `.labml.yaml`
+
     Raises `UserError` if labml cannot use its `.labml.yaml`.
     """
-    ours = {str(path) for path in Path(labml_mlm.__file__).parent.rglob('*.py')}
-    script = str(Path(get_caller_file(ours)).resolve())
+    ours = {str(path) for path in _PACKAGE.rglob('*.py')}
+    script = str((folder or Path(get_caller_file(ours))).resolve())
+    # labml warns of a missing .labml.yaml
+    is_warned_of = folder is None or is_in_project(folder.resolve())
     try:
-        if labml.internal.lab._internal is None:
-            labml.internal.lab._internal = labml.internal.lab.Lab(Path(script))
-        else:
-            labml.internal.lab.lab_singleton().set_path(script)
+        with contextlib.nullcontext() if is_warned_of else contextlib.redirect_stdout(io.StringIO()):
+            _set_project(script)
     except RuntimeError as e:
         raise UserError(f'.labml.yaml: {e}') from None
     return script
+
+
+def _set_project(script: str):
+    if labml.internal.lab._internal is None:
+        labml.internal.lab._internal = labml.internal.lab.Lab(Path(script))
+    else:
+        labml.internal.lab.lab_singleton().set_path(script)
 
 
 @contextlib.contextmanager
@@ -39,7 +51,7 @@ def in_project_of(folder: Path) -> Iterator[None]:
     """Inside, labml's project, and so its data path, is the one that contains `folder`, if there is one."""
     before = labml.internal.lab._internal
     try:
-        if _is_in_project(folder):
+        if is_in_project(folder):
             labml.internal.lab._internal = _lab(folder)
         yield
     finally:
@@ -53,12 +65,22 @@ def logs_path(folder: Path) -> Path:
     Raises `UserError` if there is no project, or if labml cannot use its `.labml.yaml`.
     """
     folder = folder.expanduser().resolve()
-    if not _is_in_project(folder):
+    if not is_in_project(folder):
         if (folder / 'logs').is_dir():
             # labml takes the folder of a script for the project then
             return folder / 'logs'
         raise UserError(f'{folder} is not in a labml project: there is no .labml.yaml in it or above it')
     return _lab(folder).experiments
+
+
+def logs_path_for(run: str | Path, folder: str | Path) -> Path:
+    """`logs_path` for a run that may be given by its folder, which needs no project."""
+    try:
+        return logs_path(Path(folder))
+    except UserError:
+        if not Path(run).expanduser().is_dir():
+            raise
+        return Path(folder)
 
 
 def app_url(folder: Path, url: str | None = None) -> str:
@@ -74,13 +96,14 @@ def app_url(folder: Path, url: str | None = None) -> str:
     except RuntimeError as e:
         raise UserError(str(e)) from None
     folder = folder.expanduser().resolve()
-    configs = _lab(folder).app_configs if _is_in_project(folder) else None
+    configs = _lab(folder).app_configs if is_in_project(folder) else None
     if configs is None:
         raise UserError('there is no labml app to send to: set app_url in .labml.yaml, or give --url')
     return configs.url
 
 
-def _is_in_project(folder: Path) -> bool:
+def is_in_project(folder: Path) -> bool:
+    """Is there a `.labml.yaml` in a folder, an absolute path, or above it?"""
     return any((parent / '.labml.yaml').is_file() for parent in (folder, *folder.parents))
 
 

@@ -10,35 +10,63 @@ from typing import Annotated, Any
 import torch
 from labml.configs import option
 
-from labml_mlm.common.declarations import FRACTION, INEXACT, Item
 from labml_mlm.common.errors import UserError
 from labml_mlm.configs.old_text import OldTextConfigs
+from labml_mlm.items.declarations import FRACTION, INEXACT, Item, Range
+from labml_mlm.items.schema import chosen_value
 from labml_mlm.masking.mlm import MLM, Units
 from labml_mlm.masking.whole_words import spans, whole_words
 from labml_mlm.optim.schedules import cosine, linear
+from labml_mlm.screen.console import warn
 from labml_mlm.tokenization.word_boundaries import WordBoundaries
+
+# Without a mask there would be nothing to learn, and nothing to measure
+_RATE = Range(0, 1, is_open=True)
+# The options with which the validation set is a part of the text
+_SPLIT = {'tokens': 'encoded', 'train_tokens': 'of_tokens', 'valid_tokens': 'of_tokens', 'valid_loader': 'all_windows'}
+# Masked tokens of a validation set
+_FEW_MASKED = 100
 
 
 class MaskConfigs(OldTextConfigs):
     """
     ## Configurations of masking
     """
-    masking_prob: Annotated[float, Item('Masking rate: fraction of the tokens to predict in training', FRACTION,
+    masking_prob: Annotated[float, Item('Masking rate: fraction of the tokens to predict in training', _RATE,
                                         may_change=INEXACT)] = 0.15
     masking_schedule: Annotated[Callable[[float], float] | None, Item(
         'Masking rate over training: constant, or from masking_prob_start to masking_prob',
         may_change=INEXACT)] = 'constant'
-    masking_prob_start: Annotated[float, Item('Masking rate at the beginning of a schedule', FRACTION,
-                                              may_change=INEXACT)] = 0.3
+    masking_prob_start: Annotated[float, Item('Masking rate at the beginning of a schedule', _RATE,
+                                              may_change=INEXACT, belongs_to='masking_schedule=linear and cosine'
+                                              )] = 0.3
     masking: Annotated[Units | None, Item(
         'Unit of masking in training: single tokens, whole words, or spans of words', may_change=INEXACT)] = 'token'
-    valid_masking_prob: Annotated[float, Item('Masking rate in validation', FRACTION)] = 0.15
+    valid_masking_prob: Annotated[float, Item('Masking rate in validation', _RATE)] = 0.15
     randomize_prob: Annotated[float, Item('Fraction of the selected tokens that become a random token', FRACTION,
                                           may_change=INEXACT)] = 0.1
     no_change_prob: Annotated[float, Item('Fraction of the selected tokens that stay as they are', FRACTION,
                                           may_change=INEXACT)] = 0.1
     mlm: Annotated[MLM, Item('Masks a training batch')] = 'mlm'
     valid_mlm: Annotated[MLM, Item('Masks a validation batch, always in the same way')] = 'bert'
+
+    def _warn_of_validation_set(self, tokens: torch.Tensor):
+        """Says if the validation set, `[n]`, is too small, or not of the size that was asked for."""
+        is_split = not self.valid_path and all(chosen_value(self, name) == option for name, option in _SPLIT.items())
+        if is_split and self.corpus.n_documents > 1:
+            n = len(self._training_text) + len(tokens)
+            if _is_far(share := len(tokens) / n, self.valid_fraction):
+                warn(f'The validation set is {share:.1%} of the text ({len(tokens):,} of {n:,} tokens), and not '
+                     f'valid_fraction={self.valid_fraction:g}: documents are chosen by hash, and here they are few or '
+                     'of different lengths. valid_path=FILE gives one of your choice')
+        if chosen_value(self, 'valid_mlm') == 'bert' and self.valid_masking_prob > 0:
+            n_masked = 0
+            for part in tokens.split(1 << 20):
+                n_masked += self.valid_masking_prob * int(self._is_maskable[part.long()].sum())
+                if n_masked >= _FEW_MASKED:
+                    return
+            warn(f'The validation set has {len(tokens):,} tokens, of which some {n_masked:,.0f} are masked: loss and '
+                 'accuracy of so few depend on chance. A larger valid_fraction, or valid_path=FILE, gives more')
 
     @property
     def _is_maskable(self) -> torch.Tensor:
@@ -63,6 +91,11 @@ def _valid_mlm(c: MaskConfigs):
     return _masking(c, masking_prob=c.valid_masking_prob, randomize_prob=0.1, no_change_prob=0.1)
 
 
+def _is_far(share: float, wanted: float) -> bool:
+    """Is a part of a text, or the rest of it, less than half or more than twice of what was wanted?"""
+    return share > 2 * wanted or 2 * share < wanted or 2 * (1 - share) < 1 - wanted
+
+
 def _masking(c: MaskConfigs, **how: Any) -> MLM:
     if c.n_tokens < c.tokenizer.n_tokens:
         raise UserError(f'n_tokens={c.n_tokens} is less than the vocabulary of the tokenizer, {c.tokenizer.n_tokens}')
@@ -85,14 +118,14 @@ def _word(c: MaskConfigs):
 
 @option(MaskConfigs.masking, 'span')
 def _span(c: MaskConfigs):
-    return spans(_word_boundaries(c), apart=c._template.ids)
+    return spans(_word_boundaries(c), apart=c._separators)
 
 
 def _word_boundaries(c: MaskConfigs) -> WordBoundaries:
     if not hasattr(c.tokenizer, 'words'):
         raise UserError('masking=word and masking=span need word boundaries: your tokenizer has no `words`')
     words = c.tokenizer.words
-    if c._is_tokenized and len(tokens := c.train_tokens[:64 * c.seq_len]):
+    if c._is_tokenized and len(tokens := c._training_text[:64 * c.seq_len]):
         length = len(tokens) / int(words.starts(tokens.long()).sum())
         if 2 * length > c.seq_len:
             # A window would be masked as a whole or not at all
@@ -108,9 +141,16 @@ def _constant_masking():
 
 @option(MaskConfigs.masking_schedule, 'linear')
 def _linear_masking(c: MaskConfigs):
-    return functools.partial(linear, start=c.masking_prob_start, end=c.masking_prob)
+    return _schedule(c, linear)
 
 
 @option(MaskConfigs.masking_schedule, 'cosine')
 def _cosine_masking(c: MaskConfigs):
-    return functools.partial(cosine, start=c.masking_prob_start, end=c.masking_prob)
+    return _schedule(c, cosine)
+
+
+def _schedule(c: MaskConfigs, kind: Callable[..., float]) -> Callable[[float], float]:
+    if c.masking_prob_start == c.masking_prob:
+        warn(f'masking_prob_start and masking_prob are both {c.masking_prob:g}: masking_schedule={kind.__name__} '
+             'changes nothing')
+    return functools.partial(kind, start=c.masking_prob_start, end=c.masking_prob)

@@ -4,19 +4,20 @@
 `MLMConfigs` is a whole run: every item can be overridden by name, and most have options to choose from. The options are
 the small functions below, next to what they need.
 """
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from labml import logger, tracker
-from labml.configs import option
+from labml.configs import aggregate, option
 from labml.logger import Text
 from labml_helpers.train_valid import BatchIndex
-from torch import Tensor, nn
+from torch import Tensor
 
-from labml_mlm.common.declarations import INEXACT, Item, at_least
+from labml_mlm.baselines.configs import BaselineConfigs
 from labml_mlm.common.errors import UserError
 from labml_mlm.configs.training import TrainingConfigs
 from labml_mlm.data.batch import NO_TEMPLATE, Batch
@@ -25,43 +26,60 @@ from labml_mlm.data.loader import TrainLoader, ValidLoader
 from labml_mlm.data.replay import MixedWindows
 from labml_mlm.distributed.parallel import is_dtensor
 from labml_mlm.distributed.process_group import ranks
+from labml_mlm.items.declarations import INEXACT, Item, at_least
+from labml_mlm.items.overrides import parse_value
+from labml_mlm.items.recipes import RECIPES, of_other_classes
+from labml_mlm.items.schema import config_items
 from labml_mlm.masking.mlm import MLM
-from labml_mlm.optim.optimizer import current_lr
+from labml_mlm.model.pairs import has_pairs
 from labml_mlm.runs.run import Run
 from labml_mlm.runs.samples_log import ValidationSamples
+from labml_mlm.tokenization.base import split_at_masks
 from labml_mlm.training.engine import Engine, should_compile
 from labml_mlm.training.metrics import ValidMetrics
 from labml_mlm.training.sampler import Sampler, log_samples
 from labml_mlm.training.valid_masking import RepeatedMasking
 
 
-class MLMConfigs(TrainingConfigs):
+class MLMConfigs(BaselineConfigs, TrainingConfigs):
     """
     ## Configurations of an MLM run
 
     labml_nn's MLM items keep their names. Subclass it to add items and options of your own.
     """
+    recipe: Annotated[str | None, Item('Values that go together; what is given beside it wins',
+                                       refused_options=of_other_classes('MLMConfigs'))] = None
     batch_first: Annotated[bool, Item('Batches of a loader of your own are `[batch_size, seq_len]`')] = False
     is_padded: Annotated[bool, Item('`[PAD]` in batches of a loader of your own is padding, not to be attended to')] \
         = False
     batch_reader: Annotated[BatchReader, Item('Reads what a loader gives')] = 'checked'
 
-    precision: Annotated[torch.dtype, Item('Precision of matrix products; `auto` is bf16 on GPUs that have it',
-                                           may_change=INEXACT)] = 'auto'
     compile: Annotated[bool, Item('Compile the model; `auto` does where that saves time within the run',
                                   may_change=INEXACT)] = 'auto'
-    gradient_accumulation_steps: Annotated[int, Item(
-        'Micro-batches per step, for a batch that does not fit into memory', at_least(1), may_change=INEXACT,
-        aliases=('accumulate',))] = 1
     engine: Annotated[Engine, Item('Forward and backward')] = 'engine'
 
     prompt: Annotated[list[str], Item('Texts to mask and fill in at each validation, in place of windows of the '
-                                      'validation text', may_change=True)] = []
-    n_prompts: Annotated[int, Item('Number of those windows', at_least(0), may_change=True)] = 3
+                                      'validation text; one with [MASK] in it is masked there', may_change=True)] = []
+    n_prompts: Annotated[int, Item('Number of those windows', at_least(0), may_change=True,
+                                   belongs_to='runs without a `prompt`')] = 3
     sampler: Annotated[Sampler, Item('Masks the prompts, and prints what the model fills in')] = 'prompts'
+
+    # What `--help` shows first, by heading
+    _help_groups: ClassVar[dict[str, tuple[str, ...]]] = {
+        'Text': ('recipe', 'text', 'text_path', 'tokenizer', 'tokenizer_path', 'vocab_size', 'seq_len'),
+        'Model': ('init_from', 'transformer', 'd_model', 'transformer.n_layers'),
+        'Training': ('epochs', 'max_steps', 'batch_size', 'optimizer', 'optimizer.learning_rate', 'precision',
+                     'device'),
+        'Masking': ('masking_prob', 'masking'),
+        'Tracking': ('checkpoint_interval', 'inner_iterations', 'prompt', 'verbose')}
 
     def init(self):
         """Builds everything that a run needs, so that errors are found before it starts."""
+        if self.recipe is not None:
+            # labml ignores an unknown name in a class
+            parse_value(dataclasses.replace(config_items(self)['recipe'], default=None), self.recipe)
+        if self.recipe == 'domain' and not self.init_from:
+            raise UserError('recipe=domain needs something to go on from: init_from=FOLDER, or a run')
         super().init()
         if self.parallel.is_sharded and not any(map(is_dtensor, self.model.parameters())):
             raise UserError('parallel=fsdp: a `model` of your own must be the result of '
@@ -69,7 +87,7 @@ class MLMConfigs(TrainingConfigs):
         if ranks().size > 1:
             for name in ('mlm', 'valid_mlm'):
                 _check_takes_columns(name, getattr(self, name))
-        _ = self.scheduler, self.mlm, self.valid_mlm, self.engine, self.grad_norm_clip, self.is_padded
+        _ = self.mlm, self.valid_mlm, self.engine, self.grad_norm_clip, self.is_padded
         _ = self.masking_schedule, self.batch_reader
         if self.seq_len_schedule and getattr(self.train_loader, 'seq_len_at', None) is None:
             raise UserError('seq_len_schedule is for the built-in training loader, and yours would ignore it')
@@ -84,13 +102,22 @@ class MLMConfigs(TrainingConfigs):
                             'transformer=modernbert take any length')
         if self.replay_path and not isinstance(getattr(self.train_loader, 'windows', None), MixedWindows):
             raise UserError('replay_path is for the built-in training loader, and yours would ignore it')
+        if self._pair_kind is not None and not has_pairs(self.model):
+            raise UserError(f'sentence_pairs={self.sentence_pairs}: a `model` of your own must have linear layers '
+                            '`pooler` and `next_sentence`')
         is_maskable = self._is_maskable
-        for name, text in (('valid_tokens', 'validation text'), ('old_tokens', 'text of old_path')):
-            tokens = self._get_computed(name)
+        valid_tokens = self._get_computed('valid_tokens') if self._pair_kind is None else self._sentences.valid
+        for tokens, text in ((valid_tokens, 'validation text'),
+                             (self._get_computed('old_tokens'), 'text of old_path')):
             parts = () if tokens is None else torch.as_tensor(tokens).split(1 << 20)
             if tokens is not None and not any(is_maskable[part.long()].any() for part in parts):
                 raise UserError(f'the {text} has no token that can be masked: none of it is in the vocabulary')
-        _ = self.sampler
+        # The length of the run may be measured, with all that is here
+        _ = self.sampler, self.scheduler, self._end_step
+        self._warn_of_warm_up()
+        if valid_tokens is not None:
+            self._warn_of_validation_set(torch.as_tensor(valid_tokens))
+        self._build_baselines()
 
     def step(self, batch: Tensor | Batch, batch_idx: BatchIndex):
         """
@@ -122,17 +149,13 @@ class MLMConfigs(TrainingConfigs):
         x, labels = _mask(self.mlm, batch)
         # Labels that the loader gives may be more than `mlm` selects
         bound = {} if batch.labels is None else {'is_bounded': False}
-        output = self.engine.forward_backward(x, labels, batch.key_padding, batch.document_ids, **bound)
+        output = self.engine.forward_backward(x, labels, *batch.context, **bound)
         tracker.add_global_step(batch.n_tokens)
-        self.step_metrics.add({'loss.': output.loss, 'accuracy.': output.n_correct / output.n_masked.clamp(min=1)})
+        self.step_metrics.add(output.figures, weight=output.n_masked, n_sequences=batch.tokens.shape[1],
+                              is_last=self._is_last_of_epoch)
         if batch.padding_mask is not None:
             tracker.add('efficiency.', (batch.n_tokens + batch.n_special_tokens) / batch.n_positions)
-        if self.grad_norm_clip is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=self.grad_norm_clip)
-        self.optimizer.step()
-        tracker.add('lr', current_lr(self.optimizer))
-        self.scheduler.step()
-        self.optimizer.zero_grad()
+        self.update()
         tracker.add('tokens_per_second', self.throughput.step(batch.n_tokens))
         self.step_metrics.save()
 
@@ -143,7 +166,9 @@ class MLMConfigs(TrainingConfigs):
     def _add(self, batch: Batch, masking: RepeatedMasking, metrics: ValidMetrics):
         x, labels = _mask(masking, batch)
         masking.check(batch.unmasked(self.padding_token), labels)
-        metrics.add(self.engine.forward(x, labels, batch.key_padding, batch.document_ids))
+        output = self.engine.forward(x, labels, *batch.context)
+        # `[PAD]`, where nothing is to be predicted, has no characters
+        metrics.add(output, n_characters=None if self._characters is None else self._characters[labels].sum())
 
     def _follow_schedules(self, batch: Batch):
         """Sets and tracks what depends on progress: masking rate and sequence length."""
@@ -190,29 +215,27 @@ def _check_takes_columns(name: str, mlm: Callable):
                         f'alone') from None
 
 
-@option(MLMConfigs.precision, 'auto')
-def _auto_precision(c: MLMConfigs):
-    return torch.bfloat16 if c.device.type == 'cuda' and torch.cuda.is_bf16_supported() else torch.float32
-
-
-@option(MLMConfigs.precision, 'fp32')
-def _fp32():
-    return torch.float32
-
-
-@option(MLMConfigs.precision, 'bf16')
-def _bf16():
-    return torch.bfloat16
+for _name, _values in RECIPES.items():
+    aggregate(MLMConfigs.recipe, _name, *((getattr(MLMConfigs, item), value) for item, value in _values.items()))
 
 
 @option(MLMConfigs.compile, 'auto')
 def _auto_compile(c: MLMConfigs):
-    n_tokens = c._n_steps * c.batch_size * c.seq_len // ranks().size
-    return not c.parallel.is_sharded and should_compile(c.model, n_tokens=n_tokens)
+    if c._pair_kind is not None:
+        return False
+    if c.parallel.is_sharded:
+        return False
+    if 'max_minutes' in c._budgets:
+        # How many steps those are depends on whether it is compiled
+        return should_compile(c.model, seconds=60 * c.max_minutes)
+    return should_compile(c.model, n_tokens=c._n_steps * c.batch_size * c.seq_len // ranks().size)
 
 
 @option(MLMConfigs.engine, 'engine')
 def _engine(c: MLMConfigs):
+    if c.compile and c._pair_kind is not None:
+        raise UserError(f'compile=true does not go with sentence_pairs={c.sentence_pairs}, whose batches have padding: '
+                        'use compile=false')
     # A custom `mlm`, even if derived from `MLM`, may mask more than this bound
     n_positions = None
     if type(c.mlm) is MLM:
@@ -221,19 +244,19 @@ def _engine(c: MLMConfigs):
         n_positions = functools.partial(c.mlm.max_selected, masking_prob=highest if c.compile else None)
     return Engine(c.model, precision=c.precision, is_compiled=c.compile,
                   gradient_accumulation_steps=c.gradient_accumulation_steps, shape=(c.seq_len, c.batch_size),
-                  n_positions=n_positions, ranks=ranks(), parallel=c.parallel)
+                  n_positions=n_positions, ranks=ranks(), parallel=c.parallel, compiling=c._compiling)
 
 
 @option(MLMConfigs.batch_reader, 'checked')
 def _batch_reader(c: MLMConfigs):
     return BatchReader(padding_token=c.padding_token, n_tokens=c.n_tokens, seq_len=c.seq_len,
                        max_seq_len=c.model.max_seq_len, batch_sizes={c.batch_size, c.valid_batch_size},
-                       is_padded=c.is_padded, batch_first=c.batch_first)
+                       n_segments=getattr(c.model, 'n_segments', 1), is_padded=c.is_padded, batch_first=c.batch_first)
 
 
 @option(MLMConfigs.sampler, 'prompts')
 def _sampler(c: MLMConfigs):
-    prompts = [torch.from_numpy(c.tokenizer.encode(prompt)).long() for prompt in c.prompt]
+    prompts = [_encode_prompt(c, prompt) for prompt in c.prompt]
     template = c._template
     longest = c.model.max_seq_len - template.length
     if not all(0 < len(prompt) <= longest for prompt in prompts):
@@ -244,12 +267,16 @@ def _sampler(c: MLMConfigs):
         batch = c.batch_reader(next(iter(c.valid_loader)), is_own=_is_own(c.valid_loader), is_padded=True)
         batch = batch.to(torch.device('cpu'))
         shown = ~batch.padding_mask if batch.document_ids is None else batch.document_ids == 1
+        if batch.pair_labels is not None:
+            # The first spans alone
+            shown = (batch.tokens == c._pair_template.between[0]).cumsum(dim=0) == 0
+            shown[:len(c._pair_template.before)] = False
         spaced = range(0, shown.shape[1], -(-shown.shape[1] // c.n_prompts))
         tokens = batch.unmasked(c.padding_token)
         prompts = [tokens[:, i][shown[:, i]] for i in spaced]
-        if batch.n_special_tokens:
+        if batch.n_special_tokens and batch.pair_labels is None:
             prompts = [prompt[len(template.before):len(prompt) - len(template.after)] for prompt in prompts]
-        else:
+        elif not batch.n_special_tokens:
             # Of a loader of the user's, which has put them there if it wants them
             template = NO_TEMPLATE
         prompts = [prompt for prompt in prompts if len(prompt)]
@@ -257,3 +284,13 @@ def _sampler(c: MLMConfigs):
               n_tokens=c.n_tokens, masking_prob=c.valid_masking_prob, randomize_prob=0., no_change_prob=0.,
               generator=torch.Generator().manual_seed(0))
     return Sampler(prompts, tokens=c.tokenizer.tokens, mlm=mlm, template=template)
+
+
+def _encode_prompt(c: MLMConfigs, prompt: str) -> Tensor:
+    """Token ids of a prompt, `[seq_len]`, with `[MASK]` where it has that."""
+    pieces = split_at_masks(prompt, c.tokenizer)
+    if len(pieces) == 1:
+        return torch.from_numpy(c.tokenizer.encode(prompt)).long()
+    ids = torch.from_numpy(c.tokenizer.encode_masked(pieces)).long()
+    # The run may have another id for it than the tokenizer
+    return torch.where(ids == c.tokenizer.special.mask, c.mask_token, ids)

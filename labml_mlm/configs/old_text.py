@@ -14,14 +14,15 @@ from labml.internal.experiment import has_experiment
 from labml.logger import Text
 from torch import Tensor
 
-from labml_mlm.common.declarations import Item, Range
 from labml_mlm.common.errors import UserError
-from labml_mlm.common.schema import is_given
 from labml_mlm.configs.tokens import TokenConfigs
 from labml_mlm.data.loader import ValidLoader
 from labml_mlm.data.packing import WindowSource
 from labml_mlm.data.replay import MixedWindows
 from labml_mlm.distributed.process_group import ranks
+from labml_mlm.items.declarations import Item, Range
+from labml_mlm.items.schema import is_given
+from labml_mlm.screen.long_work import long_work
 from labml_mlm.tokenization.token_cache import TokenCache
 
 _OF_OLD_PATH = Item(refused='it is that of `old_path`')
@@ -32,11 +33,13 @@ class OldTextConfigs(TokenConfigs):
     """
     ## Configurations of the old text
     """
-    old_path: Annotated[str, Item('File or folder of old text that is not trained on, for a second validation: '
-                                  '`loss.old` and `accuracy.old`', may_change=True)] = ''
-    replay_path: Annotated[str, Item('File or folder of old text to train on, among the new', may_change=True)] = ''
+    old_path: Annotated[list[str], Item('Files and folders of old text that is not trained on, for a second '
+                                        'validation: `loss.old` and `accuracy.old`', is_path=True,
+                                        may_change=True)] = []
+    replay_path: Annotated[list[str], Item('Files and folders of old text to train on, among the new', is_path=True,
+                                           may_change=True)] = []
     replay_fraction: Annotated[float, Item('Fraction of the windows of an epoch that are of replay_path',
-                                           Range(0, 0.99, is_open=True))] = 0.1
+                                           Range(0, 0.99, is_open=True), belongs_to='a replay_path')] = 0.1
     # For `packing`: token ids, `[n]`, and ends of documents, `[n_documents]`
     old_tokens: Annotated[Tensor, _OF_OLD_PATH] = 'of_old_path'
     old_document_ends: Annotated[Tensor, _OF_OLD_PATH] = 'of_old_path'
@@ -48,12 +51,12 @@ class OldTextConfigs(TokenConfigs):
     @functools.cached_property
     def _old_cache(self) -> TokenCache | None:
         """The cache of `old_path`, if it is given."""
-        return self._cache_of(self.old_path) if self.old_path else None
+        return self._cache_of('old_path')
 
     @functools.cached_property
     def _replay_cache(self) -> TokenCache | None:
         """The cache of `replay_path`, if it is given."""
-        return self._cache_of(self.replay_path) if self.replay_path else None
+        return self._cache_of('replay_path')
 
     @functools.cached_property
     def _old(self) -> tuple[Tensor, Tensor]:
@@ -66,16 +69,20 @@ class OldTextConfigs(TokenConfigs):
     def _tokens_of(self, cache: TokenCache) -> tuple[Tensor, Tensor]:
         """Token ids, `[n]`, and ends of documents, `[n_documents]`."""
         tokenizer = self.tokenizer
-        found = ranks().main_first(lambda: cache.tokens(cache.corpus(), tokenizer))
+        with long_work('Tokenizing the old text'):
+            found = ranks().main_first(lambda: cache.tokens(cache.corpus(), tokenizer))
         return torch.from_numpy(found.train), torch.from_numpy(found.train_ends)
 
     def _check_old_texts(self):
         """A first pass over old text, to report its errors before anything is built."""
+        # There is none with pairs
+        _ = self._pair_kind
         if not self.replay_path and is_given(self, 'replay_fraction'):
             raise UserError(f'replay_fraction={self.replay_fraction} is for a replay_path, and there is none')
         for cache in (self._old_cache, self._replay_cache):
             if cache is not None:
-                ranks().main_first(cache.corpus)
+                with long_work('Reading the old text'):
+                    ranks().main_first(cache.corpus)
 
     @property
     def _train_windows(self) -> WindowSource:

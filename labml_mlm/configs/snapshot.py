@@ -7,23 +7,32 @@ which text it is. A run is resumed from that, and a trained model is built from 
 import os
 import platform
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from labml.configs import BaseConfigs
+from torch import nn
 
-from labml_mlm.common.errors import UserError
-from labml_mlm.common.schema import ConfigField, computed_values, config_items, current_names, given_values
+from labml_mlm.common.errors import UnknownPart, UserError
+from labml_mlm.common.files import refuse_address
+from labml_mlm.data.documents import TextFiles
 from labml_mlm.distributed.process_group import ranks
+from labml_mlm.items.own_code import is_plain, own_code
+from labml_mlm.items.schema import ConfigField, aggregating, computed_values, config_items, current_names, given_values
+from labml_mlm.runs.text_files import describe_files, differences
 from labml_mlm.tokenization.base import Tokenizer
 from labml_mlm.tokenization.character import CharacterTokenizer
 
 # Items that are paths
-PATHS = 'text_path', 'valid_path', 'old_path', 'replay_path', 'tokenizer_path', 'init_from'
+PATHS = 'text_path', 'valid_path', 'old_path', 'replay_path', 'tokenizer_path', 'init_from', 'probe_path'
 # Kinds of tokenizers that can be built from a snapshot
 TOKENIZERS = CharacterTokenizer.kind, 'tokenizers'
+# What items that a run did not have yet would have been
+_EARLIER = {'text_format': 'plain'}
 
 # Items that determine the model
 _OF_MODEL = ('model', 'transformer', 'd_model', 'n_tokens', 'padding_token', 'mask_token', 'no_mask_tokens',
@@ -32,21 +41,29 @@ _OF_MODEL = ('model', 'transformer', 'd_model', 'n_tokens', 'padding_token', 'ma
 _MAX_COMPUTED = 200
 
 
-def take_snapshot(conf: BaseConfigs, *, experiment: str) -> dict:
-    """Everything about configs that were built, for JSON."""
+def take_snapshot(conf: BaseConfigs, *, experiment: str, script: str | None = None) -> dict:
+    """
+    Everything about configs that were built, for JSON.
+
+    * `experiment` is its name, and `script` the file that trains
+    """
     items = {item.name: item for item in config_items(conf).values() if item.is_settable}
-    given = {name: value for name, value in given_values(conf).items() if _is_plain(value)}
+    given = {name: value for name, value in given_values(conf).items() if is_plain(value)}
     for name in PATHS:
         if path := conf._get_computed(name):
             given[name] = absolute(path)
     tokenizer = conf._get_computed('tokenizer')
     return {
-        'experiment': experiment, 'time': time.time(), 'given': given,
-        'defaults': default_values(conf),
+        'experiment': experiment, 'script': script and absolute(script), 'class': type(conf).__qualname__,
+        'time': time.time(), 'objective': conf._objective,
+        'labels': conf._labels_as_json, 'own_code': own_code(conf), 'given': given,
+        'defaults': default_values(conf), 'fitted': conf._fitted,
         'computed': {name: _shortened(value) for name, value in computed_values(conf).items()
-                     if name in items and (_is_plain(value) or isinstance(value, torch.device))},
+                     # `text` has the text itself
+                     if name in items and name != 'text' and (is_plain(value) or isinstance(value, torch.device))},
         'text': identify_text(conf) | identify_old_texts(conf),
         'tokenizer': tokenizer.to_dict() if hasattr(tokenizer, 'to_dict') else None,
+        'parameters': _n_parameters(conf._get_computed('model')),
         'versions': _versions(conf), 'resumed': [],
     }
 
@@ -61,33 +78,37 @@ def with_current_names(conf: BaseConfigs, snapshot: dict) -> dict:
 def restored_values(conf: BaseConfigs, snapshot: dict) -> dict[str, Any]:
     """
     The values that turn new configs into those of the run, by dotted name, even if defaults have changed since. Items
-    that the configs do not have are left out; items that the run did not have get the defaults of this package.
+    that the configs do not have are left out; items that the run did not have get the defaults of this package, or what
+    was usual then.
     """
-    items = config_items(conf, chosen=snapshot['given'])
+    # A recipe is that of the run; that of the configs, if the run is older than recipes
+    recipes, known = aggregating(conf), snapshot['defaults'] | snapshot['given']
+    chosen = {name: known[name] for name in recipes & known.keys()} | snapshot['given']
+    items = config_items(conf, chosen=chosen)
     # The defaults of the class of ours that theirs is derived from
     plain = config_items(next(class_ for class_ in type(conf).__mro__ if class_.__module__.startswith('labml_mlm.'))())
     defaults = {name: as_json(item.default) for name, item in plain.items()
-                if item.is_settable and _is_plain(item.default)} | snapshot['defaults']
+                if item.is_settable and is_plain(item.default) and name not in recipes}
+    defaults |= _EARLIER | snapshot['defaults']
     values = {name: value for name, value in defaults.items()
               if name in items and value != as_json(items[name].default)} | snapshot['given']
     if snapshot['text']['source'] is not None and values.get('text', 'auto') == 'auto':
         # `auto` may find another text by now
         values['text'] = snapshot['text']['source']
-    return {name: retyped(items[name], value) for name, value in values.items()
-            if name in items and items[name].is_possible(value)}
+    values = {name: retyped(items[name], value) for name, value in values.items() if name in items}
+    return {name: value for name, value in values.items() if items[name].is_possible(value)}
 
 
 def model_values(conf: BaseConfigs, snapshot: dict) -> dict[str, Any]:
     """
     Those of `restored_values` that determine the model, and defaults that an option of the user's own may have set for
-    it. Raises `UserError` for parts of the model that the configs do not have.
+    it. Raises `UnknownPart` for parts of the model that the configs do not have.
     """
     items = config_items(conf, chosen=snapshot['given'])
     for name, value in snapshot['given'].items():
         is_of_model = name.partition('.')[0] in ('model', 'transformer')
         if is_of_model and not (name in items and items[name].is_possible(value)):
-            raise UserError(f'the run has {name}={value}, which is unknown here: import the file that registers it, or '
-                            f'give `configs` of the class that has it')
+            raise UnknownPart(f'the run has {name}={value}, which is unknown here', snapshot.get('script'))
     values = {name: value for name, value in restored_values(conf, snapshot).items()
               if name.partition('.')[0] in _OF_MODEL}
     return values | {name: value for name, value in snapshot['computed'].items()
@@ -95,26 +116,34 @@ def model_values(conf: BaseConfigs, snapshot: dict) -> dict[str, Any]:
                      and items[name].is_possible(value)}
 
 
-def check_same_text(conf: BaseConfigs, snapshot: dict):
-    """Raises `UserError` if configs that were built have another text or vocabulary than the run."""
+def check_same_text(conf: BaseConfigs, snapshot: dict, files: Mapping[str, dict] = MappingProxyType({})):
+    """
+    Raises `UserError` if configs that were built have another text or vocabulary than the run.
+
+    * `files` are those of its texts, as `describe_texts` gave them; without them, a message does not name files
+    """
     text, saved = identify_text(conf), snapshot['text']
     if text['valid_sha256'] != saved.get('valid_sha256'):
-        raise UserError('the validation text is not that of the run')
+        raise UserError('the validation text is not that of the run' + _since(conf, files, 'valid_path', 'text_path'))
     if text['sha256'] != saved['sha256']:
         if not text['sha256'] or not saved['sha256']:
             raise UserError('either the run or these configs have no text')
         raise UserError(f'this is not the text of the run: {text["characters"]:,} characters with the SHA-256 '
-                        f'{text["sha256"][:12]}… instead of {saved["characters"]:,} with {saved["sha256"][:12]}…')
+                        f'{text["sha256"][:12]}… instead of {saved["characters"]:,} with {saved["sha256"][:12]}…'
+                        + _since(conf, files, 'text_path'))
     tokenizer = conf._get_computed('tokenizer')
     if hasattr(tokenizer, 'to_dict') and tokenizer.to_dict() != snapshot['tokenizer']:
         raise UserError('this is not the tokenizer of the run: its vocabulary differs')
 
 
-def check_same_old_texts(conf: BaseConfigs, snapshot: dict):
-    """Raises `UserError` if configs that were built have another `old_path` or `replay_path` than the run."""
+def check_same_old_texts(conf: BaseConfigs, snapshot: dict, files: Mapping[str, dict] = MappingProxyType({})):
+    """
+    Raises `UserError` if configs that were built have another `old_path` or `replay_path` than the run. `files` are
+    those of `check_same_text`.
+    """
     for (name, sha256), item in zip(identify_old_texts(conf).items(), ('old_path', 'replay_path'), strict=True):
         if sha256 != snapshot['text'].get(name):
-            raise UserError(f'the text of {item} is not that of the run')
+            raise UserError(f'the text of {item} is not that of the run' + _since(conf, files, item))
 
 
 def saved_tokenizer(saved: dict, folder: Path) -> Tokenizer:
@@ -140,8 +169,14 @@ def differing_versions(conf: BaseConfigs, snapshot: dict) -> list[str]:
     return [f'{name} {before.get(name)} → {now}' for name, now in _versions(conf).items() if before.get(name) != now]
 
 
-def absolute(path: str) -> str:
-    """A path that means the same from another folder."""
+def absolute(path: str | list[str]) -> str | list[str]:
+    """
+    A path, or several, that mean the same from another folder; a list of one is a path. Raises `UserError` for an
+    address.
+    """
+    if isinstance(path, list | tuple):
+        return absolute(path[0]) if len(path) == 1 else [absolute(one) for one in path]
+    refuse_address(path)
     return os.path.abspath(os.path.expanduser(path))
 
 
@@ -151,23 +186,21 @@ def as_json(value: Any) -> Any:
 
 
 def retyped(item: ConfigField, value: Any) -> Any:
-    """A tuple again, if the item is one."""
+    """A tuple again, if the item is one, or a list, if it has paths."""
+    if item.declaration.is_path and isinstance(value, str):
+        return [value] if value else []
     return tuple(value) if isinstance(value, list) and isinstance(item.default, tuple) else value
 
 
 def default_values(conf: BaseConfigs) -> dict[str, Any]:
     """The defaults of the items that can be set, by dotted name."""
     return {item.name: item.default for item in config_items(conf).values()
-            if item.is_settable and _is_plain(item.default)}
+            if item.is_settable and is_plain(item.default)}
 
 
 def identify_text(conf: BaseConfigs) -> dict:
     """Which text configs that were built have, for JSON."""
-    if conf._get_computed('text') is None:
-        return {'source': None, 'characters': None, 'sha256': None, 'valid_sha256': None}
-    return {'source': conf._get_computed('auto_text'), 'characters': conf.corpus.n_characters,
-            'sha256': conf.corpus.sha256,
-            'valid_sha256': conf._valid_cache.corpus().sha256 if conf._valid_cache else None}
+    return conf._text_identity
 
 
 def identify_old_texts(conf: BaseConfigs) -> dict:
@@ -176,19 +209,33 @@ def identify_old_texts(conf: BaseConfigs) -> dict:
             for name, cache in (('old_sha256', conf._old_cache), ('replay_sha256', conf._replay_cache))}
 
 
+def describe_texts(conf: BaseConfigs) -> dict[str, dict]:
+    """The files of the texts of configs that were built, by the items that name them, for JSON."""
+    documents = {item: cache.documents for item, cache in (
+        ('text_path', conf._token_cache if conf._get_computed('text') is not None else None),
+        ('valid_path', conf._valid_cache), ('old_path', conf._old_cache), ('replay_path', conf._replay_cache)) if cache}
+    return {item: describe_files(found.names, found.paths) for item, found in documents.items()
+            if isinstance(found, TextFiles)}
+
+
+def _since(conf: BaseConfigs, files: Mapping[str, dict], *items: str) -> str:
+    """The end of a message with what became of the files of the first of some items whose files differ."""
+    now = describe_texts(conf)
+    found = [differences(files[item], now[item]) for item in items if item in files and item in now]
+    return ''.join(f'. Since the run began: {what}' for what in [*filter(None, found)][:1])
+
+
 def _versions(conf: BaseConfigs) -> dict[str, Any]:
     packages = {name: version(name) for name in ('torch', 'labml', 'labml-nn', 'labml-helpers', 'numpy')}
     return {'python': platform.python_version(), **packages, 'device': conf.device.type,
             'threads': torch.get_num_threads(), 'ranks': ranks().size}
 
 
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, bool | int | float | str)
+def _n_parameters(model: Any) -> int | None:
+    return sum(parameter.numel() for parameter in model.parameters()) if isinstance(model, nn.Module) else None
 
 
 def _shortened(value: Any) -> Any:
     if isinstance(value, str) and len(value) > _MAX_COMPUTED:
         return value[:_MAX_COMPUTED] + '…'
-    return value if _is_plain(value) else str(value)
+    return value if is_plain(value) else str(value)

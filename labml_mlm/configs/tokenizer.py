@@ -3,38 +3,45 @@
 
 How the text is tokenized.
 """
-from typing import Annotated
+from typing import Annotated, Any
 
-from labml import monit
 from labml.configs import option
 
-from labml_mlm.common.declarations import Item, Range, at_least
 from labml_mlm.common.errors import UserError
-from labml_mlm.common.schema import chosen_value, is_given
+from labml_mlm.common.files import how_to_download
 from labml_mlm.configs.text import TextConfigs
-from labml_mlm.data.sources import expand_path
 from labml_mlm.distributed.process_group import ranks
+from labml_mlm.items.declarations import Item, Range, at_least
+from labml_mlm.items.schema import chosen_value, is_given, is_own
+from labml_mlm.reading.files import expand_path
+from labml_mlm.screen.long_work import interruptible, long_work
 from labml_mlm.tokenization.base import Tokenizer
 from labml_mlm.tokenization.character import CharacterTokenizer
 
+_TRAINED = 'grapheme', 'pattern', 'unigram', 'bpe', 'wordpiece', 'basic_english'
 # The kinds of tokenizers that read an item
-_READ_BY = {'token_pattern': ('pattern', 'bpe', 'wordpiece'), 'max_token_length': ('bpe', 'unigram')}
+_READ_BY = {'token_pattern': ('pattern', 'bpe', 'wordpiece'), 'max_token_length': ('bpe', 'unigram'),
+            'tokenizer_path': ('file',), 'vocab_size': _TRAINED, 'tokenizer_sample': _TRAINED}
+_OF_TRAINED = f'tokenizer={", ".join(_TRAINED[:-1])} and {_TRAINED[-1]}'
 
 
 class TokenizerConfigs(TextConfigs):
     """
     ## Configurations of the tokenizer
     """
-    tokenizer: Annotated[Tokenizer, Item('Tokenizer')] = 'character'
-    tokenizer_path: Annotated[str, Item('Path of a tokenizer.json, for tokenizer=file', may_change=True)] = ''
+    tokenizer: Annotated[Tokenizer, Item('Tokenizer; with a tokenizer_path it is `file`')] = 'character'
+    tokenizer_path: Annotated[str, Item('Path of a tokenizer.json, or of a folder with a tokenizer, as '
+                                        '`save_pretrained` writes it, for tokenizer=file', may_change=True,
+                                        belongs_to='tokenizer=file')] = ''
     token_pattern: Annotated[str, Item('What a token is, for tokenizer=pattern, or what no token spans, for bpe and '
-                                       'wordpiece: a regular expression, or smiles, code or kmer:K')] = ''
+                                       'wordpiece: a regular expression, or smiles, code or kmer:K',
+                                       belongs_to='tokenizer=pattern, bpe and wordpiece')] = ''
     vocab_size: Annotated[int, Item('Vocabulary size of a tokenizer that is trained on the text, special tokens '
-                                    'included', at_least(1))] = 8192
+                                    'included', at_least(1), belongs_to=_OF_TRAINED)] = 8192
     max_token_length: Annotated[int, Item('Longest token that tokenizer=bpe (bytes) or unigram (characters) learns',
-                                          Range(1, 512))] = 32
+                                          Range(1, 512), belongs_to='tokenizer=bpe and unigram')] = 32
     tokenizer_sample: Annotated[int, Item('How much of the text, from all over it, such a tokenizer is trained on',
-                                          at_least(1), unit='characters')] = 100_000_000
+                                          at_least(1), unit='characters', belongs_to=_OF_TRAINED)] = 100_000_000
 
     vocab_extend: Annotated[int, Item('Add up to so many tokens, those that the text lacks most, to the tokenizer '
                                       'of `init_from`, which is BPE or WordPiece', at_least(0))] = 0
@@ -42,12 +49,24 @@ class TokenizerConfigs(TextConfigs):
     # That of a resumed run, or of what a run goes on from; it is not trained again
     _saved_tokenizer = None
 
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.set_default(TokenizerConfigs.tokenizer, func=self._implied_tokenizer)
+
+    def _implied_tokenizer(self) -> str:
+        """`file` with a `tokenizer_path`, unless it is for an option of the user's; otherwise labml goes on looking."""
+        default, options = chosen_value(self, 'tokenizer'), self._Configs__options['tokenizer']
+        is_built_in = isinstance(default, str) and default in options and not is_own(options[default].func)
+        # Where a class has both, they must agree
+        is_free = is_given(self, 'tokenizer_path') or default == 'character'
+        return 'file' if chosen_value(self, 'tokenizer_path') and is_built_in and is_free else '__aggregate__'
+
 
 @option(TokenizerConfigs.tokenizer, 'character')
 def _character(c: TokenizerConfigs):
-    _refuse_others(c, 'character')
     if c._saved_tokenizer is not None:
         return c._saved_tokenizer
+    _refuse_others(c, 'character')
     return CharacterTokenizer.from_characters(c.corpus.characters)
 
 
@@ -102,10 +121,10 @@ def _trained_tokenizer(c: TokenizerConfigs, kind: str) -> Tokenizer:
     if kind in ('grapheme', 'pattern'):
         # Of all of the text, not of a sample
         given['characters'] = corpus.characters
-    with monit.section(f'Tokenizer {kind}', is_not_in_loop=True):
+    with long_work(f'Training the tokenizer, {kind}'):
         text = ranks().main_first(lambda: c._token_cache.tokenizer_json(
             corpus, [key, TRAINERS_VERSION], sample=c.tokenizer_sample,
-            train=lambda texts: train(texts, **given).files[subword.FILE]))
+            train=lambda texts: interruptible(lambda: train(texts, **given)).files[subword.FILE]))
     return subword.SubwordTokenizer.from_json(text)
 
 
@@ -113,19 +132,35 @@ def _refuse_others(c: TokenizerConfigs, kind: str):
     """Raises `UserError` if an item is given that this kind of tokenizer does not read."""
     for name, kinds in _READ_BY.items():
         value = chosen_value(c, name)
-        # A pattern is given wherever it stands, also in a class; a length has a default
-        if kind not in kinds and value and (is_given(c, name) or isinstance(value, str)):
+        # What stands in a class is for the tokenizer of the class; numbers have a default
+        is_meant = is_given(c, name) or isinstance(value, str) and value and not is_given(c, 'tokenizer')
+        if kind not in kinds and is_meant:
             *first, last = kinds
-            raise UserError(f'{name}={value} is for tokenizer={", ".join(first)} or {last}, and this is {kind}')
+            allowed = f'{", ".join(first)} or {last}' if first else last
+            raise UserError(f'{name}={value} is for tokenizer={allowed}, and this is {kind}')
 
 
 @option(TokenizerConfigs.tokenizer, 'file')
 def _file(c: TokenizerConfigs):
-    from labml_mlm.tokenization.subword import SubwordTokenizer
+    from labml_mlm.tokenization.subword import FILE, SubwordTokenizer
+    from labml_mlm.vocabulary.folder_tokenizer import PARTS, folder_tokenizer
 
+    # Read, also where it is not needed
+    given = c.tokenizer_path
     if c._saved_tokenizer is not None:
         return c._saved_tokenizer
     _refuse_others(c, 'file')
-    if not c.tokenizer_path:
-        raise UserError('tokenizer=file needs a tokenizer.json: tokenizer_path=PATH')
-    return SubwordTokenizer.from_file(expand_path(c.tokenizer_path))
+    if not given:
+        raise UserError('tokenizer=file needs a tokenizer.json, or a folder with a tokenizer: tokenizer_path=PATH')
+    path = expand_path(given)
+    if path.is_dir():
+        if (found := folder_tokenizer(path)) is None:
+            raise UserError(f'tokenizer_path={given}: the folder has no tokenizer: neither {FILE}, '
+                            'vocab.txt, nor vocab.json and merges.txt')
+        return found
+    if not path.exists():
+        raise UserError(f'tokenizer_path={given}: there is no such file or folder'
+                        f'{how_to_download(given, "tokenizer_path")}')
+    if path.name in PARTS:
+        raise UserError(f'tokenizer_path={given} is a part of a tokenizer: give the folder that it is in')
+    return SubwordTokenizer.from_file(path)

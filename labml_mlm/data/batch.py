@@ -7,7 +7,7 @@ A *window* is `seq_len` tokens in a row; a batch is `batch_size` windows, sequen
 Published encoders have seen every sequence as `[CLS] … [SEP]`, or with other special tokens around it; a `Template`
 says which. They are no text: they are never masked, never predicted and never counted.
 """
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -26,7 +26,7 @@ class Columns(NamedTuple):
 
 class Batch(NamedTuple):
     """
-    A batch with more than tokens; all tensors have shape `[seq_len, batch_size]`. `BatchReader` says what else
+    A batch with more than tokens; all tensors but one have shape `[seq_len, batch_size]`. `BatchReader` says what else
     a loader of your own may give.
     """
     # Token ids
@@ -44,6 +44,10 @@ class Batch(NamedTuple):
     batch_first: bool | None = None
     # Tokens of all ranks that a `Template` has put around sequences
     n_special_tokens: int = 0
+    # Which segment (token type) of its sequence a token belongs to, as in BERT's pairs; all to the first by default
+    segment_ids: Tensor | None = None
+    # Of pairs of spans, `[1, batch_size]`: is the second one not the next?
+    pair_labels: Tensor | None = None
 
     def to(self, device: torch.device) -> 'Batch':
         """The same on a device. Copies to a GPU are asynchronous, from pinned memory."""
@@ -87,6 +91,11 @@ class Batch(NamedTuple):
     def key_padding(self) -> Tensor | None:
         """The padding mask if there is padding: without a mask attention is faster, and training may be compiled."""
         return self.padding_mask if self.n_tokens + self.n_special_tokens < self.n_positions else None
+
+    @property
+    def context(self) -> tuple[Tensor | None, ...]:
+        """What a model needs besides tokens: `key_padding`, `document_ids`, `segment_ids` and `pair_labels`."""
+        return self.key_padding, self.document_ids, self.segment_ids, self.pair_labels
 
     @property
     def n_tokens(self) -> int:
@@ -137,3 +146,34 @@ class Template(NamedTuple):
 
 
 NO_TEMPLATE = Template()
+
+
+class PairTemplate(NamedTuple):
+    """Ids of the special tokens around and between the two texts of a pair, as in `[CLS] A [SEP] B [SEP]`."""
+    before: tuple[int, ...]
+    between: tuple[int, ...]
+    after: tuple[int, ...]
+    # The segment of the second text and of what is after it; that of all others is 0
+    second_segment: int = 1
+
+    @property
+    def length(self) -> int:
+        """Number of tokens that it adds to a pair."""
+        return sum(map(len, self[:3]))
+
+
+def batches_by_length(sequences: Sequence[Tensor], *, padding_token: int,
+                      n_tokens: int = 1 << 12) -> Iterator[tuple[list[int], Tensor, Tensor | None]]:
+    """
+    Sequences of token ids, `[seq_len]` each, in batches of similar lengths: their indices, their ids, `[seq_len,
+    batch_size]`, and a padding mask of the same shape, or `None` if there is no padding. `n_tokens` is the most tokens
+    of a batch with more than one sequence, padding included.
+    """
+    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+    while order:
+        # The longest first: if memory is too small, that shows at once
+        batch_size = max(1, n_tokens // len(sequences[order[-1]]))
+        indices, order = order[-batch_size:], order[:-batch_size]
+        x = torch.nn.utils.rnn.pad_sequence([sequences[i] for i in indices], padding_value=padding_token)
+        padding_mask = torch.arange(len(x))[:, None] >= torch.tensor([len(sequences[i]) for i in indices])
+        yield indices, x, padding_mask if padding_mask.any() else None

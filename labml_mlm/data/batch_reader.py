@@ -29,6 +29,7 @@ class BatchReader:
     * `padding_token` is the id of `[PAD]`; with `is_padded`, it is padding in batches without a padding mask, too
     * `n_tokens` is the size of the vocabulary
     * `seq_len` is the sequence length of the run, and `max_seq_len` the longest that the model takes
+    * `n_segments` is the number of segments (token types) that the model tells apart
     * `batch_sizes` are those of the run, to tell the order of batches that are shorter
     * `batch_first` says that batches are `[batch_size, seq_len]`, if they do not say so themselves
 
@@ -37,8 +38,8 @@ class BatchReader:
     * a tensor or an array of token ids, integers of any type, or a tuple `(tokens, padding_mask)`;
       `[seq_len, batch_size]` each, or `[batch_size, seq_len]` with `batch_first`;
     * a `Batch`, for document ids, for labels, or with an order of its own;
-    * a mapping with `input_ids`, and perhaps `attention_mask` and `labels`, as Hugging Face's tokenizers and collators
-      give it: `[batch_size, seq_len]`, whatever `batch_first` says.
+    * a mapping with `input_ids`, and perhaps `attention_mask`, `token_type_ids` and `labels`, as Hugging Face's
+      tokenizers and collators give it: `[batch_size, seq_len]`, whatever `batch_first` says.
 
     A batch with labels is not masked again.
 
@@ -49,11 +50,13 @@ class BatchReader:
     """
 
     def __init__(self, *, padding_token: int, n_tokens: int, seq_len: int, max_seq_len: float,
-                 batch_sizes: Collection[int] = (), is_padded: bool = False, batch_first: bool = False):
+                 n_segments: int = 1, batch_sizes: Collection[int] = (), is_padded: bool = False,
+                 batch_first: bool = False):
         self.padding_token = padding_token
         self.n_tokens = n_tokens
         self.seq_len = seq_len
         self.max_seq_len = max_seq_len
+        self.n_segments = n_segments
         self.batch_sizes = batch_sizes
         self.is_padded = is_padded
         self.batch_first = batch_first
@@ -65,6 +68,8 @@ class BatchReader:
         a loader of your own, where order and length are checked.
         """
         batch = self._with_types(_with_names(batch))
+        if is_own and batch.pair_labels is not None:
+            raise UserError('the loader gives `pair_labels`, which are only those of sentence_pairs: remove them')
         if self._is_batch_first(batch, is_own=is_own):
             batch = batch.map(Tensor.t)
         batch = batch._replace(batch_first=None)
@@ -76,15 +81,34 @@ class BatchReader:
             batch = batch._replace(tokens=batch.tokens.masked_fill(batch.padding_mask, self.padding_token))
         elif self.is_padded if is_padded is None else is_padded:
             batch = batch._replace(padding_mask=batch.tokens == self.padding_token)
-        self._check_ids('token ids', batch.tokens)
+        self._check_ids('token ids', batch.tokens, self.n_tokens, 'n_tokens')
+        batch = self._with_segments(batch, is_own=is_own)
         if batch.labels is not None:
             labels = batch.labels.masked_fill(batch.labels == _NO_LABEL, self.padding_token)
             if batch.padding_mask is not None:
                 # Whatever the collator has there
                 labels = labels.masked_fill(batch.padding_mask, self.padding_token)
-            self._check_ids('labels', labels)
+            self._check_ids('labels', labels, self.n_tokens, 'n_tokens')
             batch = batch._replace(labels=labels)
         return batch
+
+    def _with_segments(self, batch: Batch, *, is_own: bool) -> Batch:
+        """
+        The same without segments if there is one only, whatever the padding has. Pairs of our own loaders are told
+        apart by the token between them, too.
+        """
+        if batch.segment_ids is None:
+            return batch
+        segment_ids = batch.segment_ids
+        if batch.padding_mask is not None:
+            segment_ids = segment_ids.masked_fill(batch.padding_mask, 0)
+        if self.n_segments == 1 and is_own and segment_ids.any():
+            raise UserError('the loader gives segment ids (`token_type_ids`) other than 0, and the model has no '
+                            'segments: remove them. transformer=bert has two')
+        if self.n_segments == 1:
+            return batch._replace(segment_ids=None)
+        self._check_ids('segment ids', segment_ids, self.n_segments, 'transformer.n_segments')
+        return batch._replace(segment_ids=segment_ids)
 
     def _with_types(self, batch: Batch) -> Batch:
         """The same with 64-bit ids and a boolean mask, all of one shape."""
@@ -93,7 +117,7 @@ class BatchReader:
             raise UserError(f'a batch of the loader has shape {list(tokens.shape)}: it must be [seq_len, batch_size], '
                             'or [batch_size, seq_len] with batch_first=true')
         parts = {'tokens': tokens}
-        for name in ('padding_mask', 'document_ids', 'labels'):
+        for name in ('padding_mask', 'document_ids', 'labels', 'segment_ids'):
             part = getattr(batch, name)
             if part is None:
                 continue
@@ -130,13 +154,13 @@ class BatchReader:
         batch_sizes = ' or '.join(map(str, sorted({*self.batch_sizes})))
         return f', where seq_len={self.seq_len}' + f' and batch_size={batch_sizes}' * bool(batch_sizes)
 
-    def _check_ids(self, name: str, ids: Tensor):
+    def _check_ids(self, name: str, ids: Tensor, n: int, item: str):
         if ids.device.type != 'cpu' or not ids.numel():
             return
         lowest, highest = map(int, ids.aminmax())
-        if lowest < 0 or highest >= self.n_tokens:
-            raise UserError(f'the loader gives {name} from {lowest} to {highest}: they must be from 0 to '
-                            f'{self.n_tokens - 1}, as n_tokens={self.n_tokens}')
+        if lowest < 0 or highest >= n:
+            raise UserError(f'the loader gives {name} from {lowest} to {highest}: they must be from 0 to {n - 1}, as '
+                            f'{item}={n}')
 
 
 def _with_names(batch: Any) -> Batch:
@@ -162,12 +186,9 @@ def _of_hugging_face(batch: Mapping) -> Batch:
         hint = '. Give the ids of special tokens as no_mask_tokens' if 'special_tokens_mask' in unknown else ''
         raise UserError(f'the loader gives `{unknown[0]}`, which nothing reads: remove it. Allowed are '
                         f'{", ".join(_KEYS)}{hint}')
-    types = batch.get('token_type_ids')
-    if types is not None and torch.as_tensor(types).any():
-        raise UserError('the loader gives `token_type_ids` other than 0, and the model has no token types: remove them')
     is_attended = batch.get('attention_mask')
     return Batch(batch['input_ids'], None if is_attended is None else ~_boolean(is_attended, 'attention_mask'),
-                 labels=batch.get('labels'), batch_first=True)
+                 labels=batch.get('labels'), batch_first=True, segment_ids=batch.get('token_type_ids'))
 
 
 def _integers(name: str, ids: Any) -> Tensor:

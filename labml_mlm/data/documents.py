@@ -1,15 +1,17 @@
 """
 # A text as a stream of documents
 
-A document is a file, or a line of a `.jsonl` file, or a paragraph of either. It comes in pieces of some million
-characters, so no more than a piece is ever in memory.
+A document is a file, or a record of one (such as a row of a table), or a paragraph of either. It comes in pieces of
+some million characters, so no more than a piece is ever in memory.
 """
 import codecs
+import collections
 import io
+import itertools
 import json
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ from labml import logger
 from labml.logger import Text
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.data.sources import open_text, text_suffix
+from labml_mlm.reading.files import open_text, text_suffix, what_failed
+from labml_mlm.reading.lines import Wrong
+from labml_mlm.reading.texts import Entry, has_records, read_texts_of
 
 # A piece of a document, and whether it is the last one
 Piece = tuple[str, bool]
@@ -36,24 +40,34 @@ class TextFiles:
     """
     ## The documents of files
 
-    * `paths` are text files in UTF-8, with any name, and files of JSON lines (`.jsonl`); either may be compressed by
-      gzip (`.gz`) or Zstandard (`.zst`)
-    * `field` is the field of a JSON line that holds the text
+    * `paths` are files of records, which `labml_mlm.reading.texts` reads, and text files in UTF-8, with any other name;
+      they may be compressed by gzip (`.gz`) or Zstandard (`.zst`)
+    * `names` are what the files are called elsewhere; by default their paths
+    * `field` is the field of a row that holds its text, and `role` the item that names it, for messages
     * `errors` is how to handle invalid input: `strict` refuses it, `skip` leaves out the document, and `replace` puts
       U+FFFD in place of invalid UTF-8 and leaves out all else that is not text (binary, not JSON, empty)
-    * `unit` is `file` for one document per file or JSON line, or `paragraph` for one per paragraph
+    * `unit` is `file` for one document per file or record, or `paragraph` for one per paragraph
+    * `text_format` is `auto`, or `plain` to take all files but `.jsonl` as they are
 
-    Line ends become `\\n`. Raises `UserError` at the end of the first pass if there is nothing to read, or, if `errors`
-    is `strict`, if something cannot be read or is not text; the message names the files.
+    Rows with a blank text are left out, and counted. Line ends become `\\n`. Raises `UserError` at the end of the first
+    pass if there is nothing to read, or, if `errors` is `strict`, if something cannot be read or is not text; the
+    message names the files.
     """
 
-    def __init__(self, paths: Sequence[Path], *, field: str = 'text', errors: str = 'strict', unit: str = 'file'):
+    def __init__(self, paths: Sequence[Path], *, names: Sequence[str] | None = None, field: str = 'text',
+                 role: str = 'text_field', errors: str = 'strict', unit: str = 'file', text_format: str = 'auto'):
         self.paths = list(paths)
+        self.names = [str(path) for path in paths] if names is None else list(names)
         self.field = field
+        self.role = role
         self.errors = errors
         self.unit = unit
+        self.text_format = text_format
         self._decoding = 'replace' if errors == 'replace' else 'strict'
+        # Called with what was left out
+        self.say: Callable[[str], None] = lambda message: logger.log(message, Text.warning)
         self._left_out: set[tuple[Path, int]] | None = None
+        self._n_blank = 0
 
     @property
     def identity(self) -> list:
@@ -65,12 +79,18 @@ class TextFiles:
                 files.append([str(path.absolute()), stat.st_size, stat.st_mtime_ns])
             except OSError:
                 files.append([str(path), None])  # which the first pass reports
-        # Paragraphs were cut otherwise before
-        return [files, self.field, self.errors, 'paragraph, 2' if self.unit == 'paragraph' else self.unit]
+        # Paragraphs were cut otherwise before, and all files but `.jsonl` were taken as they are
+        return [files, self.field, self.errors, 'paragraph, 2' if self.unit == 'paragraph' else self.unit,
+                *(['auto'] * (self.text_format == 'auto' and any(map(has_records, self.paths))))]
+
+    @property
+    def taken(self) -> list[Path]:
+        """The paths without those that are left out, which the first pass finds."""
+        return [path for path in self.paths if (path, 0) not in (self._left_out or ())]
 
     def __iter__(self) -> Iterator[Piece]:
         if self._left_out is None:
-            wrong: dict[tuple[Path, int], str] = {}
+            wrong: dict[tuple[Path, int], Wrong] = {}
             with_text: list[Path] = []
             pieces = self._check(wrong, with_text)
             # With `strict`, the first pass yields and raises at its end; otherwise it only finds what to leave out
@@ -83,92 +103,70 @@ class TextFiles:
                 return
         for path in self.paths:
             if (path, 0) not in self._left_out:
-                yield from self._units(self._documents(path, left_out=self._left_out))
+                yield from self._units((text, is_last) for line, text, is_last in self._entries(path)
+                                       if isinstance(text, str) and (path, line) not in self._left_out)
 
     def _units(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
         return _paragraphs(pieces) if self.unit == 'paragraph' else pieces
 
-    def _documents(self, path: Path, *, left_out: set[tuple[Path, int]]) -> Iterator[Piece]:
-        if text_suffix(path) != '.jsonl':
-            yield from _read_pieces(path, errors=self._decoding)
-            return
-        with open_text(path) as f:
-            for number, line in enumerate(f, start=1):
-                if line.strip() and (path, number) not in left_out:
-                    yield self._parse(line), True
+    def _entries(self, path: Path) -> Iterator[Entry]:
+        """The texts of a file, in pieces, or what is wrong with them, or `None` for blank ones; with their lines."""
+        if has_records(path, text_format=self.text_format):
+            yield from read_texts_of(path, field=self.field, role=self.role, decoding=self._decoding,
+                                     text_format=self.text_format)
+        else:
+            yield from ((0, piece, is_last) for piece, is_last in _read_pieces(path, errors=self._decoding))
 
-    def _parse(self, line: bytes) -> str:
-        """The text of a JSON line. Raises `ValueError` if it has none."""
-        try:
-            record = json.loads(line.decode('utf-8-sig', self._decoding))
-        except (json.JSONDecodeError, RecursionError):
-            raise ValueError('is not JSON') from None
-        text = record.get(self.field) if isinstance(record, dict) else None
-        if not isinstance(text, str):
-            fields = f': its fields are {", ".join(map(repr, record))}' if isinstance(record, dict) else ''
-            raise ValueError(f'has no text in the field `{self.field}` (text_field){fields}')
-        if not text:
-            raise ValueError('is empty')
-        try:
-            text.encode()
-        except UnicodeEncodeError as e:
-            if self._decoding == 'strict':
-                raise ValueError(f'has a lone surrogate: U+{ord(text[e.start]):04X}') from None
-            text = text.encode('utf-16-le', 'surrogatepass').decode('utf-16-le', 'replace')
-        return text.replace('\r\n', '\n').replace('\r', '\n')
-
-    def _check(self, wrong: dict[tuple[Path, int], str], with_text: list[Path]) -> Iterator[Piece]:
+    def _check(self, wrong: dict[tuple[Path, int], Wrong], with_text: list[Path]) -> Iterator[Piece]:
         """
-        All documents. Notes in `wrong` why files and lines cannot be read, a whole file as its line 0, and in
-        `with_text` all other files.
+        All documents. Notes in `wrong` what is wrong with files and lines, a whole file as its line 0, and in
+        `with_text` all other files; counts blank texts.
         """
+        self._n_blank = 0
         for path in self.paths:
-            is_empty = True
+            n_blank, is_empty = 0, True
             try:
-                for piece in self._check_lines(path, wrong) if text_suffix(path) == '.jsonl' else \
-                        _read_pieces(path, errors=self._decoding):
-                    is_empty = is_empty and not piece[0]
-                    yield piece
+                for line, text, is_last in self._entries(path):
+                    if isinstance(text, Wrong):
+                        wrong[path, line] = text
+                    elif text is None:
+                        n_blank += 1
+                    else:
+                        is_empty = is_empty and not text
+                        yield text, is_last
             except UnicodeDecodeError as e:
-                wrong[path, 0] = f'is not UTF-8: invalid byte 0x{e.object[e.start]:02x}'
+                wrong[path, 0] = Wrong(f'is not UTF-8: invalid byte 0x{e.object[e.start]:02x}', True)
             except _Binary as e:
-                wrong[path, 0] = str(e)
-            except (OSError, EOFError) as e:
-                wrong[path, 0] = f'cannot be read: {getattr(e, "strerror", None) or e}'
-            except Exception as e:  # what a decompressor raises
-                wrong[path, 0] = f'cannot be decompressed: {e}'
+                wrong[path, 0] = Wrong(str(e), True)
+            except UserError:
+                raise
+            except Exception as e:  # what a decompressor raises, too
+                wrong[path, 0] = Wrong(what_failed(e), True)
             else:
                 if not is_empty:
                     with_text.append(path)
                 elif not any(at[0] == path for at in wrong):
-                    wrong[path, 0] = 'is empty'
+                    wrong[path, 0] = Wrong(f'has no text: all of its {n_blank:,} rows are blank' if n_blank else
+                                           'has no rows' if has_records(path, text_format=self.text_format) else
+                                           'is empty', True)
+            self._n_blank += n_blank
 
-    def _check_lines(self, path: Path, wrong: dict[tuple[Path, int], str]) -> Iterator[Piece]:
-        with open_text(path) as f:
-            for number, line in enumerate(f, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    text = self._parse(line)
-                except UnicodeDecodeError:
-                    wrong[path, number] = 'is not UTF-8'
-                except ValueError as e:
-                    wrong[path, number] = str(e)
-                else:
-                    yield text, True
-
-    def _report(self, wrong: dict[tuple[Path, int], str], with_text: list[Path]) -> set[tuple[Path, int]]:
+    def _report(self, wrong: dict[tuple[Path, int], Wrong], with_text: list[Path]) -> set[tuple[Path, int]]:
         """Reports what is wrong, after the first pass. Returns what to leave out."""
         if wrong and self.errors == 'strict':
-            is_some = len(self.paths) > 1 or any(line for _, line in wrong)
+            is_some = len(self.paths) > 1 or not all(what.is_whole for what in wrong.values())
             hints = ['text_errors=skip leaves them out'] * is_some + \
-                ['text_errors=replace puts U+FFFD in place of invalid UTF-8'] * any('is not UTF-8' in what
-                                                                                   for what in wrong.values())
-            raise UserError('. '.join([_named(wrong), ', '.join(hints)] if hints else [_named(wrong)]))
+                ['text_errors=replace puts U+FFFD in place of invalid UTF-8'] * any('is not UTF-8' in what.what
+                                                                                   for what in wrong.values()) + \
+                ['text_format=plain takes .json as it is'] * any(text_suffix(path) == '.json' for path, _ in wrong)
+            raise UserError('. '.join([_named(wrong).rstrip('.'), ', '.join(hints)] if hints else [_named(wrong)]))
         if not with_text:
             raise UserError('there is no text: ' + (_named(wrong) if wrong else 'no file to read'))
         if wrong:
-            logger.log(f'Left out: {_named(wrong)}', Text.warning)
+            self.say(f'Left out: {_named(wrong)}')
+        if self._n_blank:
+            self.say('1 row without text is left out' if self._n_blank == 1 else
+                     f'{self._n_blank:,} rows without text are left out')
         return set(wrong)
 
 
@@ -246,8 +244,14 @@ def _paragraphs(pieces: Iterable[Piece]) -> Iterator[Piece]:
             is_begun = True
 
 
-def _named(wrong: dict[tuple[Path, int], str]) -> str:
-    named = [f'{path}{f", line {line:,}," if line else ""} {what}' for (path, line), what in wrong.items()]
-    count = f'{len(named):,} files or lines are not text: ' if len(named) > 1 else ''
-    more = f' and {len(named) - _MAX_NAMED:,} more' if len(named) > _MAX_NAMED else ''
-    return count + '; '.join(named[:_MAX_NAMED]) + more
+def _named(wrong: dict[tuple[Path, int], Wrong]) -> str:
+    # The lines of a file with which the same is wrong are named once
+    lines = collections.defaultdict(list)
+    for (path, line), what in wrong.items():
+        lines[path, what.what].append(line)
+    named = [f'{path}{f", line {of_file[0]:,}," if of_file[0] else ""} {what}'
+             + (f' ({len(of_file) - 1:,} more lines are like this)' if len(of_file) > 1 else '')
+             for (path, what), of_file in itertools.islice(lines.items(), _MAX_NAMED)]
+    count = f'{len(wrong):,} files or lines are not text: ' if len(wrong) > 1 else ''
+    n_more = sum(map(len, itertools.islice(lines.values(), _MAX_NAMED, None)))
+    return count + '; '.join(named) + (f' and {n_more:,} more' if n_more else '')

@@ -47,10 +47,6 @@ class TrainLoader:
         if batch_size % ranks.size:
             raise UserError(f'batch_size={batch_size} is that of all {ranks.size} ranks together: it must be a '
                             f'multiple of {ranks.size}')
-        if len(windows) < batch_size:
-            raise UserError(f'the text is too short: it has {len(windows):,} windows of seq_len={windows.seq_len} to '
-                            f'train on, and one batch is batch_size={batch_size}. Use a longer text, a smaller '
-                            'seq_len or a smaller batch_size')
         self.windows = windows
         self.batch_size = batch_size
         self.seed = seed
@@ -58,6 +54,14 @@ class TrainLoader:
         self.seq_len_at = seq_len_at
         self.is_token_budget_constant = is_token_budget_constant
         self._epochs = itertools.count()
+        self._check_n_windows()
+
+    def _check_n_windows(self):
+        if self.n_windows < self.batch_size:
+            raise UserError(f'the text is too short: it has {self.n_windows:,} windows of '
+                            f'seq_len={self.windows.seq_len} to train on, and one batch is '
+                            f'batch_size={self.batch_size}. Use a longer text, a smaller seq_len or a smaller '
+                            'batch_size')
 
     @property
     def n_windows(self) -> int:
@@ -90,6 +94,26 @@ class TrainLoader:
             numbers = shuffle(np.arange(begin, min(begin + n_at_once, self.n_windows)))
             for i in range(0, len(numbers), self.batch_size):
                 yield self._batch(numbers[i:i + self.batch_size], offset, epoch + (begin + i) / self.n_windows)
+
+    def batch_tokens(self, epoch: int, n_windows: int = 0, *,
+                     seq_len_at: Callable[[float], int] | None = None) -> np.ndarray:
+        """
+        Tokens of the batches of an epoch after so many windows, of all ranks, `[n]`. With `seq_len_at`, of all that is
+        longer only the first part is kept.
+        """
+        numbers, offset = self._numbers(epoch)
+        lengths = self.windows.lengths(numbers[n_windows:], offset)
+        begins = np.arange(0, len(lengths), self.batch_size)
+        if seq_len_at is not None:
+            seq_lens = [seq_len_at(epoch + (n_windows + begin) / self.n_windows) for begin in begins]
+            lengths = np.minimum(lengths, np.repeat(seq_lens, self.batch_size)[:len(lengths)])
+        return np.add.reduceat(lengths, begins)
+
+    def _numbers(self, epoch: int) -> tuple[np.ndarray, int]:
+        """The numbers of all windows in the order of an epoch, `[n_windows]`, and their offset."""
+        seed = _mixed(self.seed, epoch)
+        offset = int(np.random.default_rng(seed).integers(self.windows.n_offsets))
+        return Shuffle(len(self.windows), seed=seed)(np.arange(self.n_windows)), offset
 
     def _batch(self, numbers: np.ndarray, offset: int, epochs_done: float) -> Tensor | Batch:
         """This rank's columns of the windows with these numbers, at the sequence length that is due."""

@@ -1,23 +1,16 @@
 """
-# Where texts come from
+# Built-in texts
 
-Files of the user's, and built-in texts: for each of these a function returns the whole text, or the files of one, or
-raises `OSError` with one clear message.
+For each of these a function returns the whole text, or the files of one, or raises `OSError` with one clear message.
 """
-import glob
-import gzip
 import hashlib
-import io
-import os
 import queue
 import sysconfig
 import threading
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from labml_mlm.common.errors import UserError
 from labml_mlm.common.files import write_atomically
 
 TINY_SHAKESPEARE_URL = 'https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt'
@@ -29,55 +22,6 @@ TIMEOUT = 10.
 _CHUNK = 1 << 16
 # Folders within that of the standard library for packages that were installed later
 _INSTALLED = {'site-packages', 'dist-packages'}
-# Bytes that are decompressed at once
-_DECOMPRESSED = 1 << 22
-_SUFFIXES = '.txt', '.md', '.jsonl'
-_COMPRESSED = '.gz', '.zst'
-# The pattern of all files whose suffix is that of a text
-ALL_TEXTS = '**/*'
-
-
-def expand_path(path: str | Path) -> Path:
-    """A path with `~` expanded. Raises `UserError` if there is no such user."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as e:
-        raise UserError(f'cannot read {path}: {e}') from None
-
-
-def list_text_files(folder: str | Path, pattern: str) -> list[Path]:
-    """
-    The files in `folder` that match `pattern`, sorted by name; for `**/*`, those with the suffix of a text.
-
-    Raises `UserError` if there is none.
-    """
-    folder = expand_path(folder)
-    if not folder.is_dir():
-        raise UserError(f'{folder} is not a folder' if folder.exists() else f'there is no folder {folder}')
-    found = sorted(Path(path) for path in glob.glob(os.path.join(glob.escape(str(folder)), pattern), recursive=True))
-    files = [path for path in found if path.is_file() and (pattern != ALL_TEXTS or text_suffix(path) in _SUFFIXES)]
-    if not files:
-        raise UserError(f'there is no text in {folder}: ' + (
-            f'no file ends in {", ".join(_SUFFIXES)}, or in one of those and {" or ".join(_COMPRESSED)}. '
-            "For others, give a text_glob such as '**/*.py'"
-            if pattern == ALL_TEXTS else f'no file matches {pattern}'))
-    return files
-
-
-def text_suffix(path: Path) -> str:
-    """The suffix of a file, without that of its compression."""
-    return Path(path.stem).suffix.lower() if path.suffix.lower() in _COMPRESSED else path.suffix.lower()
-
-
-def open_text(path: Path) -> Any:
-    """A file as bytes, decompressed. Opening raises `OSError`; reading may, too, or what a decompressor raises."""
-    if path.suffix.lower() == '.gz':
-        return gzip.open(path, 'rb')
-    if path.suffix.lower() == '.zst':
-        import zstandard
-
-        return io.BufferedReader(zstandard.open(path, 'rb'), _DECOMPRESSED)
-    return open(path, 'rb')
 
 
 def python_topics() -> str:

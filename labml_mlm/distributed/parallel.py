@@ -87,7 +87,8 @@ class FSDP(SingleProcess):
             parts = [part for part in layer.children() if next(part.parameters(), None) is not None]
             fully_shard(parts if isinstance(layer, TransformerLayer) else layer, mesh=mesh)
         fully_shard(model, mesh=mesh)
-        register_fsdp_forward_method(model, 'predict')
+        for name in ('predict', 'hidden_states'):
+            register_fsdp_forward_method(model, name)
         # Buffers of modules without parameters
         return model.to(device)
 

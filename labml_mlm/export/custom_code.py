@@ -29,11 +29,14 @@ from labml_mlm.common.errors import UserError
 from labml_mlm.inference.pretrained import silent
 from labml_mlm.model.attention import SDPA
 from labml_mlm.model.encoder import MLMEncoder
+from labml_mlm.model.pairs import PARTS
 from labml_mlm.model.transformer import MLMTransformerConfigs, TransformerMLM
 from labml_mlm.published.custom_code import MODEL_TYPE, config_of, items_of, published_name
 
 # Copied into folders. It is not imported here, as it needs transformers
 MODELING = Path(__file__).with_name('modeling_labml_mlm.py')
+# The name of that of fine-tuned models
+HEAD_MODELING = 'modeling_labml_mlm_head.py'
 _CLASSES = {'AutoConfig': 'LabmlMLMConfig', 'AutoModel': 'LabmlMLMModel', 'AutoModelForMaskedLM': 'LabmlMLMForMaskedLM'}
 
 # Classes of each part, and the options that make them
@@ -64,9 +67,9 @@ def custom_config(model: TransformerMLM) -> dict[str, Any]:
 
 
 def custom_weights(model: TransformerMLM) -> dict[str, Tensor]:
-    """The weights of a model by their names in the folder."""
+    """The weights of a model by their names in the folder, without those of a head for pairs."""
     return {published_name(name): tensor.detach().cpu().contiguous().clone()
-            for name, tensor in model.state_dict().items()}
+            for name, tensor in model.state_dict().items() if not name.startswith(PARTS)}
 
 
 def _read_items(model: TransformerMLM) -> tuple[dict[str, Any], str]:
@@ -117,8 +120,10 @@ def _check_same(model: nn.Module, represented: nn.Module):
 
 
 def _described(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Classes and attributes of all modules, and the shapes of all weights, by name."""
+    """Classes and attributes of all modules, and the shapes of all weights, by name; not of a head for pairs."""
     for name, module in model.named_modules(remove_duplicate=False):
+        if name.startswith(PARTS):
+            continue
         kind = type(module)
         yield name or 'the model', f'{kind.__module__}.{kind.__qualname__}'
         for attribute, value in vars(module).items():
@@ -127,4 +132,6 @@ def _described(model: nn.Module) -> Iterator[tuple[str, Any]]:
                     and isinstance(value, bool | int | float | str | tuple | None):
                 yield f'{name}.{attribute}', value
     for name, tensor in model.state_dict().items():
+        if name.startswith(PARTS):
+            continue
         yield f'the weight {name}', list(tensor.shape)

@@ -22,6 +22,7 @@ from labml_mlm.export.sentence import masked_sentence
 from labml_mlm.export.target import check_target, new_folder
 from labml_mlm.export.tokenizer_files import tokenizer_files
 from labml_mlm.inference.pretrained import Pretrained
+from labml_mlm.model.pairs import trains_pairs
 from labml_mlm.published.folder import CONFIG, WEIGHTS
 from labml_mlm.published.represent import NotRepresentable, represent, token_ids
 
@@ -71,9 +72,9 @@ def _files(trained: Pretrained) -> Files:
             raise UserError(f'{e}; and {other}') from None
         return files._replace(notes=[*files.notes, Note('It comes with code of its own', str(e))])
     family = shown.family
-    config = family.config(shown.items) | {'architectures': [family.architecture], 'model_type': family.model_type}
+    config = family.config(shown.items) | {'architectures': [shown.architecture], 'model_type': family.model_type}
     has_segments = family.model_type == 'bert'
-    notes = [_size(config, shown.weights)]
+    notes = [size_note(config, shown.weights), *_notes_on_pairs(trained, shown.architecture)]
     if family.model_type == 'esm':
         notes += compare_bf16(trained, shown.weights)
     return _with_tokenizer(trained, Files(config, shown.weights, {}, notes), has_segments=has_segments)
@@ -81,18 +82,35 @@ def _files(trained: Pretrained) -> Files:
 
 def _custom_files(trained: Pretrained) -> Files:
     config, weights = custom_config(trained.model), custom_weights(trained.model)
-    notes = [_size(config, weights), Note('To be loaded with trust_remote_code=True')]
+    notes = [size_note(config, weights), Note('To be loaded with trust_remote_code=True'),
+             *_notes_on_pairs(trained, config['architectures'][0])]
     files = Files(config, weights, {MODELING.name: MODELING.read_text(encoding='utf-8')}, notes)
     return _with_tokenizer(trained, files, has_segments=False)
 
 
+def _notes_on_pairs(trained: Pretrained, architecture: str) -> list[Note]:
+    """What became of the head for pairs, if there is one that was trained."""
+    if not trains_pairs(trained.model):
+        return []
+    if not architecture.endswith('ForPreTraining'):
+        return [Note(f'The head for pairs of sentences is left out: {architecture} has none')]
+    means = {'nsp': '0 means that the second text goes on, and 1 that it is another one',
+             'sop': 'it was trained on the order of two texts: 0 means that it is right, and 1 that they are swapped'}
+    return [Note(f'Of `seq_relationship_logits`, {means[trained.configs.sentence_pairs]}')]
+
+
 def _with_tokenizer(trained: Pretrained, files: Files, *, has_segments: bool) -> Files:
     texts = tokenizer_files(trained.configs, max_length=_max_length(trained), has_segments=has_segments)
-    config = files.config | token_ids(trained.configs) | {'dtype': 'float32', 'labml_mlm': version('labml_mlm')}
-    return files._replace(config=config, texts=files.texts | texts)
+    return files._replace(config=with_origin(trained, files.config), texts=files.texts | texts)
 
 
-def _size(config: dict, weights: dict[str, Tensor]) -> Note:
+def with_origin(trained: Pretrained, config: dict) -> dict:
+    """A config with the ids of special tokens, and with what wrote it."""
+    return config | token_ids(trained.configs) | {'dtype': 'float32', 'labml_mlm': version('labml_mlm')}
+
+
+def size_note(config: dict, weights: dict[str, Tensor]) -> Note:
+    """The architecture and its size, for people."""
     n = sum(tensor.numel() for tensor in weights.values())
     return Note(f'{config["architectures"][0]}, {n:,} weights in fp32')
 
@@ -104,6 +122,20 @@ def _max_length(trained: Pretrained) -> int:
 
 def _write(folder: Path, trained: Pretrained, files: Files, *, python: str | None) -> list[Note]:
     """Writes all files, and compares them with the model. Returns notes for people."""
+    write_files(folder, files)
+    sentence, notes = None, files.notes
+    try:
+        sentence = masked_sentence(trained)
+    except UserError as e:
+        notes = [*notes, Note('No sentence of the validation text was compared', str(e))]
+    notes = [*notes, *check_folder(folder, trained, sentence=sentence, is_custom='auto_map' in files.config,
+                                   python=python)]
+    write_card(folder, trained, files.config, notes)
+    return notes
+
+
+def write_files(folder: Path, files: Files):
+    """Writes config, weights and texts."""
     (folder / CONFIG).write_text(json.dumps(files.config, indent=2, sort_keys=True) + '\n', encoding='utf-8')
     weights = {name: tensor.float().contiguous() if tensor.is_floating_point() else tensor.contiguous()
                for name, tensor in files.weights.items()}
@@ -116,15 +148,11 @@ def _write(folder: Path, trained: Pretrained, files: Files, *, python: str | Non
     for name, text in files.texts.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text, encoding='utf-8')
-    sentence, notes = None, files.notes
-    try:
-        sentence = masked_sentence(trained)
-    except UserError as e:
-        notes = [*notes, Note('No sentence of the validation text was compared', str(e))]
-    notes = [*notes, *check_folder(folder, trained, sentence=sentence, is_custom='auto_map' in files.config,
-                                   python=python)]
-    text, picture = model_card(trained, files.config, notes)
+
+
+def write_card(folder: Path, trained: Pretrained, config: dict, notes: list[Note]):
+    """Writes the card, and its picture if there is one."""
+    text, picture = model_card(trained, config, notes)
     (folder / CARD).write_text(text, encoding='utf-8')
     if picture is not None:
         (folder / CURVES).write_bytes(picture)
-    return notes

@@ -24,7 +24,9 @@ from torch.nn import functional
 from labml_mlm.common.errors import UserError
 from labml_mlm.export.card import Note
 from labml_mlm.export.sentence import Sentence
-from labml_mlm.inference.pretrained import Pretrained, load
+from labml_mlm.inference.loading import load
+from labml_mlm.inference.pretrained import Pretrained
+from labml_mlm.model.pairs import has_pairs, trains_pairs
 
 # The environment variable with a Python that has transformers
 PYTHON = 'LABML_MLM_TRANSFORMERS_PYTHON'
@@ -35,29 +37,40 @@ _LENGTHS = 1, 2, 17, 127, 512
 _TIMEOUT = 600
 _SCRIPT = '''
 import json, sys
-folder, is_custom = sys.argv[1], sys.argv[2] == 'custom'
+folder, is_custom, auto = sys.argv[1], sys.argv[2] == 'custom', sys.argv[3]
 try:
     import torch
+    import transformers
     from safetensors.torch import load_file, save_file
-    from transformers import CONFIG_MAPPING, AutoModel, AutoModelForMaskedLM, AutoTokenizer, __version__
-    kind = json.load(open(folder + '/config.json'))['model_type']
+    from transformers import CONFIG_MAPPING, AutoModel, AutoModelForPreTraining, AutoTokenizer, __version__
+    config = json.load(open(folder + '/config.json'))
+    kind = config['model_type']
     if not is_custom and kind not in CONFIG_MAPPING:
         raise ImportError(f'transformers {__version__} has no {kind}')
 except Exception as e:
     print(f'{type(e).__name__}: {e}'.splitlines()[0])
     sys.exit(3)
 torch.set_grad_enabled(False)
-model, encoder = (kind.from_pretrained(folder, trust_remote_code=is_custom).eval()
-                  for kind in (AutoModelForMaskedLM, AutoModel))
+model = getattr(transformers, auto).from_pretrained(folder, trust_remote_code=is_custom).eval()
 tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=is_custom)
 given, found = load_file('given.safetensors'), {}
 for name in sorted(name for name in given if name.startswith('ids')):
     batch = {'input_ids': given[name], 'attention_mask': given[name.replace('ids', 'mask')]}
+    if (segments := name.replace('ids', 'segments')) in given:
+        batch['token_type_ids'] = given[segments]
     found[name] = model(**batch).logits.contiguous()
-# Of the last one, with padding
-found['hidden'] = encoder(**batch).last_hidden_state.contiguous()
-text = json.load(open('text.json'))
-found['sentence'] = torch.tensor(tokenizer(text).input_ids if text else [0])
+if auto == 'AutoModelForMaskedLM':
+    # Of the last one, with padding
+    encoder = AutoModel.from_pretrained(folder, trust_remote_code=is_custom).eval()
+    found['hidden'] = encoder(**batch).last_hidden_state.contiguous()
+if config['architectures'][0].endswith('ForPreTraining'):
+    # A head for pairs, of the second half as another text
+    model = AutoModelForPreTraining.from_pretrained(folder).eval()
+    batch['token_type_ids'] = (torch.arange(batch['input_ids'].shape[1]) >= batch['input_ids'].shape[1] // 2) * 1
+    batch['token_type_ids'] = batch['token_type_ids'].expand_as(batch['input_ids'])
+    found['pairs'] = model(**batch).seq_relationship_logits.contiguous()
+texts = json.load(open('texts.json'))
+found['sentence'] = torch.tensor(tokenizer(*texts).input_ids if texts else [0])
 save_file(found, 'found.safetensors')
 print(__version__)
 '''
@@ -67,6 +80,18 @@ class Sequences(NamedTuple):
     """Token ids and a mask that is 1 where they are no padding, `[batch_size, seq_len]` each."""
     ids: Tensor
     mask: Tensor
+    # Which text of a pair a token belongs to, if the model tells them apart
+    segments: Tensor | None = None
+
+
+class NotCompared(Exception):
+    """Why transformers could not be asked."""
+
+    @property
+    def notes(self) -> list[Note]:
+        """The same for people."""
+        return [Note('Not compared with transformers', str(self)),
+                Note(f'{PYTHON}=PATH names another Python, which has it')]
 
 
 def check_folder(folder: Path, trained: Pretrained, *, sentence: Sentence | None, is_custom: bool = False,
@@ -83,13 +108,16 @@ def check_folder(folder: Path, trained: Pretrained, *, sentence: Sentence | None
     sequences = make_sequences(trained, sentence)
     expected = [logits_of(trained, given) for given in sequences]
     again = load(folder, device=trained.device)
+    if trains_pairs(trained.model) and has_pairs(again.model) and \
+            not pair_logits_of(again, sequences[-1]).equal(pair_logits_of(trained, sequences[-1])):
+        raise UserError('what was written and read back has other logits of pairs than the model')
     for given, logits in zip(sequences, expected, strict=True):
         if not logits_of(again, given).equal(logits):
             raise UserError('what was written and read back has other logits than the model')
     lengths = ', '.join(str(given.ids.shape[1]) for given in sequences[sentence is not None:-1])
     read = Note(f'Read back with equal logits: {lengths} tokens, padding{", a sentence" * (sentence is not None)}')
     return [read, *_by_transformers(folder, trained, sequences, expected, sentence=sentence, is_custom=is_custom,
-                                    python=python or os.environ.get(PYTHON) or sys.executable)]
+                                    python=python)]
 
 
 def make_sequences(trained: Pretrained, sentence: Sentence | None) -> list[Sequences]:
@@ -119,44 +147,93 @@ def logits_of(trained: Pretrained, given: Sequences) -> Tensor:
 
 
 @torch.no_grad()
+def pair_logits_of(trained: Pretrained, given: Sequences) -> Tensor:
+    """Those of pairs, where the second half is another text, in fp32 on the CPU, `[batch_size, 2]`."""
+    x = given.ids.T.to(trained.device)
+    segment_ids = None
+    if trained.model.n_segments > 1:
+        segment_ids = (torch.arange(len(x), device=x.device) >= len(x) // 2)[:, None].long().expand_as(x)
+    padding = (given.mask == 0).T.to(trained.device)
+    return trained.model.predict_pairs(x, padding_mask=padding, segment_ids=segment_ids).float().cpu()
+
+
+@torch.no_grad()
 def _by_transformers(folder: Path, trained: Pretrained, sequences: Sequence[Sequences], expected: Sequence[Tensor], *,
-                     sentence: Sentence | None, is_custom: bool, python: str) -> list[Note]:
+                     sentence: Sentence | None, is_custom: bool, python: str | None) -> list[Note]:
     """`expected` are logits of `sequences`. Raises `UserError` on a difference."""
-    with tempfile.TemporaryDirectory(prefix='labml_mlm-') as exchange:
-        tensors = {f'{name}{i:02}': getattr(given, name).contiguous() for i, given in enumerate(sequences)
-                   for name in ('ids', 'mask')}
-        save_file(tensors, Path(exchange) / 'given.safetensors')
-        (Path(exchange) / 'text.json').write_text(json.dumps(sentence and sentence.text))
-        try:
-            done = subprocess.run([python, '-c', _SCRIPT, folder.absolute(), 'custom' * is_custom], cwd=exchange,
-                                  env=_environment(python, exchange), text=True, capture_output=True, timeout=_TIMEOUT)
-        except OSError as e:
-            return _not_compared(f'{python}: {e.strerror}')
-        except subprocess.TimeoutExpired:
-            return _not_compared(f'it took more than {_TIMEOUT} s')
-        if done.returncode == 3:
-            return _not_compared(done.stdout.strip())
-        if done.returncode < 0:
-            return _not_compared(f'it was ended by signal {-done.returncode}')
-        if done.returncode:
-            last = (done.stderr.strip() or '?').splitlines()[-1]
-            raise UserError(f'transformers cannot load what was written: {last}')
-        found = load_file(Path(exchange) / 'found.safetensors')
-    if sentence is not None and found['sentence'].tolist() != sentence.ids.tolist():
-        raise UserError(f'transformers gives {sentence.text!r} the tokens {found["sentence"].tolist()} in place of '
-                        f'{sentence.ids.tolist()}')
-    off = [_difference(found[f'ids{i:02}'], logits, given.mask, of='logits')
+    try:
+        found, version = ask_transformers(folder, sequences, auto='AutoModelForMaskedLM', is_custom=is_custom,
+                                          texts=[sentence.text] if sentence else [], python=python)
+    except NotCompared as e:
+        return e.notes
+    if sentence is not None:
+        compare_tokens(found['sentence'], sentence.ids, sentence.text)
+    off = [relative_difference(found[f'ids{i:02}'], logits, given.mask, of='logits')
            for i, (given, logits) in enumerate(zip(sequences, expected, strict=True))]
     last = sequences[-1]
     padding = (last.mask == 0).T.to(trained.device)
     hidden = trained.model.encode(last.ids.T.to(trained.device), padding).transpose(0, 1).float().cpu()
-    _difference(found['hidden'], hidden * last.mask[..., None], last.mask, of='hidden states')
-    return [Note(f'transformers {done.stdout.split()[-1]} has the same, to {max(off):.1e} of the largest logit')]
+    relative_difference(found['hidden'], hidden * last.mask[..., None], last.mask, of='hidden states')
+    if 'pairs' in found:
+        ours = pair_logits_of(trained, last)
+        relative_difference(found['pairs'][:, None], ours[:, None], torch.ones(len(ours), 1), of='logits of pairs')
+    return [equal_note(version, max(off))]
 
 
-def _difference(theirs: Tensor, ours: Tensor, mask: Tensor, *, of: str) -> float:
-    """That of values which are 0 at padding here, `[batch_size, seq_len, …]`, by the largest of them."""
-    off = (theirs.float() * mask[..., None] - ours).abs().max() / ours.abs().max().clamp(min=1)
+def equal_note(version: str, off: float) -> Note:
+    """That transformers of some version has the same, to the largest difference."""
+    return Note(f'transformers {version} has the same, to {off:.1e} of the largest logit')
+
+
+def ask_transformers(folder: Path, sequences: Sequence[Sequences], *, auto: str, is_custom: bool, texts: Sequence[str],
+                     python: str | None) -> tuple[dict[str, Tensor], str]:
+    """
+    What a folder gives in transformers, and the version of that. There are logits of all sequences, by `ids00` and so
+    on; the token ids of `texts`, one text or a pair, as `sentence`; and for masked tokens hidden states of the last
+    sequences, as `hidden`.
+
+    * `auto` is the class that loads it
+    * `python` is as in `check_folder`
+
+    Raises `NotCompared` if it cannot be asked, and `UserError` if the folder cannot be loaded.
+    """
+    python = python or os.environ.get(PYTHON) or sys.executable
+    with tempfile.TemporaryDirectory(prefix='labml_mlm-') as exchange:
+        tensors = {f'{name}{i:02}': getattr(given, name).contiguous() for i, given in enumerate(sequences)
+                   for name in given._fields if getattr(given, name) is not None}
+        save_file(tensors, Path(exchange) / 'given.safetensors')
+        (Path(exchange) / 'texts.json').write_text(json.dumps(texts))
+        try:
+            done = subprocess.run([python, '-c', _SCRIPT, folder.absolute(), 'custom' * is_custom, auto],
+                                  cwd=exchange, env=_environment(python, exchange), text=True, capture_output=True,
+                                  timeout=_TIMEOUT)
+        except OSError as e:
+            raise NotCompared(f'{python}: {e.strerror}') from None
+        except subprocess.TimeoutExpired:
+            raise NotCompared(f'it took more than {_TIMEOUT} s') from None
+        if done.returncode == 3:
+            raise NotCompared(done.stdout.strip())
+        if done.returncode < 0:
+            raise NotCompared(f'it was ended by signal {-done.returncode}')
+        if done.returncode:
+            last = (done.stderr.strip() or '?').splitlines()[-1]
+            raise UserError(f'transformers cannot load what was written: {last}')
+        return load_file(Path(exchange) / 'found.safetensors'), done.stdout.split()[-1]
+
+
+def compare_tokens(theirs: Tensor, ours: Tensor, text: str):
+    """Raises `UserError` if a text has other token ids in transformers."""
+    if theirs.tolist() != ours.tolist():
+        raise UserError(f'transformers gives {text!r} the tokens {theirs.tolist()} in place of {ours.tolist()}')
+
+
+def relative_difference(theirs: Tensor, ours: Tensor, mask: Tensor | None, *, of: str) -> float:
+    """
+    That of values, by the largest of them. With a `mask` they have shape `[batch_size, seq_len, …]`, and are 0 at
+    padding here. Raises `UserError` if it is too large.
+    """
+    theirs = theirs.float() if mask is None else theirs.float() * mask[..., None]
+    off = (theirs - ours).abs().max() / ours.abs().max().clamp(min=1)
     if not off <= _TOLERANCE:
         raise UserError(f'in transformers, {of} are off by {off:.1e} of the largest')
     return off.item()
@@ -167,10 +244,6 @@ def _environment(python: str, exchange: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items()
             if python == sys.executable or not name.startswith('PYTHON')}
     return {**kept, 'HF_HUB_OFFLINE': '1', 'HF_MODULES_CACHE': f'{exchange}/modules'}
-
-
-def _not_compared(why: str) -> list[Note]:
-    return [Note('Not compared with transformers', why), Note(f'{PYTHON}=PATH names another Python, which has it')]
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from pathlib import Path
 from labml_mlm.common.errors import UserError
 from labml_mlm.common.files import sync_folder
 from labml_mlm.export.card import CARD, CURVES
-from labml_mlm.export.custom_code import MODELING
+from labml_mlm.export.custom_code import HEAD_MODELING, MODELING
 from labml_mlm.export.sentence_transformers import FILES as SENTENCE_FILES
 from labml_mlm.export.tokenizer_files import FILES as TOKENIZER_FILES
 from labml_mlm.inference.pretrained import Pretrained
@@ -26,7 +26,7 @@ from labml_mlm.runs.run import is_run
 
 # All that an export writes
 _OWN = {Path(name).parts[0] for name in
-        (CONFIG, WEIGHTS, MODELING.name, CARD, CURVES, *TOKENIZER_FILES, *SENTENCE_FILES)}
+        (CONFIG, WEIGHTS, MODELING.name, HEAD_MODELING, CARD, CURVES, *TOKENIZER_FILES, *SENTENCE_FILES)}
 # Of a rename onto something
 _EXISTS = errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR
 

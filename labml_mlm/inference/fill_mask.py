@@ -5,18 +5,20 @@
 
     fill_mask = FillMask.load('8c5e022e')
     print(fill_mask('To be or n[MASK]t to be').filled)
+    print(fill_mask.candidates('I love [MASK]', ['pizza', 'banana']).filled)
+    print(fill_mask.joint('To be or [MASK][MASK][MASK] to be').filled)
 """
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, overload
-
-import torch
-from torch import Tensor
+from typing import Any, NamedTuple, overload
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.inference.pretrained import Pretrained, load
-
-MASK_TEXT = '[MASK]'
+from labml_mlm.inference.candidates import Candidates, Ranked
+from labml_mlm.inference.joint import BEAM, Together, TogetherFilled
+from labml_mlm.inference.loading import load
+from labml_mlm.inference.masks import MaskedText, Masks
+from labml_mlm.inference.pretrained import Pretrained
 
 
 class Prediction(NamedTuple):
@@ -32,6 +34,42 @@ class Filled(NamedTuple):
     filled: str
     # The most probable tokens of each masked position, in the order of the text
     masks: list[list[Prediction]]
+    # The parts of the text that are the unknown token for the model
+    unknown: tuple[str, ...] = ()
+
+
+class Separately:
+    """
+    ## Each mask by itself
+
+    * `top` is the number of predictions for each position
+
+    Each position is predicted independently, from everything that is not masked.
+    """
+
+    def __init__(self, masks: Masks, *, top: int):
+        if top < 1:
+            raise UserError(f'top={top}: it must be at least 1')
+        self.masks = masks
+        self.top = top
+
+    def prepare(self, masked: MaskedText) -> MaskedText:
+        """The text itself: each is possible."""
+        return masked
+
+    def fill(self, texts: Sequence[MaskedText]) -> list[Filled]:
+        """The texts, in their order."""
+        names = self.masks.pretrained.tokenizer.tokens
+        top = min(self.top, int(self.masks.allowed.sum()))
+        predicted: list[list[list[Prediction]]] = [[] for _ in texts]
+        best: list[list[int]] = [[] for _ in texts]
+        for numbers, _, log_p in self.masks.log_probabilities([masked.ids for masked in texts]):
+            probabilities, tokens = log_p.exp().topk(top)
+            for number, p, t in zip(numbers, probabilities.tolist(), tokens.tolist(), strict=True):
+                predicted[number].append([Prediction(names[i], q) for q, i in zip(p, t, strict=True)])
+                best[number].append(t[0])
+        return [Filled(masked.text, self.masks.fill(masked, tokens), predictions, masked.unknown)
+                for masked, tokens, predictions in zip(texts, best, predicted, strict=True)]
 
 
 class FillMask:
@@ -40,18 +78,17 @@ class FillMask:
 
     * `pretrained` is the model, with its tokenizer
 
-    Each position is predicted independently, from everything that is not masked. Raises `UserError` for a model without
-    a head.
+    A mask is `[MASK]`, in any case, or the mask token of the model's own tokenizer. There are three ways: a call
+    predicts each position by itself, `joint` all of them together, and `candidates` compares what is given. Each takes
+    a text or several. They raise `UserError` for a text without a mask, for one longer than the model allows, and for
+    text that is not in the vocabulary; where the model was trained with an unknown token, they warn of it instead.
+
+    Raises `UserError` for a model without a head.
     """
 
     def __init__(self, pretrained: Pretrained):
-        pretrained.require_head()
         self.pretrained = pretrained
-        conf = pretrained.configs
-        # Never predicted because never a label: special tokens, and ids beyond those of the tokenizer
-        self._allowed = torch.ones(conf.n_tokens, dtype=torch.bool)
-        self._allowed[conf._unmasked_tokens] = False
-        self._allowed[len(pretrained.tokenizer.tokens):] = False
+        self.masks = Masks(pretrained)
 
     @classmethod
     def load(cls, run: str | Path, **arguments) -> 'FillMask':
@@ -69,61 +106,50 @@ class FillMask:
         * `texts` is a text with `[MASK]` in it, or several
         * `top` is the number of predictions for each position
 
-        A token that includes the space before it, as those of most tokenizers do, has it in the prediction, too. Raises
-        `UserError` for a text without `[MASK]`, for one longer than the model allows, and for text that is not in the
-        vocabulary.
+        A token that includes the space before it, as those of most tokenizers do, has it in the prediction, too.
         """
-        if isinstance(texts, str):
-            return self([texts], top=top)[0]
-        if top < 1:
-            raise UserError(f'top={top}: it must be at least 1')
-        sequences = [self.ids(text) for text in texts]
-        filled: list = [None] * len(sequences)
-        for indices, x, padding_mask in self.pretrained.batches(sequences):
-            probabilities, tokens = self._predict(x, padding_mask, top)
-            # Masked positions in the order of texts, and in each from left to right
-            columns = (x == self.pretrained.configs.mask_token).T.nonzero()[:, 0].tolist()
-            of_columns = {column: [] for column in range(len(indices))}
-            for column, p, t in zip(columns, probabilities.tolist(), tokens.tolist(), strict=True):
-                of_columns[column].append([Prediction(self.pretrained.tokenizer.tokens[i], q)
-                                           for q, i in zip(p, t, strict=True)])
-            for column, i in enumerate(indices):
-                filled[i] = self._filled(texts[i], of_columns[column])
-        return filled
+        return self._answer(Separately(self.masks, top=top), texts)
 
-    @torch.no_grad()
-    def _predict(self, x: Tensor, padding_mask: Tensor | None, top: int) -> tuple[Tensor, Tensor]:
+    @overload
+    def candidates(self, texts: str, candidates: Sequence[str]) -> Ranked: ...
+
+    @overload
+    def candidates(self, texts: Sequence[str], candidates: Sequence[str]) -> list[Ranked]: ...
+
+    def candidates(self, texts, candidates):
         """
-        * `x` and `padding_mask` have shape `[seq_len, batch_size]`
-
-        Returns probabilities and token ids, `[n_masked, top]`, sequence by sequence.
+        Which of `candidates`, of any number of tokens, stands best at the only mask; see
+        `labml_mlm.inference.candidates`.
         """
-        model = self.pretrained.model
-        # `[batch_size, seq_len, d_model]`, so that the positions of a sequence come one after the other
-        hidden = model.encode(x, padding_mask).transpose(0, 1)
-        # `[n_masked, n_tokens]`
-        logits = model.generator(hidden[(x == self.pretrained.configs.mask_token).T])
-        logits = logits.float().masked_fill(~self._allowed.to(x.device), -torch.inf)
-        return logits.softmax(dim=-1).topk(min(top, int(self._allowed.sum())))
+        return self._answer(Candidates(self.masks, candidates), texts)
 
-    def ids(self, text: str) -> Tensor:
+    @overload
+    def joint(self, texts: str, *, top: int = 5, beam: int = BEAM) -> TogetherFilled: ...
+
+    @overload
+    def joint(self, texts: Sequence[str], *, top: int = 5, beam: int = BEAM) -> list[TogetherFilled]: ...
+
+    def joint(self, texts, *, top=5, beam=BEAM):
+        """
+        The `top` fillings of all masks of a text together, by a beam search; see `labml_mlm.inference.joint`.
+        """
+        return self._answer(Together(self.masks, top=top, beam=beam), texts)
+
+    def ids(self, text: str) -> Any:
         """Token ids of a text with `[MASK]` in it, `[seq_len]`; raises what a call does."""
-        pieces = text.split(MASK_TEXT)
-        if len(pieces) == 1:
-            raise UserError(f'there is no {MASK_TEXT} in {text!r}')
-        return self.pretrained.masked_ids(pieces)
+        return self.masks.read(text).ids
 
-    def _pieces(self, text: str) -> list[str]:
-        """The text before, between and after the masks."""
-        *before, last = text.split(MASK_TEXT)
-        if self.pretrained.tokenizer.is_spaced:
-            # The space is part of the token that stands there
-            before = [piece.removesuffix(' ') for piece in before]
-        return [*before, last]
+    def _answer(self, way: Separately | Candidates | Together, texts: str | Sequence[str]) -> Any:
+        masked = [self.masks.read(text) for text in ([texts] if isinstance(texts, str) else texts)]
+        if unknown := sorted({part for of_text in masked for part in of_text.unknown}):
+            warnings.warn(unknown_text(self.pretrained, unknown), stacklevel=3)
+        answers = way.fill([way.prepare(of_text) for of_text in masked])
+        return answers[0] if isinstance(texts, str) else answers
 
-    def _filled(self, text: str, masks: list[list[Prediction]]) -> Filled:
-        pieces = self._pieces(text)
-        best = [predictions[0].token for predictions in masks]
-        if not pieces[0] and not text.startswith(' '):
-            best[0] = best[0].removeprefix(' ')
-        return Filled(text, ''.join(part for pair in zip(pieces, [*best, ''], strict=True) for part in pair), masks)
+
+def unknown_text(pretrained: Pretrained, unknown: Sequence[str]) -> str:
+    """What becomes of unknown parts of a text, in words."""
+    tokenizer = pretrained.tokenizer
+    verb = 'is' if len(unknown) == 1 else 'are'
+    return (f'{", ".join(map(repr, unknown))} {verb} not in the vocabulary, and {verb} '
+            f'{tokenizer.tokens[tokenizer.special.unk]} for the model')

@@ -5,12 +5,9 @@
 
     trained = labml_mlm.load('8c5e022e')
     features = trained.encode(['To be, or not to be', 'that is the question'])
-
-`load` builds the model from the checkpoint alone: the text that it was trained on is not needed, and nothing that comes
-with the checkpoint is executed.
 """
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +15,25 @@ import numpy as np
 import torch
 from labml.internal.monitor import monitor_singleton
 from torch import Tensor
+from torch.nn import functional
 
-from labml_mlm.common.errors import UserError, did_you_mean
-from labml_mlm.common.project import in_project_of, logs_path
-from labml_mlm.common.schema import config_items
+from labml_mlm.common.errors import UserError
+from labml_mlm.common.project import in_project_of
 from labml_mlm.configs.mlm import MLMConfigs
-from labml_mlm.configs.snapshot import (
-    TOKENIZERS,
-    check_same_text,
-    model_values,
-    restored_values,
-    saved_tokenizer,
-    with_current_names,
-)
-from labml_mlm.data.batch import Batch
+from labml_mlm.configs.snapshot import check_same_text, with_current_names
+from labml_mlm.data.batch import Batch, batches_by_length
+from labml_mlm.items.schema import config_items
+from labml_mlm.model.pooling import POOLINGS, check_layer, check_pooling, hidden_states_at, pool
 from labml_mlm.model.transformer import TransformerMLM
-from labml_mlm.published.folder import is_published
-from labml_mlm.published.start import PublishedEncoder, refuse_ambiguous
 from labml_mlm.runs.checkpoint import Checkpoint
-from labml_mlm.runs.choose import read_model
-from labml_mlm.runs.run import find_run, is_run
+from labml_mlm.runs.text_files import read_files
 from labml_mlm.tokenization.base import Tokenizer
-from labml_mlm.training.serialization import unpack
+from labml_mlm.tokenization.character import CharacterTokenizer
 
 # Tokens of a batch, padding included
-_BATCH_TOKENS = 1 << 12
-# Items that say how a run began
-_OF_START = 'init_from', 'vocab_extend'
-# Of the windows of a text on which a published encoder is evaluated
-_SEQ_LEN = 512
+BATCH_TOKENS = 1 << 12
+# Tokenizers trained on a text that know all of it
+_COMPLETE = 'character', 'grapheme', 'pattern', 'bpe', 'unigram'
 
 
 class Pretrained:
@@ -58,6 +45,7 @@ class Pretrained:
     * `about` describes in words where the model comes from, and `checkpoint` is that, unless it was published
     * `source` is what it went on from, if that was something else
     * `has_head`: can it predict tokens? An encoder that was published without a head cannot
+    * `max_seq_len` is the length of the longest sequence that it takes, special tokens included; may be infinite
     """
 
     def __init__(self, *, model: TransformerMLM, tokenizer: Tokenizer, configs: MLMConfigs,
@@ -70,7 +58,7 @@ class Pretrained:
         self.source = source
         self.has_head = has_head
         # A walk through all modules
-        self._max_seq_len = model.max_seq_len
+        self.max_seq_len = model.max_seq_len
 
     @property
     def device(self) -> torch.device:
@@ -92,8 +80,49 @@ class Pretrained:
         """
         return self.masked_ids([text])
 
-    def masked_ids(self, pieces: Sequence[str]) -> Tensor:
-        """The same of the pieces of a text, with `[MASK]` between every two; raises what `ids` does."""
+    def masked_ids(self, pieces: Sequence[str], *, is_unknown_allowed: bool = False) -> Tensor:
+        """
+        The same of the pieces of a text, with `[MASK]` between every two; raises what `ids` does. With
+        `is_unknown_allowed`, what is not in the vocabulary is the unknown token.
+        """
+        ids = self._encode(pieces, is_unknown_allowed=is_unknown_allowed)
+        if not len(ids):
+            raise UserError('the text is empty')
+        template = self.configs._template
+        if (n := len(ids) + template.length) > self.max_seq_len:
+            raise UserError(f'the text has {n:,} tokens,{" special ones included," * bool(template.length)} and the '
+                            f'model takes at most {self.max_seq_len:,}')
+        return template.around(ids)
+
+    def text_ids(self, text: str) -> Tensor:
+        """
+        Token ids of a text of any length, `[n]`, without special tokens around it; none for an empty text.
+
+        Raises `UserError` for text that is not in the vocabulary.
+        """
+        return self._encode([text])
+
+    @property
+    def has_trained_unknown(self) -> bool:
+        """
+        May the model have met its unknown token in training? Not if its vocabulary was made of all characters of its
+        text, or has all bytes.
+        """
+        if self.tokenizer.special.unk is None or isinstance(self.tokenizer, CharacterTokenizer):
+            return False
+        # It was published, or went on from what was trained on other texts
+        if self.checkpoint is None or self.source is not None:
+            return True
+        snapshot = self.checkpoint.metadata['configs']
+        return snapshot['given'].get('tokenizer', snapshot['defaults'].get('tokenizer')) not in _COMPLETE
+
+    def unknown_parts(self, pieces: Sequence[str], ids: Tensor) -> tuple[str, ...]:
+        """The parts of pieces of a text with the token ids `[n]` that are not in the vocabulary, sorted."""
+        if self.tokenizer.special.unk not in ids.tolist():
+            return ()
+        return tuple(sorted({part for piece in pieces for part in self.tokenizer.unknown(piece)}))
+
+    def _encode(self, pieces: Sequence[str], *, is_unknown_allowed: bool = False) -> Tensor:
         try:
             ''.join(pieces).encode()
         except UnicodeEncodeError:
@@ -101,16 +130,10 @@ class Pretrained:
         ids = self.tokenizer.encode_masked(pieces).astype(np.int64)
         # The run may have another id for it than the tokenizer
         ids[ids == self.tokenizer.special.mask] = self.configs.mask_token
-        if self.tokenizer.special.unk in ids.tolist():
+        if self.tokenizer.special.unk in ids.tolist() and not is_unknown_allowed:
             unknown = ', '.join(sorted({repr(part) for piece in pieces for part in self.tokenizer.unknown(piece)}))
             raise UserError(f'the model does not know {unknown}, which is not in its vocabulary')
-        if not len(ids):
-            raise UserError('the text is empty')
-        template = self.configs._template
-        if (n := len(ids) + template.length) > self._max_seq_len:
-            raise UserError(f'the text has {n:,} tokens,{" special ones included," * bool(template.length)} and the '
-                            f'model takes at most {self._max_seq_len:,}')
-        return template.around(torch.from_numpy(ids))
+        return torch.from_numpy(ids)
 
     def validation_batches(self) -> Iterable[Tensor | Batch]:
         """
@@ -120,140 +143,90 @@ class Pretrained:
         """
         if self.checkpoint is None:
             raise UserError(f'{self.about} is no run, and has no validation set')
+        return self._of_run('valid_loader', ('text', 'valid_tokens', 'valid_loader'), what='validated on')
+
+    def training_text(self) -> Tensor:
+        """
+        Token ids of the text that the run was trained on, `[n]`.
+
+        Raises `UserError` if there is none, or it is missing, or was changed.
+        """
+        if self.checkpoint is None:
+            raise UserError(f'{self.about} is no run, and has no training text')
+        snapshot, parts = self.checkpoint.metadata['configs'], ('tokens', 'train_tokens', 'train_loader')
+        if own := [name for name in parts if name in (snapshot.get('own_code') or ())]:
+            raise UserError(f'the run was trained on its own `{own[0]}`')
+        if not snapshot['text']['sha256']:
+            raise UserError('the run was trained on batches of a loader, without a text')
+        return self._of_run('_training_text', ('text', *parts), what='trained on')
+
+    def _of_run(self, part: str, items_of_part: Sequence[str], *, what: str) -> Any:
+        """A part of the configs that depends on the text; raises `UserError` if that is not the one of the run."""
         snapshot, items = with_current_names(self.configs, self.checkpoint.metadata['configs']), \
             config_items(self.configs)
-        for name in ('text', 'valid_tokens', 'valid_loader'):
+        for name in items_of_part:
             value = snapshot['given'].get(name, snapshot['defaults'].get(name))
             if value is not None and not items[name].is_possible(value):
-                raise UserError(f'the run was validated on {name}={value}, which is unknown here: '
+                raise UserError(f'the run was {what} {name}={value}, which is unknown here: '
                                 f'give another text, or `configs` of the class that has it')
         # Its text and tokens are in the data of its own project
         with silent(), in_project_of(self.checkpoint.path.parent):
-            batches = self.configs.valid_loader
-            check_same_text(self.configs, snapshot)
-            return batches
+            found = getattr(self.configs, part)
+            check_same_text(self.configs, snapshot, read_files(self.checkpoint.path.parents[1]))
+            return found
 
-    @torch.no_grad()
-    def encode(self, texts: Sequence[str], *, pooling: str = 'mean') -> Tensor | list[Tensor]:
+    @property
+    def n_layers(self) -> int:
+        """Number of layers, embeddings not included."""
+        return len(self.model.encoder.layers)
+
+    def check_features(self, *, pooling: str, layer: int, allowed: tuple[str, ...] = POOLINGS):
+        """Raises `UserError` if the model has no such features, as `encode` takes them."""
+        check_pooling(pooling, has_cls=bool(self.configs._template.before), allowed=allowed)
+        check_layer(layer, self.n_layers)
+
+    def encode(self, texts: Sequence[str], *, pooling: str = 'mean', layer: int = -1,
+               normalize: bool = False) -> Tensor | list[Tensor]:
         """
-        Features of texts: the hidden states of the last layer.
+        Features of texts: hidden states of a layer.
 
-        * `pooling` is `mean` for the mean over the tokens of each text, `[len(texts), d_model]`, or `none` for those of
-          each token, a list of `[seq_len, d_model]`
+        * `pooling` is `mean` for the mean over the tokens of each text, `[len(texts), d_model]`; `cls` for the vector
+          of `[CLS]`, of the same shape, if the run has that; or `none` for the vectors of all tokens, a list of
+          `[seq_len, d_model]`
+        * `layer` is 0 for the embeddings, or the number of a layer; negative numbers count from the end
+        * `normalize` divides each vector by its length
 
         The tokens are those of `ids`: if the run has `[CLS]` and `[SEP]` around each text, the mean is over these, too,
         as that of sentence-transformers is.
 
-        Raises what `ids` does.
+        Raises what `ids` does. For texts without end, see `labml_mlm.inference.embed`.
         """
-        if pooling not in ('mean', 'none'):
-            raise UserError(f'pooling={pooling!r}: it must be mean or none.{did_you_mean(pooling, ["mean", "none"])}')
+        self.check_features(pooling=pooling, layer=layer, allowed=(*POOLINGS, 'none'))
         sequences = [self.ids(text) for text in ([texts] if isinstance(texts, str) else texts)]
+        return self.features(sequences, pooling=pooling, layer=layer, normalize=normalize)
+
+    @torch.no_grad()
+    def features(self, sequences: Sequence[Tensor], *, pooling: str = 'mean', layer: int = -1,
+                 normalize: bool = False) -> Tensor | list[Tensor]:
+        """Those of sequences of token ids, `[seq_len]` each; the other arguments, and the result, are `encode`'s."""
         features: list[Any] = [None] * len(sequences)
         for indices, x, padding_mask in self.batches(sequences):
             # `[seq_len, batch_size, d_model]`
-            hidden = self.model.encode(x, padding_mask).cpu()
-            for column, i in enumerate(indices):
-                of_text = hidden[:len(sequences[i]), column]
-                features[i] = of_text if pooling == 'none' else of_text.mean(dim=0)
+            hidden = hidden_states_at(self.model, layer, x, padding_mask)
+            of_texts = hidden.transpose(0, 1) if pooling == 'none' else pool(hidden, padding_mask, pooling=pooling)
+            if normalize:
+                of_texts = functional.normalize(of_texts, dim=-1)
+            for i, of_text in zip(indices, of_texts.cpu(), strict=True):
+                features[i] = of_text[:len(sequences[i])] if pooling == 'none' else of_text
         if pooling == 'none':
             return features
         return torch.stack(features) if features else torch.empty(0, self.configs.transformer.d_model)
 
     def batches(self, sequences: Sequence[Tensor]) -> Iterator[tuple[list[int], Tensor, Tensor | None]]:
-        """
-        Sequences of token ids, `[seq_len]` each, in batches of similar lengths: their indices, their ids, `[seq_len,
-        batch_size]`, and a padding mask of the same shape, or `None` if there is no padding.
-        """
-        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
-        while order:
-            # The longest first: if memory is too small, that shows at once
-            batch_size = max(1, _BATCH_TOKENS // len(sequences[order[-1]]))
-            indices, order = order[-batch_size:], order[:-batch_size]
-            x = torch.nn.utils.rnn.pad_sequence([sequences[i] for i in indices],
-                                                padding_value=self.model.padding_token)
-            padding_mask = torch.arange(len(x))[:, None] >= torch.tensor([len(sequences[i]) for i in indices])
-            yield indices, x.to(self.device), padding_mask.to(self.device) if padding_mask.any() else None
-
-
-def load(run: str | Path, *, which: str = 'best', configs: MLMConfigs | None = None,
-         device: str | torch.device | None = None, folder: str | Path = '.') -> Pretrained:
-    """
-    A trained model.
-
-    * `run` is a run's uuid or the beginning of it, its folder, that of one of its checkpoints, `last` for the newest,
-      or the folder of a published encoder, as `save_pretrained` writes it
-    * `which` checkpoint: the `best` by validation loss (the last, if there was no validation), the `last`, or a step
-    * `configs` are freshly made configs of your own class, if the run has such
-    * `device` is by default a CUDA device if there is one
-    * `folder` is in the labml project whose runs are meant
-
-    Raises `UserError` if there is no such run or checkpoint, if none is intact, and if the model has parts of your own
-    that are unknown here.
-    """
-    path = Path(run).expanduser()
-    if is_published(path) and not is_run(path):
-        if which != 'best':
-            raise UserError(f'{path} is a published encoder, and has no checkpoint {which}')
-        if len(path.parts) == 1:
-            logs = None
-            # Outside of a project there are no runs
-            with suppress(UserError):
-                logs = logs_path(Path(folder))
-            if logs is not None:
-                refuse_ambiguous(str(run), logs)
-        return _load_published(path, MLMConfigs() if configs is None else configs, device)
-    found, at = find_run(Path() if path.is_dir() else logs_path(Path(folder)), str(run))
-    chosen, about, tensors = read_model(found, at, str(which).replace(',', ''))
-    conf = MLMConfigs() if configs is None else configs
-    with silent(), torch.random.fork_rng(devices=[]):
-        _configure(conf, chosen, device)
-        # `evaluate` needs the masks and the reader
-        model, _, _ = conf.model, conf.valid_mlm, conf.batch_reader
-        try:
-            model.load_state_dict(unpack(chosen.metadata['model'], tensors))
-        except RuntimeError as e:
-            raise UserError(f'the model of {chosen.path} differs: {" ".join(str(e).split())}') from None
-        source = chosen.metadata['configs']['given'].get('init_from')
-        return Pretrained(model=model.eval(), tokenizer=conf.tokenizer, configs=conf, checkpoint=chosen, about=about,
-                          source=Path(source) if source else None)
-
-
-def _load_published(path: Path, conf: MLMConfigs, device: str | torch.device | None) -> Pretrained:
-    """A published encoder, with configs of ours."""
-    source = PublishedEncoder(path)
-    if source.tokenizer is None:
-        raise UserError(f'{path} has no tokenizer')
-    conf.tokenizer = source.tokenizer
-    conf._set_values({**source.values, 'add_special_tokens': source.tokenizer.template.length > 0,
-                      'seq_len': min(source.max_seq_len or _SEQ_LEN, _SEQ_LEN),
-                      'valid_batch_size': _BATCH_TOKENS // _SEQ_LEN})
-    conf.device = _device(device)
-    with silent(), torch.random.fork_rng(devices=[]):
-        loaded = source.load_weights(conf.model)
-        _ = conf.valid_mlm, conf.batch_reader
-    return Pretrained(model=conf.model.eval(), tokenizer=source.tokenizer, configs=conf, checkpoint=None,
-                      about=source.about, source=path, has_head=loaded.has_head)
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    return torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-
-
-def _configure(conf: MLMConfigs, chosen: Checkpoint, device: str | torch.device | None):
-    """Gives configs the values and the tokenizer of the run."""
-    snapshot = chosen.metadata.get('configs')
-    if snapshot is None:
-        raise UserError(f'{chosen.path} lacks the configs of its run')
-    snapshot = with_current_names(conf, snapshot)
-    values = {name: value for name, value in restored_values(conf, snapshot).items()
-              if not name.startswith('device') and name not in _OF_START} | model_values(conf, snapshot)
-    saved = snapshot['tokenizer']
-    if saved is not None and (type(conf) is MLMConfigs or saved.get('kind') in TOKENIZERS):
-        values.pop('tokenizer', None)
-        conf.tokenizer = saved_tokenizer(saved, chosen.path)
-    conf._set_values(values)
-    conf.device = _device(device)
+        """Those of `batches_by_length`, on the device of the model."""
+        for indices, x, padding_mask in batches_by_length(sequences, padding_token=self.model.padding_token,
+                                                          n_tokens=BATCH_TOKENS):
+            yield indices, x.to(self.device), None if padding_mask is None else padding_mask.to(self.device)
 
 
 @contextmanager

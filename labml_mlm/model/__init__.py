@@ -3,7 +3,8 @@
 
 Token ids come in; hidden states, logits and the masked loss go out.
 
-Start with `transformer`, then `encoder` and `attention`. Another architecture is another file next to `transformer`.
+Start with `transformer`, then `encoder` and `attention`. Another architecture is another file next to `transformer`;
+`pairs` is the head for pairs of sentences.
 """
 import lazy_loader
 

@@ -31,6 +31,7 @@ from torch.nn import functional
 
 import labml_mlm.common.labml_compat  # noqa: F401  labml_nn's own attentions need it
 from labml_mlm.common.errors import UserError
+from labml_mlm.model.dropout import Dropout, dropout
 
 
 class Attention(Protocol):
@@ -63,14 +64,18 @@ class SDPA(MultiHeadAttention):
     * `is_rotary` rotates queries and keys by their positions; `d_model / heads` must be even then
     * `rope_base` is the base of the angles
     * `window` is how far a position attends to either side; everywhere by default
+    * `is_dropout_fast` takes our dropout of the weights in place of torch's, which draws other masks
 
     Called like labml_nn's `MultiHeadAttention`. Raises `UserError` if the sizes do not fit. Lengths come from
     `shape`: `torch.export` takes the result of `len` for a constant.
     """
 
     def __init__(self, heads: int, d_model: int, dropout_prob: float = 0., bias: bool = True, *,
-                 is_rotary: bool = False, rope_base: float = 10_000., window: int | None = None):
+                 is_rotary: bool = False, rope_base: float = 10_000., window: int | None = None,
+                 is_dropout_fast: bool = False):
         super().__init__(heads, d_model, dropout_prob, bias)
+        if is_dropout_fast:
+            self.dropout = Dropout(dropout_prob)
         if is_rotary and self.d_k % 2:
             raise UserError(f'rotary positions rotate pairs of features: d_model / n_heads = {d_model} / {heads} = '
                             f'{self.d_k} must be even')
@@ -98,10 +103,12 @@ class SDPA(MultiHeadAttention):
         # torch's attention wants `[batch_size, heads, seq_len, d_k]`,
         # and the mask as `[batch_size, 1, seq_len_q, seq_len_k]`
         q, k, v = (t.permute(1, 2, 0, 3) for t in (q, k, v))
-        x = functional.scaled_dot_product_attention(
-            q, k, v,
-            attn_mask=None if mask is None else mask.permute(2, 0, 1)[:, None],
-            dropout_p=self.dropout.p if self.training else 0.)
+        mask = None if mask is None else mask.permute(2, 0, 1)[:, None]
+        p = self.dropout.p if self.training else 0.
+        if p and isinstance(self.dropout, Dropout) and q.device.type == 'cpu' and not torch.compiler.is_compiling():
+            x = _with_dropout(q, k, v, mask, p)
+        else:
+            x = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
         # Back to `[seq_len, batch_size, d_model]`
         return self.output(x.permute(2, 0, 1, 3).flatten(2))
 
@@ -161,6 +168,17 @@ class SDPA(MultiHeadAttention):
         # `[seq_len, 1, 1, heads, d_k / 2, 2]`, or with positions `[seq_len, batch_size, 1, heads, d_k / 2, 2]`
         rotations = (rotations[:x.shape[0]] if positions is None else rotations[positions, 0])[:, :, None]
         return _Rotate.apply(x, rotations)
+
+
+def _with_dropout(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float) -> Tensor:
+    """
+    Attention with a dropout of its weights as written, `[batch_size, heads, seq_len, d_k]`: torch has no fast kernel
+    for it on CPUs, and its dropout is slower than ours. A query that may attend to nothing attends to all keys.
+    """
+    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return dropout(scores.softmax(dim=-1), p) @ v
 
 
 def takes_positions(module: nn.Module) -> bool:

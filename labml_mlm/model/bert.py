@@ -19,9 +19,10 @@ import torch
 from labml.configs import option
 from torch import Tensor, nn
 
-from labml_mlm.common.declarations import FRACTION, Item, Range, at_least
 from labml_mlm.common.errors import UserError
+from labml_mlm.items.declarations import FRACTION, Item, Range, at_least
 from labml_mlm.model.attention import SDPA
+from labml_mlm.model.dropout import Dropout
 from labml_mlm.model.encoder import MLMEncoder, gather_positions
 from labml_mlm.model.transformer import MLMTransformerConfigs, TransformerMLM
 
@@ -34,7 +35,7 @@ class BERTEmbeddings(nn.Module):
     ## Embeddings of tokens, positions and segments
 
     * `n_positions` is the longest sequence
-    * `n_segments` is the number of token types; all tokens are of the first
+    * `n_segments` is the number of token types
     * `first_position` is the row of the first position: 0, or RoBERTa's id of `[PAD]` + 1
     """
 
@@ -45,7 +46,7 @@ class BERTEmbeddings(nn.Module):
         self.positions = nn.Embedding(first_position + n_positions, d_model)
         self.segments = nn.Embedding(n_segments, d_model)
         self.norm = nn.LayerNorm(d_model, eps=eps)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.first_position = first_position
 
     @property
@@ -53,10 +54,16 @@ class BERTEmbeddings(nn.Module):
         """One for each position, `[n_positions, d_model]`."""
         return self.positions.weight[self.first_position:]
 
-    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+    @property
+    def n_segments(self) -> int:
+        """Number of segments (token types)."""
+        return len(self.segments.weight)
+
+    def forward(self, x: Tensor, positions: Tensor | None = None, segment_ids: Tensor | None = None) -> Tensor:
         """
         * `x` has token ids, `[seq_len, batch_size]`
         * `positions` are those of the tokens in their documents, of the same shape; 0, 1, … by default
+        * `segment_ids` are those of the tokens, of the same shape; 0 by default
 
         Returns `[seq_len, batch_size, d_model]`.
         """
@@ -64,7 +71,8 @@ class BERTEmbeddings(nn.Module):
             # `[seq_len, 1]`
             positions = torch.arange(x.shape[0], device=x.device)[:, None]
         # One broadcasts
-        embedded = self.tokens(x) + self.segments.weight[0] + self.positions(positions + self.first_position)
+        segments = self.segments.weight[0] if segment_ids is None else self.segments(segment_ids)
+        embedded = self.tokens(x) + segments + self.positions(positions + self.first_position)
         return self.dropout(self.norm(embedded))
 
 
@@ -84,7 +92,7 @@ class PostNormLayer(nn.Module):
         self.norm_self_attn = nn.LayerNorm(d_model, eps=eps)
         self.feed_forward = feed_forward
         self.norm_ff = nn.LayerNorm(d_model, eps=eps)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None, positions: Tensor | None = None) -> Tensor:
         """
@@ -153,9 +161,10 @@ class BERTConfigs(MLMTransformerConfigs):
     activation: Annotated[str, Item('Activation: gelu, gelu_new (its approximation by tanh) or relu')] = 'gelu'
     norm_eps: Annotated[float, Item('Added to the variance by norms', Range(0, 1))] = 1e-12
     first_position: Annotated[int, Item('Row of the first position in their embeddings', at_least(0))] = 0
-    has_pooler: Annotated[bool, Item('Keep the pooler of a published encoder, which is not trained')] = False
+    has_pooler: Annotated[bool, Item('Keep the pooler of a published encoder, which only sentence_pairs trains',
+                                     follows='sentence_pairs')] = False
     has_next_sentence: Annotated[bool, Item('Keep the head for next sentence prediction of a published encoder, which '
-                                            'is not trained')] = False
+                                            'only sentence_pairs trains', follows='sentence_pairs')] = False
     encoder_attn: Annotated[Any, FIXED]
     ffn: Annotated[Any, FIXED]
     encoder_layer: Annotated[Any, FIXED]
@@ -199,9 +208,12 @@ def _bert(c: BERTConfigs):
         raise UserError(f'd_model={c.d_model} is not divisible by n_heads={c.n_heads}')
     if c.activation not in ACTIVATIONS:
         raise UserError(f'transformer.activation={c.activation}: it must be {", ".join(ACTIVATIONS)}')
+    if isinstance(c, RoBERTaConfigs):
+        # No part of the model: an export is told
+        _ = c.published_as
     embeddings = BERTEmbeddings(n_tokens=c.n_src_vocab, n_positions=c.max_positions, n_segments=c.n_segments,
                                 d_model=c.d_model, eps=c.norm_eps, dropout=c.dropout, first_position=c.first_position)
-    layer = PostNormLayer(self_attn=SDPA(c.n_heads, c.d_model, c.attn_dropout),
+    layer = PostNormLayer(self_attn=SDPA(c.n_heads, c.d_model, c.attn_dropout, is_dropout_fast=True),
                           feed_forward=feed_forward(c.d_model, c.d_ff, ACTIVATIONS[c.activation]()),
                           d_model=c.d_model, eps=c.norm_eps, dropout=c.dropout)
     encoder = MLMEncoder(layer, c.n_layers)
@@ -210,7 +222,7 @@ def _bert(c: BERTConfigs):
     head = BERTHead(embeddings.tokens.weight, activation=ACTIVATIONS[c.activation](),
                     norm=nn.LayerNorm(c.d_model, eps=c.norm_eps))
     model = TransformerMLM(src_embed=embeddings, encoder=encoder, generator=head, padding_token=c.padding_token)
-    # Not trained by masked language modelling
+    # Not trained by masked language modelling alone
     if c.has_pooler:
         model.pooler = nn.Linear(c.d_model, c.d_model).requires_grad_(False)
     if c.has_next_sentence:

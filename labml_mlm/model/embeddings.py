@@ -18,19 +18,19 @@ from labml_mlm.common.errors import UserError
 ABSOLUTE = EmbeddingsWithPositionalEncoding, EmbeddingsWithLearnedPositionalEncoding
 
 
-def embed_documents(src_embed: nn.Module, x: Tensor, document_ids: Tensor) -> Tensor:
+def embed_documents(src_embed: nn.Module, x: Tensor, document_ids: Tensor, **segments: Tensor) -> Tensor:
     """
     Embeds token ids `x`, `[seq_len, batch_size]`, with positions within documents; returns `[…, d_model]`.
 
-    Embeddings of your own that have positions take them as the argument `positions`, of the shape of `x`. Raises
-    `UserError` if they do not.
+    Embeddings of your own that have positions take them as the argument `positions`, of the shape of `x`. With
+    `segments`, they take `segment_ids`, too. Raises `UserError` if they do not take positions.
     """
     positions = document_positions(document_ids)
     if type(src_embed) in ABSOLUTE:
         encodings = src_embed.positional_encodings[positions, 0]
         return src_embed.linear(x) * math.sqrt(src_embed.d_model) + encodings
     if 'positions' in inspect.signature(src_embed.forward).parameters:
-        return src_embed(x, positions=positions)
+        return src_embed(x, positions=positions, **segments)
     if not isinstance(src_embed, nn.Embedding):
         raise UserError(f'packed documents: positions begin anew in each document, so the `forward` of `src_embed`, '
                         f'{type(src_embed).__name__}, must take them, as `positions`, `[seq_len, batch_size]`; '

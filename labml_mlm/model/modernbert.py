@@ -16,12 +16,15 @@ import torch
 from labml.configs import option
 from torch import Tensor, nn
 
-from labml_mlm.common.declarations import FRACTION, Item, Range, at_least
 from labml_mlm.common.errors import UserError
+from labml_mlm.items.declarations import FRACTION, Item, Range, at_least
 from labml_mlm.model.attention import SDPA
 from labml_mlm.model.bert import ACTIVATIONS, FIXED, BERTHead, init_normal
+from labml_mlm.model.dropout import Dropout
 from labml_mlm.model.encoder import MLMEncoder, gather_positions
 from labml_mlm.model.transformer import MLMTransformerConfigs, TransformerMLM
+
+_LOCAL = 'local layers, and all are global: see transformer.n_layers and transformer.global_every'
 
 
 class NormalisedEmbeddings(nn.Module):
@@ -31,7 +34,7 @@ class NormalisedEmbeddings(nn.Module):
         super().__init__()
         self.tokens = nn.Embedding(n_tokens, norm.normalized_shape[0])
         self.norm = norm
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
         """`positions` are for embeddings that have some."""
@@ -45,7 +48,7 @@ class GatedFeedForward(nn.Module):
         super().__init__()
         self.inner = nn.Linear(d_model, 2 * d_ff, bias=bias)
         self.activation = activation
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.outer = nn.Linear(d_ff, d_model, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,7 +72,7 @@ class PreNormLayer(nn.Module):
         self.norm_self_attn = norm_self_attn
         self.feed_forward = feed_forward
         self.norm_ff = norm_ff
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None, positions: Tensor | None = None) -> Tensor:
         """As that of `PostNormLayer`."""
@@ -104,9 +107,11 @@ class ModernBERTConfigs(MLMTransformerConfigs):
     ffn_bias: Annotated[bool, Item('Do the linear layers of feed-forward layers have biases?')] = False
     head_bias: Annotated[bool, Item('Does the linear layer of the head have a bias?')] = False
     global_every: Annotated[int, Item('One of how many layers attends to the whole sequence', at_least(1))] = 3
-    local_attention: Annotated[int, Item('Positions that the other layers attend to', at_least(2))] = 128
+    local_attention: Annotated[int, Item('Positions that the other layers attend to', at_least(2),
+                                         belongs_to=_LOCAL)] = 128
     global_rope_base: Annotated[float, Item('Base of the angles of rotary positions in global layers')] = 160_000.
-    local_rope_base: Annotated[float, Item('Base of the angles of rotary positions in local layers')] = 10_000.
+    local_rope_base: Annotated[float, Item('Base of the angles of rotary positions in local layers',
+                                           belongs_to=_LOCAL)] = 10_000.
     encoder_attn: Annotated[Any, FIXED]
     ffn: Annotated[Any, FIXED]
     encoder_layer: Annotated[Any, FIXED]
@@ -134,6 +139,8 @@ def _modernbert(c: ModernBERTConfigs):
         raise UserError(f'd_model={c.d_model} is not divisible by n_heads={c.n_heads}')
     if c.activation not in ACTIVATIONS:
         raise UserError(f'transformer.activation={c.activation}: it must be {", ".join(ACTIVATIONS)}')
+    # No part of the model: what goes on from it, or reads an export, is told
+    _ = c.max_positions
     embeddings = NormalisedEmbeddings(n_tokens=c.n_src_vocab, norm=_norm(c), dropout=c.embed_dropout)
     layers = [_layer(c, i) for i in range(c.n_layers)]
     encoder = MLMEncoder(layers[0], 1)
@@ -152,7 +159,7 @@ def _layer(c: ModernBERTConfigs, number: int) -> PreNormLayer:
     is_global = number % c.global_every == 0
     attention = SDPA(c.n_heads, c.d_model, c.attn_dropout, c.attn_bias, is_rotary=True,
                      rope_base=c.global_rope_base if is_global else c.local_rope_base,
-                     window=None if is_global else c.local_attention // 2)
+                     window=None if is_global else c.local_attention // 2, is_dropout_fast=True)
     if not c.attn_bias:
         # labml_nn's have biases here in any case
         attention.value.linear = nn.Linear(c.d_model, c.d_model, bias=False)

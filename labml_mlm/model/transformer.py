@@ -28,11 +28,12 @@ from labml_nn.transformers.xl.relative_mha import RelativeMultiHeadAttention
 from torch import Tensor, nn
 from torch.nn import functional
 
-from labml_mlm.common.declarations import FRACTION, DeclaredConfigs, Item, Range, at_least
 from labml_mlm.common.errors import UserError
+from labml_mlm.items.declarations import FRACTION, DeclaredConfigs, Item, Range, at_least
 from labml_mlm.model.attention import SDPA, check_attention
 from labml_mlm.model.embeddings import ABSOLUTE, embed_documents
 from labml_mlm.model.encoder import MLMEncoder, gather_positions
+from labml_mlm.model.pairs import PairsOutput, pairs_output
 
 
 class MLMOutput(NamedTuple):
@@ -45,6 +46,17 @@ class MLMOutput(NamedTuple):
     n_masked: Tensor
     # Number of those whose most probable token is the right one
     n_correct: Tensor
+    # Of a batch with labels of pairs
+    pairs: PairsOutput | None = None
+
+    @property
+    def figures(self) -> dict[str, Tensor]:
+        """What to track of a training step, by name."""
+        found = {'loss.': self.loss, 'accuracy.': self.n_correct / self.n_masked.clamp(min=1)}
+        if self.pairs is None:
+            return found
+        return found | {'loss.pairs.': self.pairs.loss, 'loss.total.': self.loss + self.pairs.loss,
+                        'accuracy.pairs.': self.pairs.n_correct / self.pairs.n_pairs}
 
 
 class TransformerMLM(nn.Module):
@@ -55,6 +67,8 @@ class TransformerMLM(nn.Module):
     * `encoder` is labml_nn's, with any attention
     * `generator` projects hidden states to the logits of the vocabulary
     * `padding_token` stands in `labels` where nothing is to be predicted
+
+    With a `pooler` and a head `next_sentence`, linear layers both (`pairs`), it predicts labels of pairs, too.
     """
 
     def __init__(self, *, src_embed: nn.Module, encoder: Encoder, generator: nn.Module, padding_token: int):
@@ -65,25 +79,33 @@ class TransformerMLM(nn.Module):
         self.padding_token = padding_token
 
     def forward(self, x: Tensor, labels: Tensor, *, padding_mask: Tensor | None = None,
-                document_ids: Tensor | None = None, n_positions: int | None = None) -> MLMOutput:
+                document_ids: Tensor | None = None, segment_ids: Tensor | None = None,
+                pair_labels: Tensor | None = None, n_positions: int | None = None) -> MLMOutput:
         """
         * `x` is the masked batch and `labels` what to predict, as `MLM` returns them, `[seq_len, batch_size]`
         * `padding_mask` is true where `x` is padding, which is never attended to; same shape
         * `document_ids` are integers; tokens of a sequence attend to each other only if theirs are equal, and those of
           a document are in a row; same shape
+        * `segment_ids` are those of BERT's pairs, if the model has any; same shape
+        * `pair_labels` are those of `Batch`, `[1, batch_size]`; their loss is a sum of its own
         * `n_positions` bounds the masked positions of a sequence, if a bound is known: it makes all shapes static
         """
         # `[n_positions, batch_size]` each
         positions, labels = self._masked_positions(labels, n_positions)
+        if pair_labels is not None:
+            # The first token, `[CLS]`, stands for the pair
+            positions = torch.cat([torch.zeros_like(positions[:1]), positions])
         # `[n_positions, batch_size, d_model]`, `[n_positions * batch_size, n_tokens]`
-        hidden = self.encode(x, padding_mask, document_ids, positions)
+        hidden, pairs = self.encode(x, padding_mask, document_ids, positions, segment_ids), None
+        if pair_labels is not None:
+            hidden, pairs = hidden[1:], pairs_output(self._pair_logits(hidden[0]), pair_labels[0])
         logits, labels = self.generator(hidden).flatten(0, 1), labels.flatten()
 
         is_masked = labels != self.padding_token
         loss_sum = functional.cross_entropy(logits.float(), labels, ignore_index=self.padding_token, reduction='sum')
         n_masked = is_masked.sum()
         n_correct = ((logits.argmax(dim=-1) == labels) & is_masked).sum()
-        return MLMOutput(loss_sum / n_masked.clamp(min=1), loss_sum, n_masked, n_correct)
+        return MLMOutput(loss_sum / n_masked.clamp(min=1), loss_sum, n_masked, n_correct, pairs)
 
     def _masked_positions(self, labels: Tensor, n_positions: int | None) -> tuple[Tensor, Tensor]:
         """
@@ -98,12 +120,22 @@ class TransformerMLM(nn.Module):
         positions = is_masked.argsort(dim=0, descending=True, stable=True)[:max(1, n_positions)]
         return positions, labels.gather(0, positions)
 
-    def predict(self, x: Tensor, *, padding_mask: Tensor | None = None, document_ids: Tensor | None = None) -> Tensor:
+    def predict(self, x: Tensor, *, padding_mask: Tensor | None = None, document_ids: Tensor | None = None,
+                segment_ids: Tensor | None = None) -> Tensor:
         """Logits at every position, `[seq_len, batch_size, n_tokens]`; the arguments are those of `forward`."""
-        return self.generator(self.encode(x, padding_mask, document_ids))
+        return self.generator(self.encode(x, padding_mask, document_ids, segment_ids=segment_ids))
+
+    def predict_pairs(self, x: Tensor, *, padding_mask: Tensor | None = None,
+                      segment_ids: Tensor | None = None) -> Tensor:
+        """Logits of the two labels of pairs, `[batch_size, 2]`; the arguments are those of `forward`."""
+        return self._pair_logits(self.encode(x, padding_mask, segment_ids=segment_ids)[0])
+
+    def _pair_logits(self, hidden: Tensor) -> Tensor:
+        """The same of hidden states of the first token, `[batch_size, d_model]`."""
+        return self.next_sentence(torch.tanh(self.pooler(hidden)))
 
     def encode(self, x: Tensor, padding_mask: Tensor | None = None, document_ids: Tensor | None = None,
-               positions: Tensor | None = None) -> Tensor:
+               positions: Tensor | None = None, segment_ids: Tensor | None = None) -> Tensor:
         """
         Hidden states at every position, `[seq_len, batch_size, d_model]`, or at some `positions` of each sequence,
         `[n_positions, batch_size]`. The other arguments are those of `forward`.
@@ -116,12 +148,39 @@ class TransformerMLM(nn.Module):
             # A token that may attend to padding only does so: a softmax over no key is undefined. 1 broadcasts
             is_visible = ~padding_mask[None] if mask is None else mask & ~padding_mask[None]
             mask = is_visible | ~is_visible.any(dim=1, keepdim=True)
-        embedded = self.src_embed(x) if document_ids is None else embed_documents(self.src_embed, x, document_ids)
+        segments = {} if segment_ids is None else {'segment_ids': segment_ids}
+        embedded = self.src_embed(x, **segments) if document_ids is None else \
+            embed_documents(self.src_embed, x, document_ids, **segments)
         if positions is None:
             return self.encoder(embedded, mask)
         if isinstance(self.encoder, MLMEncoder):
             return self.encoder(embedded, mask, positions)
         return gather_positions(self.encoder(embedded, mask), positions)
+
+    def hidden_states(self, x: Tensor, padding_mask: Tensor | None = None) -> list[Tensor]:
+        """
+        Those of the embeddings and after each layer, `[seq_len, batch_size, d_model]` each; the last are those that
+        `encode` returns, after the norm at the end.
+        """
+        states = []
+        hooks = [module.register_forward_hook(lambda module, inputs, output: states.append(output))
+                 for module in (self.src_embed, *self.encoder.layers)]
+        try:
+            last = self.encode(x, padding_mask)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return [*states[:-1], last]
+
+    @property
+    def ignored_label(self) -> float:
+        """What stands in labels where nothing is to be predicted."""
+        return self.padding_token
+
+    @property
+    def n_segments(self) -> int:
+        """How many segments (token types) it tells apart; 1 if it has no embeddings of segments."""
+        return getattr(self.src_embed, 'n_segments', 1)
 
     @property
     def max_seq_len(self) -> float:

@@ -13,12 +13,15 @@ from labml_nn.optimizers import GenericAdaptiveOptimizer
 from labml_nn.optimizers.configs import OptimizerConfigs
 from torch import Tensor, nn
 
-from labml_mlm.common.declarations import ABOVE_ZERO, FRACTION, INEXACT, DeclaredConfigs, Item, Range, at_least
 from labml_mlm.common.errors import UserError
+from labml_mlm.items.declarations import ABOVE_ZERO, FRACTION, INEXACT, DeclaredConfigs, Item, Range, at_least
 from labml_mlm.optim.muon import MuonAdamW
 
 _SOPHIA = ("labml_nn's configs cannot build it: `rho` has no value, and it needs a Hessian estimate that no step of "
            'theirs makes')
+
+_OF_LABML = "optimizer.optimizer=Adam, AdamW, RAdam, AdaBelief, Noam and AdamWarmupCosineDecay, labml_nn's"
+_ADAMS = 'all optimizers but optimizer.optimizer=SGD'
 
 
 class MLMOptimizerConfigs(DeclaredConfigs, OptimizerConfigs):
@@ -32,20 +35,30 @@ class MLMOptimizerConfigs(DeclaredConfigs, OptimizerConfigs):
                                          may_change=INEXACT)] = 2e-3
     weight_decay: Annotated[float, Item("Weight decay: of the matrices of linear layers; with labml_nn's "
                                            'optimizers, of all parameters', at_least(0), may_change=INEXACT)]
-    betas: Annotated[tuple[float, float], Item('Decay rates of the moments of Adam', Range(0, 0.999999))]
-    eps: Annotated[float, Item('Epsilon of Adam', ABOVE_ZERO)]
-    muon_momentum: Annotated[float, Item('Momentum of `Muon`', Range(0, 0.999999))] = 0.9
-    momentum: Annotated[float, Item('Momentum of `SGD`', FRACTION)]
-    amsgrad: Annotated[bool, Item('Use AMSGrad')]
-    weight_decouple: Annotated[bool, Item("Decoupled weight decay, for labml_nn's optimizers")]
+    betas: Annotated[tuple[float, float], Item('Decay rates of the moments of Adam', Range(0, 0.999999),
+                                                   belongs_to=_ADAMS)]
+    eps: Annotated[float, Item('Epsilon of Adam', ABOVE_ZERO, belongs_to=_ADAMS)]
+    muon_momentum: Annotated[float, Item('Momentum of `Muon`', Range(0, 0.999999),
+                                            belongs_to='optimizer=muon')] = 0.9
+    momentum: Annotated[float, Item('Momentum of `SGD`', FRACTION, belongs_to='optimizer.optimizer=SGD')]
+    amsgrad: Annotated[bool, Item('Use AMSGrad', belongs_to=_ADAMS)]
+    weight_decouple: Annotated[bool, Item("Decoupled weight decay, for labml_nn's optimizers",
+                                               belongs_to=_OF_LABML)]
     weight_decay_absolute: Annotated[bool, Item("Weight decay does not scale with the learning rate, for labml_nn's "
-                                                'optimizers')]
-    optimized_adam_update: Annotated[bool, Item("Faster update with another epsilon, for labml_nn's `Adam`")]
-    warmup: Annotated[int, Item("Warm-up of labml_nn's optimizers", at_least(1), unit='steps')]
-    total_steps: Annotated[int, Item('Length of `AdamWarmupCosineDecay`', at_least(1), unit='steps')]
-    degenerate_to_sgd: Annotated[bool, Item('Fall back to SGD, for `AdaBelief` and `RAdam`')]
-    rectify: Annotated[bool, Item('Rectified update of `AdaBelief`')]
-    d_model: Annotated[int, Item('Model size in the formula of `Noam`', at_least(1), follows='transformer.d_model')]
+                                                'optimizers', belongs_to=_OF_LABML)]
+    optimized_adam_update: Annotated[bool, Item("Faster update with another epsilon, for labml_nn's `Adam`",
+                                                belongs_to='optimizer.optimizer=Adam')]
+    warmup: Annotated[int, Item("Warm-up of labml_nn's optimizers", at_least(1), unit='steps',
+                                belongs_to='optimizer.optimizer=AdamW, Noam and AdamWarmupCosineDecay; otherwise it is '
+                                           'lr_warmup_steps')]
+    total_steps: Annotated[int, Item('Length of `AdamWarmupCosineDecay`', at_least(1), unit='steps',
+                                     belongs_to='optimizer.optimizer=AdamWarmupCosineDecay; the length of a run is '
+                                                'max_steps')]
+    degenerate_to_sgd: Annotated[bool, Item('Fall back to SGD, for `AdaBelief` and `RAdam`',
+                                            belongs_to='optimizer.optimizer=AdaBelief and RAdam')]
+    rectify: Annotated[bool, Item('Rectified update of `AdaBelief`', belongs_to='optimizer.optimizer=AdaBelief')]
+    d_model: Annotated[int, Item('Model size in the formula of `Noam`', at_least(1), follows='transformer.d_model',
+                                 belongs_to='optimizer.optimizer=Noam')]
     parameters: Annotated[Any, Item(refused='the optimizer trains the parameters of the model')]
     # Those of the parameters that have weight decay; all matrices, if there is no model to tell
     decayed: Annotated[list | None, Item(refused='they are the matrices of linear layers')] = None

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from labml_mlm.common.declarations import Range
 from labml_mlm.common.errors import UserError
+from labml_mlm.items.declarations import Range
 from labml_mlm.model.bert import ACTIVATIONS
-from labml_mlm.published.family import find, read_by_names, require, require_number, take
+from labml_mlm.published.family import find, read_by_names, require, require_number, take, written
 
 # What `BertConfig` has where a `config.json` says nothing
 _DEFAULTS = {'hidden_act': 'gelu', 'hidden_dropout_prob': 0.1, 'attention_probs_dropout_prob': 0.1,
@@ -36,6 +36,8 @@ class BERTFamily:
         self.model_type = model_type
         self.architecture = f'{architecture}ForMaskedLM'
         self.base = f'{architecture}Model'
+        # That with a head for pairs, too, if there is one
+        self.with_pairs = f'{architecture}ForPreTraining' if option == 'bert' else None
 
     def items(self, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
         """`Family.items`."""
@@ -72,7 +74,7 @@ class BERTFamily:
 
     def write(self, state: Mapping[str, Tensor], items: Mapping[str, Any]) -> dict[str, Tensor]:
         """`Family.write`."""
-        return {theirs: state[ours] for ours, theirs in self._names(items).items()}
+        return {theirs: state[ours] for ours, theirs in written(self._names(items), state).items()}
 
     def _names(self, items: Mapping[str, Any]) -> dict[str, str]:
         """Theirs by ours."""
@@ -92,7 +94,7 @@ class BERTFamily:
         modules |= {f'generator.{part}': head[part] for part in ('dense', 'norm')}
         if items['has_pooler']:
             modules['pooler'] = f'{family}.pooler.dense'
-        if items['has_next_sentence']:
+        if items['has_next_sentence'] and family == 'bert':
             modules['next_sentence'] = 'cls.seq_relationship'
         names |= {f'{ours}.{kind}': f'{theirs}.{kind}' for ours, theirs in modules.items() for kind in _LINEAR}
         return names | {'generator.decoder.bias': f'{head["decoder"]}.bias'}

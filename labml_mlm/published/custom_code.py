@@ -9,8 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from labml_mlm.common.errors import UserError
+from labml_mlm.published.folder import PublishedFolder
 
 MODEL_TYPE = 'labml_mlm'
+# Of a fine-tuned model, whose config has that of its encoder in it
+HEAD_TYPE = 'labml_mlm_head'
 # In front of the names of all weights but the head's
 _PREFIX, _HEAD = 'model.', 'generator.'
 # By our names, which begin with `ffn.` for the feed-forward layer's
@@ -23,6 +26,17 @@ _ITEMS = {'n_src_vocab': 'vocab_size', 'd_model': 'hidden_size', 'n_layers': 'nu
 ACTIVATIONS = {'gelu': {'ffn.activation': 'GELU'}, 'relu': {'ffn.activation': 'ReLU'},
                'silu': {'ffn.glu_variant': 'SwiGLU'}, 'sigmoid': {'ffn.glu_variant': 'GLU'},
                'identity': {'ffn.glu_variant': 'Bilinear'}}
+
+
+def encoder_alone(folder: PublishedFolder) -> PublishedFolder:
+    """The encoder of a fine-tuned model with code of its own; any other folder as it is. Raises `UserError`."""
+    if folder.config.get('model_type') == HEAD_TYPE:
+        if not isinstance(folder.config.get('encoder'), dict):
+            raise UserError(f'{folder.path}: the config of type {HEAD_TYPE} has no encoder')
+        folder.config = folder.config['encoder']
+        folder.weights = {name.removeprefix(_PREFIX): weight for name, weight in folder.weights.items()
+                          if name.startswith(_PREFIX)}
+    return folder
 
 
 def items_of(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.published.family import read_by_names, require, take
+from labml_mlm.published.family import is_of_head, read_by_names, require, take, written
 
 _DEFAULTS = {'hidden_dropout_prob': 0.1, 'attention_probs_dropout_prob': 0.1, 'position_embedding_type': 'absolute',
              'layer_norm_eps': 1e-12, 'emb_layer_norm_before': None, 'token_dropout': False, 'is_folding_model': False,
@@ -75,12 +75,13 @@ class ESMFamily:
 
     def write(self, state: Mapping[str, Tensor], items: Mapping[str, Any]) -> dict[str, Tensor]:
         """`Family.write`. Raises `UserError` if a gain of the last norm is too small to be divided by."""
-        gain = state['encoder.norm.weight']
-        if gain.abs().min() < MIN_GAIN:
+        gain, has_head = state['encoder.norm.weight'], any(map(is_of_head, state))
+        if has_head and gain.abs().min() < MIN_GAIN:
             raise UserError(f'a gain of the last norm is {gain.abs().min():.1e}, and below {MIN_GAIN:g} the head '
                             'cannot be written as that of ESM: use --custom-code')
-        weights = {theirs: state[ours] for ours, theirs in self._names(items).items()}
-        return weights | _head(gain, state['encoder.norm.bias']) | _parts_of_its_own(items)
+        weights = {theirs: state[ours] for ours, theirs in written(self._names(items), state).items()}
+        weights |= _parts_of_its_own(items)
+        return weights | _head(gain, state['encoder.norm.bias']) if has_head else weights
 
     def _names(self, items: Mapping[str, Any]) -> dict[str, str]:
         """Theirs by ours; the head in between has no weights of ours."""

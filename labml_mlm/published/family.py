@@ -9,10 +9,12 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from labml_mlm.common.declarations import ABOVE_ZERO, FRACTION, Range, at_least
 from labml_mlm.common.errors import UserError
+from labml_mlm.items.declarations import ABOVE_ZERO, FRACTION, Range, at_least
 
 _SIZE = at_least(1)
+# In front of the names of what stands behind an encoder
+_OF_HEADS = 'generator.', 'pooler.', 'next_sentence.'
 # Items that are no sizes, and the numbers that they may have
 _NUMBERS = {'dropout': FRACTION, 'attn_dropout': FRACTION, 'embed_dropout': FRACTION, 'norm_eps': ABOVE_ZERO}
 
@@ -45,7 +47,10 @@ class Family(Protocol):
         """
 
     def write(self, state: Mapping[str, Tensor], items: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The weights of a model of ours, by the names of a model with a head."""
+        """
+        The weights of a model of ours, by the names of a model with a head; those of the encoder alone if `state` has
+        no head.
+        """
 
 
 def take(config: Mapping[str, Any], names: Mapping[str, str], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,6 +85,17 @@ def require(config: Mapping[str, Any], allowed: Mapping[str, list[Any]], default
         value = config.get(name, defaults.get(name))
         if not any(value == one and isinstance(value, type(one)) for one in values):
             raise UserError(f'{name}={value} is not supported: it must be {" or ".join(map(str, values))}')
+
+
+def is_of_head(name: str) -> bool:
+    """Is a weight, by our name, not of the encoder?"""
+    return name.startswith(_OF_HEADS)
+
+
+def written(names: Mapping[str, str], state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Theirs by ours, without heads if `state` has none."""
+    has_head = any(map(is_of_head, state))
+    return {ours: theirs for ours, theirs in names.items() if has_head or not is_of_head(ours)}
 
 
 def find(weights: Mapping[str, Tensor], name: str, *, prefix: str) -> str | None:

@@ -4,17 +4,16 @@
 It has a `config.json`, the weights in one file or in several, and the files of a tokenizer. Reading one never runs code
 that is in it: of a pickle only tensors are taken.
 """
-import json
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
 from labml_mlm.common.errors import UserError
+from labml_mlm.common.files import read_json
 
 CONFIG = 'config.json'
 WEIGHTS, INDEX, PICKLE = 'model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin'
@@ -46,21 +45,6 @@ def is_published(path: Path) -> bool:
 def _current_name(name: str) -> str:
     *rest, last = name.split('.')
     return '.'.join([*rest, _OLD_NAMES.get(last, last)])
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file of the folder. Raises `UserError` if there is none."""
-    if not path.parent.is_dir():
-        raise UserError(f'{path.parent} is not a folder: it must be one that save_pretrained wrote')
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError:
-        raise UserError(f'{path.parent} has no {path.name}: it must be a folder that save_pretrained wrote') from None
-    except (OSError, ValueError, RecursionError) as e:
-        raise UserError(f'cannot read {path}: {getattr(e, "strerror", None) or e}') from None
-    if not isinstance(content, dict):
-        raise UserError(f'{path} is not an object in JSON')
-    return content
 
 
 def _read_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:

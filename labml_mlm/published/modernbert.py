@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from labml_mlm.common.declarations import ABOVE_ZERO
 from labml_mlm.common.errors import UserError
+from labml_mlm.items.declarations import ABOVE_ZERO
 from labml_mlm.model.bert import ACTIVATIONS
-from labml_mlm.published.family import find, read_by_names, require, require_number, take
+from labml_mlm.published.family import find, read_by_names, require, require_number, take, written
 
 # What `ModernBertConfig` has where a `config.json` says nothing
 _DEFAULTS = {'hidden_activation': 'gelu', 'classifier_activation': 'gelu', 'norm_eps': 1e-5, 'norm_bias': False,
@@ -99,7 +99,7 @@ class ModernBERTFamily:
 
     def write(self, state: Mapping[str, Tensor], items: Mapping[str, Any]) -> dict[str, Tensor]:
         """`Family.write`."""
-        weights = {theirs: state[ours] for ours, theirs in self._names(items).items()}
+        weights = {theirs: state[ours] for ours, theirs in written(self._names(items), state).items()}
         return weights | {theirs: torch.cat([state[part] for part in self._parts(ours)])
                           for ours, theirs in self._fused_names(items).items()}
 

@@ -16,14 +16,16 @@ from labml_mlm.common.errors import UserError
 from labml_mlm.configs.mlm import MLMConfigs
 from labml_mlm.model.attention import SDPA
 from labml_mlm.model.bert import BERTConfigs, BERTEmbeddings, BERTHead, PostNormLayer, RoBERTaConfigs
+from labml_mlm.model.dropout import Dropout
 from labml_mlm.model.encoder import MLMEncoder
 from labml_mlm.model.modernbert import GatedFeedForward, ModernBERTConfigs, NormalisedEmbeddings, PreNormLayer
+from labml_mlm.model.pairs import PARTS, trains_pairs
 from labml_mlm.model.transformer import MLMTransformerConfigs, TransformerMLM
 from labml_mlm.published.families import FAMILIES
 from labml_mlm.published.family import Family
 
 _COMMON = {TransformerMLM, MLMEncoder, SDPA, PrepareForMultiHeadAttention, nn.ModuleList, nn.Embedding, nn.Linear,
-           nn.LayerNorm, nn.Dropout, nn.Identity, nn.Softmax, nn.GELU, nn.ReLU}
+           nn.LayerNorm, nn.Dropout, Dropout, nn.Identity, nn.Softmax, nn.GELU, nn.ReLU}
 # The family, and the modules besides the common ones, of each class of configs
 _KNOWN: dict[type, tuple[str, set[type]]] = {
     BERTConfigs: ('bert', {BERTEmbeddings, PostNormLayer, BERTHead, nn.Sequential}),
@@ -38,22 +40,25 @@ class Representation(NamedTuple):
     items: dict[str, Any]
     # By the names of the family
     weights: dict[str, Tensor]
+    # The class of Hugging Face's
+    architecture: str
 
 
 class NotRepresentable(UserError):
     """A model that no architecture of Hugging Face's can represent."""
 
 
-def represent(model: TransformerMLM, conf: MLMConfigs) -> Representation:
+def represent(model: TransformerMLM, conf: MLMConfigs, *, has_head: bool = True) -> Representation:
     """
-    A trained model as Hugging Face has it. Raises `NotRepresentable`, which names the part, if no family can represent
-    it, and what `Family.write` raises.
+    A trained model as Hugging Face has it, or its encoder alone without `has_head`. Raises `NotRepresentable`, which
+    names the part, if no family can represent it, and what `Family.write` raises.
     """
     kind = type(conf.transformer)
     if kind not in _KNOWN:
         raise NotRepresentable(f'no architecture of Hugging Face\'s is that of {kind.__name__}')
-    name, modules = _KNOWN[kind]
-    strange = sorted({type(module).__name__ for module in model.modules() if type(module) not in _COMMON | modules})
+    name, known = _KNOWN[kind]
+    modules = [*model.modules()] if has_head else [*model.src_embed.modules(), *model.encoder.modules()]
+    strange = sorted({type(module).__name__ for module in modules if type(module) not in _COMMON | known})
     if strange:
         raise NotRepresentable(f'no architecture of Hugging Face\'s has {", ".join(strange)} as it is here')
     if name == 'esm':
@@ -61,10 +66,13 @@ def represent(model: TransformerMLM, conf: MLMConfigs) -> Representation:
     family = FAMILIES[conf.transformer.published_as if name == 'roberta' else name]
     items = {item: _value(conf if item in ('d_model', 'n_tokens') else conf.transformer, item)
              for item in family.item_names}
-    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()
+             if has_head or name.startswith(('src_embed.', 'encoder.'))}
+    items |= {f'has_{part}': has_head and hasattr(model, part) for part in PARTS if f'has_{part}' in items}
     if name == 'roberta':
         _begin_behind_padding(state, items, conf.padding_token)
-    return Representation(family, items, family.write(state, items))
+    with_pairs = getattr(family, 'with_pairs', None) if trains_pairs(model) else None
+    return Representation(family, items, family.write(state, items), with_pairs or family.architecture)
 
 
 def _value(conf: Any, item: str) -> Any:

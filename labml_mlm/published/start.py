@@ -15,24 +15,27 @@ from labml.configs import BaseConfigs
 from torch import Tensor, nn
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.common.schema import NO_DEFAULT, chosen_value, config_items
+from labml_mlm.common.files import how_to_download, refuse_address
 from labml_mlm.configs.snapshot import model_values, saved_tokenizer, with_current_names
+from labml_mlm.items.schema import NO_DEFAULT, chosen_value, config_items
+from labml_mlm.model.pairs import PARTS
+from labml_mlm.published.custom_code import encoder_alone
 from labml_mlm.published.families import family_of
 from labml_mlm.published.folder import PublishedFolder, is_published
-from labml_mlm.published.tokenizer import folder_tokenizer
-from labml_mlm.runs.choose import read_model
-from labml_mlm.runs.run import Run, find_run, is_run, list_runs
+from labml_mlm.runs.choose import find_trained, read_model
+from labml_mlm.runs.run import Run, is_run, list_runs
 from labml_mlm.tokenization.base import Tokenizer
 from labml_mlm.tokenization.subword import SubwordTokenizer
 from labml_mlm.training.serialization import unpack
 from labml_mlm.vocabulary.adapt import Vocabulary
+from labml_mlm.vocabulary.folder_tokenizer import folder_tokenizer
 
 # Items of a model that weights do not depend on
 _FREE = {f'transformer.{name}' for name in ('dropout', 'attn_dropout', 'embed_dropout', 'ffn.dropout', 'seed')}
-# Peaks for an encoder that is trained already, by the option of `optimizer` (docs/published.md has measurements)
-_LEARNING_RATES = {'mlm': 3e-4, 'muon': 1e-3}
 # Items of the tokenizer that nothing reads where it is taken over
 _OF_TRAINED_TOKENIZERS = 'token_pattern', 'max_token_length', 'vocab_size'
+# What predicts labels in a fine-tuned model
+_OF_LABELS = 'generator.', 'criterion.'
 # Buffers of older releases
 _BUFFERS = 'position_ids', 'token_type_ids', 'inv_freq'
 
@@ -43,6 +46,19 @@ class Loaded(NamedTuple):
     has_head: bool
     # Weights of the folder that were not used
     unused: list[str]
+    # Has it a head for pairs, as far as the model has one?
+    has_pairs: bool = True
+    # The weights of its pooler, if it has one
+    pooler: Mapping[str, Tensor] | None = None
+
+
+class TrainedHead(NamedTuple):
+    """The head of a fine-tuned model."""
+    # What it predicts, as `LabelSet` has them
+    kind: str
+    names: tuple[str, ...]
+    # Its weights, and what its loss knows of labels, by the names of the model
+    state: dict[str, Tensor]
 
 
 class Source:
@@ -67,6 +83,11 @@ class Source:
     def tokenizer(self) -> Tokenizer | None:
         """Its tokenizer, if it has one. Raises `UserError` if that cannot be used."""
         raise NotImplementedError
+
+    @property
+    def head(self) -> TrainedHead | None:
+        """Its head, if it was fine-tuned in a run."""
+        return None
 
     def run_values(self, given: Mapping[str, Any], conf: BaseConfigs) -> dict[str, Any]:
         """
@@ -122,19 +143,25 @@ class Source:
         # Embeddings may be those of the head, too, and positions constant
         own = {**dict(model.named_buffers()), **dict(model.named_parameters(remove_duplicate=False))}
         missing = [name for name, _ in model.named_parameters() if name not in state]
+        new_pairs = [name for name in missing if name.startswith(PARTS)]
+        missing = [name for name in missing if name not in new_pairs]
         if of_encoder := [name for name in missing if not name.startswith('generator.')]:
             raise UserError(f'{self.path} lacks weights of the encoder: {", ".join(of_encoder)}')
         has_head = not missing
         if missing and any(name.startswith('generator.') for name in state):
             raise UserError(f'{self.path} has a part of a head only: it lacks {", ".join(missing)}')
         for name, weight in state.items():
+            if name not in own and name.startswith(PARTS):
+                unused = [*unused, name]
+                continue
             if name not in own:
                 raise UserError(f'{self.path} has {name}, and the model has not')
             if weight.shape != own[name].shape:
                 raise UserError(f'{self.path}: {name} has shape {list(weight.shape)}, and in the model it has '
                                 f'{list(own[name].shape)}')
             own[name].copy_(weight)
-        return Loaded(has_head, unused)
+        pooler = {name.removeprefix('pooler.'): weight for name, weight in state.items() if name.startswith('pooler.')}
+        return Loaded(has_head, unused, not new_pairs, pooler or None)
 
 
 class PublishedEncoder(Source):
@@ -145,7 +172,7 @@ class PublishedEncoder(Source):
     """
 
     def __init__(self, path: Path):
-        self.folder = PublishedFolder(path)
+        self.folder = encoder_alone(PublishedFolder(path))
         self.family = family_of(self.folder)
         try:
             items = self._items = self.family.items(self.folder.config, self.folder.weights)
@@ -173,8 +200,8 @@ class PublishedEncoder(Source):
         """
         values = super().run_values(given, conf)
         optimizer = given.get('optimizer', chosen_value(conf, 'optimizer'))
-        if 'optimizer.optimizer' not in given and optimizer in _LEARNING_RATES:
-            values.setdefault('optimizer.learning_rate', _LEARNING_RATES[optimizer])
+        if 'optimizer.optimizer' not in given and optimizer in conf._going_on_rates:
+            values.setdefault('optimizer.learning_rate', conf._going_on_rates[optimizer])
         if not {'tokenizer', 'tokenizer_path'} & set(given) and chosen_value(conf, 'add_special_tokens') == 'auto':
             values.setdefault('add_special_tokens', self.tokenizer.template.length > 0)
         return values
@@ -201,19 +228,45 @@ class TrainedModel(Source):
         if snapshot is None:
             raise UserError(f'{chosen.path} lacks the configs of its run')
         self._snapshot = with_current_names(conf, snapshot)
+        self._labels = snapshot.get('labels')
         values = model_values(conf, self._snapshot)
         super().__init__(chosen.path, about=about, values=values,
                          n_tokens={**snapshot['computed'], **snapshot['given']}['n_tokens'],
                          max_seq_len=values.get('transformer.max_positions'))
+
+    def run_values(self, given: Mapping[str, Any], conf: BaseConfigs) -> dict[str, Any]:
+        """`Source.run_values`. A run that had special tokens around each window goes on with them."""
+        values = super().run_values(given, conf)
+        if not {'tokenizer', 'tokenizer_path'} & set(given) and chosen_value(conf, 'add_special_tokens') == 'auto' \
+                and self._snapshot['computed'].get('add_special_tokens'):
+            values.setdefault('add_special_tokens', True)
+        return values
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer | None:
         """The tokenizer of the run."""
         return saved_tokenizer(self._snapshot['tokenizer'] or {}, self.path)
 
+    @property
+    def head(self) -> TrainedHead | None:
+        """`Source.head`."""
+        if self._labels is None:
+            return None
+        return TrainedHead(self._labels['kind'], tuple(self._labels['names']),
+                           {name: weight for name, weight in self._state().items() if name.startswith(_OF_LABELS)})
+
     def state(self) -> tuple[dict[str, Tensor], list[str]]:
-        """`Source.state`."""
-        return unpack(self._checkpoint.metadata['model'], self._tensors), []
+        """`Source.state`; the head of a fine-tuned model, which predicts no tokens, is in `head` alone."""
+        state = self._state()
+        if self._labels is None:
+            return state, []
+        # Fine-tuning makes the pooler a part of its head, if it uses it
+        pooler = {name.removeprefix('generator.'): weight for name, weight in state.items()
+                  if name.startswith('generator.pooler.')}
+        return {name: weight for name, weight in state.items() if not name.startswith(_OF_LABELS)} | pooler, []
+
+    def _state(self) -> dict[str, Tensor]:
+        return unpack(self._checkpoint.metadata['model'], self._tensors)
 
 
 def find_source(name: str, logs: Path, conf: BaseConfigs) -> Source:
@@ -224,21 +277,28 @@ def find_source(name: str, logs: Path, conf: BaseConfigs) -> Source:
 
     Raises `UserError` if there is none, if it is both, and what the sources raise.
     """
+    refuse_address(name)
     path = Path(name).expanduser()
     if not is_published(path):
         if path.is_dir() and not is_run(path):
             raise UserError(f'init_from={name}: the folder is neither one that save_pretrained wrote, as it has no '
                             'config.json, nor a run, nor a checkpoint')
         try:
-            return TrainedModel(*find_run(logs, name), conf)
+            run, at, note = find_trained(logs, name)
+            model = TrainedModel(run, at, conf)
+            model.about += note
+            return model
         except UserError as e:
-            raise e if path.is_dir() else UserError(f'init_from={name}: there is no such folder, and {e}') from None
+            # A name with a slash is no run
+            no_run = '' if '/' in name else f', and {e}'
+            raise e if path.is_dir() else UserError(f'init_from={name}: there is no such folder{no_run}'
+                                                    f'{how_to_download(name, "init_from")}') from None
     refuse_ambiguous(name, logs)
     return PublishedEncoder(path)
 
 
 def refuse_ambiguous(name: str, logs: Path):
     """Raises `UserError` if the name of a published folder could mean a run, too."""
-    if name == 'last' or any(run.uuid.startswith(name) for run in list_runs(logs)):
+    if name == 'last' or any(run.experiment == name or run.uuid.startswith(name) for run in list_runs(logs)):
         raise UserError(f'{name} is both a run and a folder: give the path of the folder, such as ./{name}, or more of '
                         'the uuid of the run')

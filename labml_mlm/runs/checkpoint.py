@@ -7,7 +7,8 @@ A checkpoint is a folder `<run folder>/checkpoints/<global step>` with
 * the files of the tokenizer, if it has any: `tokenizer.json`;
 * `checkpoint.json`, everything else. It has size and SHA-256 of each of the other files, and of itself.
 
-Nothing is pickled: loading a stranger's checkpoint reads numbers and text.
+Nothing is pickled: loading a stranger's checkpoint reads numbers and text. It reads ordinary files in the folder
+itself, and follows no link; what `checkpoint.json` says is checked before it is used.
 
 `CheckpointFolder` keeps the checkpoints of a run.
 """
@@ -15,18 +16,21 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.common.files import sync_folder, write_atomically
+from labml_mlm.common.files import NotOrdinary, open_ordinary, read_ordinary, sync_folder, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 METADATA = 'checkpoint.json'
+# Bytes of it
+_MAX_METADATA = 2 ** 26
 FORMAT = 1
 
 
@@ -46,8 +50,22 @@ class Checkpoint(NamedTuple):
 
     @property
     def valid(self) -> dict | None:
-        """`loss` and `accuracy` of the validation at this step, if there was one."""
+        """
+        Figures of the validation at this step, if there was one: `loss`, `accuracy` and perhaps more. `best_by` names
+        the one by which runs choose the best, if that is not the loss, and `is_best_highest` says how.
+        """
         return self.metadata.get('valid')
+
+    @property
+    def to_minimize(self) -> float | None:
+        """By what the best is chosen: the validation loss, or the figure that `best_by` names; may be NaN."""
+        return to_minimize(self.valid)
+
+    @property
+    def about_valid(self) -> str:
+        """That figure in words."""
+        name = self.valid.get('best_by', 'loss')
+        return f'{f"validation {name}" if name == "loss" else f"{name} in validation"}: {self.valid[name]:.4f}'
 
     @property
     def is_before_decay(self) -> bool:
@@ -70,21 +88,34 @@ class Checkpoint(NamedTuple):
         return load_file(self.path / f'{name}.safetensors')
 
 
+def to_minimize(valid: dict | None) -> float | None:
+    """`Checkpoint.to_minimize` from the figures of a validation."""
+    if valid is None:
+        return None
+    value = valid[valid.get('best_by', 'loss')]
+    return -value if valid.get('is_best_highest') else value
+
+
 def read(path: Path) -> Checkpoint:
     """The checkpoint in a folder. Raises `Damaged` if its `checkpoint.json` is missing or altered."""
     try:
         with _readable(path / METADATA):
-            metadata = json.loads((path / METADATA).read_bytes())
+            metadata = json.loads(read_ordinary(path / METADATA, max_bytes=_MAX_METADATA))
         sha256 = metadata.pop('sha256')
+        is_intact = sha256 == _sha256(metadata)
     except UserError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Damaged(f'{path / METADATA} is not a checkpoint, or was cut short') from None
-    if sha256 != _sha256(metadata):
+    if not is_intact:
         raise Damaged(f'{path / METADATA} was altered: its SHA-256 differs')
+    if not _is_number(metadata.get('format'), int):
+        raise Damaged(f'{path / METADATA} is not a checkpoint: it has no format')
     if metadata['format'] > FORMAT:
         raise UserError(f'{path} has format {metadata["format"]}, and this labml_mlm reads formats up to {FORMAT}: '
                         f'a newer version wrote it')
+    if wrong := [name for name, fits in _PARTS.items() if not fits(metadata.get(name))]:
+        raise Damaged(f'{path / METADATA} is not a checkpoint: it has no valid `{wrong[0]}`')
     return Checkpoint(path, metadata)
 
 
@@ -123,7 +154,7 @@ def mark_before_decay(path: Path):
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (FileNotFoundError, NotADirectoryError) as e:
+    except (FileNotFoundError, NotADirectoryError, NotOrdinary) as e:
         raise Damaged(f'{path}: {e.strerror}') from None
     except OSError as e:
         # The file may be intact
@@ -155,8 +186,31 @@ def _write_text(path: Path, text: str) -> dict:
 
 
 def _measure(path: Path) -> tuple[int, str]:
-    with open(path, 'rb') as f:
+    with open_ordinary(path) as f:
         return os.fstat(f.fileno()).st_size, hashlib.file_digest(f, 'sha256').hexdigest()
+
+
+def _is_number(value: Any, *kinds: type) -> bool:
+    return type(value) in kinds
+
+
+def _are_files(value: Any) -> bool:
+    """Names in the folder, with their sizes and checksums."""
+    return isinstance(value, dict) and all(
+        re.fullmatch(r'[\w][\w.-]*', name) and isinstance(written, dict) and _is_number(written.get('bytes'), int)
+        and isinstance(written.get('sha256'), str) for name, written in value.items())
+
+
+def _are_figures(value: Any) -> bool:
+    """Those of a validation; the one that the best is chosen by is a number."""
+    if value is None:
+        return True
+    return isinstance(value, dict) and isinstance(value.get('best_by', 'loss'), str) and _is_number(
+        value.get(value.get('best_by', 'loss')), int, float)
+
+
+# What must be in `checkpoint.json`, and what it must be
+_PARTS = {'step': lambda value: _is_number(value, int) and value >= 0, 'files': _are_files, 'valid': _are_figures}
 
 
 def _with_sha256(metadata: dict) -> str:

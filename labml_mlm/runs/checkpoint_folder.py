@@ -73,16 +73,18 @@ class CheckpointFolder:
         return None, wrong
 
     def best(self) -> Checkpoint | None:
-        """The checkpoint with the lowest validation loss, if any has one; the later of equal ones."""
+        """
+        The checkpoint with the lowest validation loss, or the best by what the run goes by, if any has one; the later
+        of equal ones.
+        """
         best = None
         for path in self.steps().values():
             try:
                 checkpoint = read(path)
             except UserError:
                 continue
-            if checkpoint.valid is None or checkpoint.valid['loss'] != checkpoint.valid['loss']:  # NaN
-                continue
-            if best is None or checkpoint.valid['loss'] <= best.valid['loss']:
+            value = checkpoint.to_minimize
+            if value is not None and value == value and (best is None or value <= best.to_minimize):
                 best = checkpoint
         return best
 

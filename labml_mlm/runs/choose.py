@@ -1,17 +1,35 @@
 """
-# Which checkpoint of a run
+# Which run, and which checkpoint of it
 
-A run has several, and another process may be training it.
+A name may mean several runs, and some have no checkpoint. A run has several, and another process may be training it.
 """
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labml_mlm.common.errors import UserError
 from labml_mlm.runs.checkpoint import Checkpoint, Damaged, read
-from labml_mlm.runs.run import Run
+from labml_mlm.runs.run import Run, find_runs
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def find_trained(logs: Path, name: str) -> tuple[Run, Path | None, str]:
+    """
+    What `find_run` finds, where the run must have a checkpoint: of the runs that `name` means, the newest that has one.
+    And what is to be said of those that were passed over; the text is empty if there are none.
+
+    Raises `UserError` if none has one, and what `find_run` does.
+    """
+    runs, at = find_runs(logs, name)
+    if at is not None or len(runs) == 1:
+        return runs[0], at, ''
+    for i, run in enumerate(runs):
+        if run.checkpoints.steps():
+            newer = [run.uuid for run in runs[:i]]
+            which = f'{", ".join(newer[:3])}{f" and {i - 3} more" if i > 3 else ""}'
+            return run, None, f' (`{name}` is the run {run.uuid}: without a checkpoint are {which})' if newer else ''
+    raise UserError(f'`{name}` is {len(runs)} runs, and none of them has a checkpoint yet')
 
 
 def read_model(run: Run, at: Path | None, which: str) -> tuple[Checkpoint, str, dict[str, 'Tensor']]:
@@ -60,7 +78,7 @@ def choose_checkpoint(run: Run, at: Path | None, which: str) -> tuple[Checkpoint
     if which == 'best' and (best := run.checkpoints.best()):
         try:
             best.verify()
-            return best, f'{best.path}, the best by validation loss: {best.valid["loss"]:.4f}'
+            return best, f'{best.path}, the best by {best.about_valid}'
         except Damaged as e:
             if not best.path.exists():
                 return choose_checkpoint(run, at, which)

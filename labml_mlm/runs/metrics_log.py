@@ -7,16 +7,24 @@ labml's writer keeps values for up to a minute, its thread stops with the traini
 import atexit
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from labml import logger
 from labml.internal.tracker.writers import file
 from labml.logger import Text
+
+from labml_mlm.common.files import NotOrdinary, open_ordinary
+
+# Numbers that JSON does not have, by the strings in their place
+_NO_JSON = {'NaN': math.nan, 'Infinity': math.inf, '-Infinity': -math.inf}
+# Lines at the end that are looked at for the last step
+_LAST = 20
 
 
 class MetricsWriter(file.Writer):
@@ -85,6 +93,14 @@ class MetricsWriter(file.Writer):
             with contextlib.suppress(TimeoutError):
                 written.result(self.patience)
 
+    def close(self):
+        """No more values come. The thread ends, unless some cannot be written: these are tried again at exit."""
+        if not self.thread.waiting:
+            atexit.unregister(self.finish)
+            self.thread.push(None)
+            if self.is_thread_started:
+                self.thread.join(self.patience)
+
 
 class _FileThread(file.FileWriterThread):
     def __init__(self, path: Path):
@@ -97,6 +113,8 @@ class _FileThread(file.FileWriterThread):
     def run(self):
         while True:
             data = self.queue.get()
+            if data is None:
+                return
             try:
                 if isinstance(data, Future):
                     data.set_result(self._sync())
@@ -117,7 +135,7 @@ class _FileThread(file.FileWriterThread):
 
     def _send(self, data: dict):
         if data['track']:
-            self.waiting.append(json.dumps(data) + '\n')
+            self.waiting.append(_line(data))
         self._append_waiting()
 
     def _append_waiting(self):
@@ -135,6 +153,13 @@ class _FileThread(file.FileWriterThread):
                 with contextlib.suppress(OSError):
                     f.truncate(size)  # no partial line
                 raise
+
+
+def _line(data: dict) -> str:
+    try:
+        return json.dumps(data, allow_nan=False) + '\n'
+    except ValueError:
+        return json.dumps(_as_json(data), allow_nan=False) + '\n'
 
 
 def truncate(path: Path, n_bytes: int) -> int:
@@ -159,43 +184,92 @@ class Summary(NamedTuple):
     # Lowest validation loss, and the accuracy at that step
     loss: float | None
     accuracy: float | None
+    # Lines that were skipped, of those that were read
+    n_damaged: int = 0
 
 
 def summarize(path: Path) -> Summary:
-    """The figures of a log, also while it is written. Partial lines are left out."""
-    last, best = None, (None, None)
+    """The figures of a log, also while it is written. Partial lines and damaged ones are left out."""
+    last, best, n_damaged = [], (None, None), 0
     for line in _whole_lines(path):
-        last = line
-        # Much faster than parsing all lines
+        # Much faster than parsing all lines: those with a validation, and the last one that is intact
+        last = [*last[-_LAST + 1:], line]
         if '"loss.valid"' in line:
-            track = _track(line)
+            if (track := parse_line(line)) is None:
+                n_damaged += 1
+                continue
             accuracies = {step: values[0] for step, values in track.get('accuracy.valid', [])}
             for step, values in track.get('loss.valid', []):
                 if values[0] == values[0] and (best[0] is None or values[0] < best[0]):
                     best = values[0], accuracies.get(step)
-    steps = [pairs[-1][0] for pairs in _track(last).values()] if last else []
-    return Summary(max(steps, default=None), *best)
+    for line in reversed(last):
+        if track := parse_line(line):
+            return Summary(max(pairs[-1][0] for pairs in track.values()), *best, n_damaged)
+        n_damaged += track is None and '"loss.valid"' not in line
+    return Summary(None, *best, n_damaged)
 
 
 def read_curves(path: Path, names: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
-    """Steps and values of some indicators, also while the log is written."""
+    """Steps and values of some indicators, also while the log is written. Damaged lines are left out."""
     found: dict[str, list[tuple[int, float]]] = {name: [] for name in names}
     for line in _whole_lines(path):
-        track = _track(line)
+        track = parse_line(line) or {}
         for name in names:
             found[name] += [(step, values[0]) for step, values in track.get(name, [])]
     return {name: sorted(curve) for name, curve in found.items()}
 
 
-def _track(line: str) -> dict[str, list]:
+def read_values(path: Path) -> Iterator[tuple[int, str, float]]:
+    """
+    Step, indicator and value of all that was tracked, in the order of the log, also while it is written. Of several
+    values of an indicator at a step, as labml's queues have, it is the mean. Damaged lines are left out.
+    """
+    for line in _whole_lines(path):
+        for name, pairs in (parse_line(line) or {}).items():
+            for step, values in pairs:
+                yield step, name, sum(values) / len(values)
+
+
+def parse_line(line: str | bytes) -> dict[str, list[tuple[float, list[float]]]] | None:
+    """
+    The steps of each indicator of a line, and one or more values at each; `None` if the line is damaged.
+
+    Numbers that JSON does not have are strings: `"NaN"`, `"Infinity"`, `"-Infinity"`.
+    """
     try:
-        return json.loads(line)['track']
-    except (ValueError, KeyError):
-        return {}  # the line was damaged
+        track = {name: [(_finite(step), [_number(value) for value in values]) for step, values in pairs]
+                 for name, pairs in json.loads(line)['track'].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    is_whole = all(pairs and all(values for _, values in pairs) for pairs in track.values())
+    return track if is_whole else None
+
+
+def _number(value: Any) -> float:
+    if type(value) in (int, float):
+        return value
+    return _NO_JSON[value]
+
+
+def _finite(value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(value)
+    return value
+
+
+def _as_json(value: Any) -> Any:
+    """The same with strings in place of numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {name: _as_json(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return 'NaN' if value != value else 'Infinity' if value > 0 else '-Infinity'
+    return value
 
 
 def _whole_lines(path: Path) -> Iterator[str]:
-    with contextlib.suppress(FileNotFoundError), open(path, encoding='utf-8', errors='replace') as f:
+    with contextlib.suppress(FileNotFoundError, NotOrdinary), open_ordinary(path) as f:
         for line in f:
-            if line.endswith('}\n'):
-                yield line
+            if line.endswith(b'}\n'):
+                yield line.decode(errors='replace')

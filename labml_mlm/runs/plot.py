@@ -1,18 +1,23 @@
 """
 # Curves of runs as an image
 
-Loss and masked accuracy by training tokens: every validation, also those on old text, and means of the training steps,
-which are many and noisy.
+Loss and accuracy by training tokens, masked accuracy of a pre-training run: every validation, also those on old text,
+means of the training steps, which are many and noisy, and lines at what guesses without a model reach.
 """
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from labml_mlm.common.errors import UserError, did_you_mean
 from labml_mlm.runs.metrics_log import read_curves
 from labml_mlm.runs.run import Run
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 _PANELS = {'loss': 'loss, nats per masked token', 'accuracy': 'masked accuracy'}
+_FINE_TUNED = {'loss': 'loss', 'accuracy': 'accuracy of labels'}
 # Means along a training curve
 _POINTS = 100
 
@@ -45,7 +50,11 @@ def draw(runs: Sequence[Run], path: Path):
     for run in runs:
         if not any(curves[run.uuid].values()):
             raise UserError(f'the run {run.uuid} has neither loss nor accuracy in {run.log}')
-    for axes, (panel, label) in zip(figure.subplots(1, 2), _PANELS.items(), strict=True):
+    labels = _FINE_TUNED if any(run.is_fine_tuned for run in runs) else _PANELS
+    # Numbers have no accuracy
+    labels = {panel: label for panel, label in labels.items()
+              if any(curves[run.uuid][f'{panel}.{part}'] for run in runs for part in ('train', 'valid'))}
+    for axes, (panel, label) in zip(figure.subplots(1, len(labels), squeeze=False)[0], labels.items(), strict=True):
         for i, run in enumerate(runs):
             train, valid, old = (curves[run.uuid][f'{panel}.{part}'] for part in ('train', 'valid', 'old'))
             axes.plot(*_columns(bin_means(train, n=_POINTS)), color=f'C{i}', alpha=0.4, linewidth=1)
@@ -54,6 +63,7 @@ def draw(runs: Sequence[Run], path: Path):
             if old:
                 axes.plot(*_columns(old), color=f'C{i}', marker='s', markersize=4, linestyle='--')
         axes.set(xlabel='training tokens', ylabel=label)
+        _draw_baselines(axes, runs, panel)
         axes.grid(alpha=0.3)
         has_old = any(curves[run.uuid][f'{panel}.old'] for run in runs)
         axes.legend(title='● validation, – training' + ', ■ old text' * has_old)
@@ -63,6 +73,15 @@ def draw(runs: Sequence[Run], path: Path):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _draw_baselines(axes: 'Axes', runs: Sequence[Run], panel: str):
+    """Lines of guesses without a model, with their names; of runs on the same text, once."""
+    lines = dict.fromkeys((name, figures[panel]) for run in runs for name, figures in run.baselines.items())
+    for name, value in lines:
+        axes.axhline(value, color='grey', linestyle=':', linewidth=1)
+        axes.annotate(name, (1, value), xycoords=('axes fraction', 'data'), ha='right', va='bottom', fontsize=7,
+                      color='grey')
 
 
 def bin_means(curve: Curve, *, n: int) -> Curve:

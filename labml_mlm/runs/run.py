@@ -3,7 +3,8 @@
 
 labml keeps a run in `logs/<experiment>/<uuid>`, where it writes `run.yaml`, `configs.yaml`, `run_log.jsonl` and
 `run.pid`. We add `configs.json`, the snapshot of its configs; `log.jsonl`, its metrics; `samples.jsonl`, how its
-prompts were filled in; `checkpoints/`; and `run.lock`, which is locked by the process that trains it.
+prompts were filled in; `text.json`, the files of its text; `baselines.json`, what guesses reach; `checkpoints/`; and
+`run.lock`, which is locked by the process that trains it.
 """
 import contextlib
 import difflib
@@ -18,8 +19,13 @@ from labml_mlm.common.errors import UserError
 from labml_mlm.common.files import ProcessLock, is_alive, write_atomically
 from labml_mlm.runs.checkpoint import METADATA
 from labml_mlm.runs.checkpoint_folder import CheckpointFolder
+from labml_mlm.runs.metrics_log import Summary, summarize
 from labml_mlm.runs.samples_log import SamplesLog
 
+# How many runs a message lists
+_LISTED = 10
+# Bytes of a folder's name
+_MAX_NAME = 255
 # The keys of a snapshot
 _KEYS = {'experiment', 'time', 'given', 'defaults', 'computed', 'text', 'tokenizer', 'versions', 'resumed'}
 
@@ -53,10 +59,52 @@ class Run:
         write_atomically(self.path / 'configs.json', json.dumps(snapshot, indent=1).encode())
 
     @property
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """`loss` and `accuracy` of guesses without a model, by name; empty if it has none."""
+        with contextlib.suppress(OSError, ValueError):
+            found = json.loads((self.path / 'baselines.json').read_bytes())
+            if isinstance(found, dict) and all(map(_is_guess, found.values())):
+                return found
+        return {}
+
+    @baselines.setter
+    def baselines(self, baselines: dict[str, dict[str, float]]):
+        write_atomically(self.path / 'baselines.json', json.dumps(baselines).encode())
+
+    @property
+    def is_fine_tuned(self) -> bool:
+        """Does it learn labels?"""
+        return (self.snapshot or {}).get('objective', 'mlm') != 'mlm'
+
+    @property
+    def script_experiment(self) -> str:
+        """The experiment of the script that trains it: another than its own, if `--name` gave it one."""
+        return (self.snapshot or {}).get('script_experiment') or self.experiment
+
+    @property
+    def comment(self) -> str:
+        """What it was given, or a person's own words."""
+        return str(self._info.get('comment') or '')
+
+    @property
+    def tags(self) -> list[str]:
+        """Words to filter runs by."""
+        tags = self._info.get('tags')
+        return [str(tag) for tag in tags] if isinstance(tags, list) else []
+
+    @property
+    def _info(self) -> dict:
+        """How it was started, as labml notes it."""
+        with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
+            info = yaml.safe_load((self.path / 'run.yaml').read_bytes())
+            return info if isinstance(info, dict) else {}
+        return {}
+
+    @property
     def started(self) -> float:
         """When it was started first, in seconds since 1970."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-            info = yaml.safe_load((self.path / 'run.yaml').read_bytes())
+        info = self._info
+        with contextlib.suppress(ValueError, KeyError, TypeError):
             # labml pads its numbers with blanks
             return time.mktime(time.strptime(f'{info["trial_date"]} {info["trial_time"]}'.replace(' ', ''),
                                              '%Y-%m-%d%H:%M:%S'))
@@ -84,6 +132,13 @@ class Run:
             if entry['status'] != 'resumed':
                 return {'status': entry['status'], 'details': entry.get('details'), 'time': entry.get('time')}
         return None
+
+    def summary(self) -> Summary:
+        """Its figures; a fine-tuned run has those of its best checkpoint, which may not have the lowest loss."""
+        summary = summarize(self.log)
+        if self.is_fine_tuned and (best := self.checkpoints.best()):
+            return summary._replace(loss=best.valid['loss'], accuracy=best.valid.get('accuracy'))
+        return summary
 
     def log_resumed(self, changes: list[str]):
         """Adds to labml's log of the run that it was resumed, and what has changed."""
@@ -115,8 +170,21 @@ class Run:
 def list_runs(logs: Path) -> list[Run]:
     """All runs in labml's folder of experiments, the newest first."""
     paths = {path.parent for name in ('run.pid', 'run.yaml', 'configs.json') for path in logs.glob(f'*/*/{name}')}
-    runs = [Run(path) for path in paths]
+    # A hidden one is being deleted
+    runs = [Run(path) for path in paths if not path.name.startswith('.')]
     return sorted(runs, key=lambda run: (run.started, run.path.stat().st_mtime), reverse=True)
+
+
+def check_experiment_name(name: str):
+    """Raises `UserError` for a name that cannot be that of a folder in `logs`, or of a line in a table."""
+    if not isinstance(name, str) or name in ('', '.', '..'):
+        raise UserError(f'{name!r} cannot be the name of an experiment')
+    if '/' in name or not name.isprintable():
+        raise UserError(f'{name!r} cannot be the name of an experiment: it is that of a folder, without / and control '
+                        'characters')
+    if len(name.encode(errors='replace')) > _MAX_NAME:
+        raise UserError(f'the name of the experiment has {len(name.encode(errors="replace")):,} bytes, and may have '
+                        f'{_MAX_NAME}: {name[:40]}…')
 
 
 def is_run(path: Path) -> bool:
@@ -125,44 +193,60 @@ def is_run(path: Path) -> bool:
 
 
 def find_run(logs: Path, name: str, *, experiment: str = '*') -> tuple[Run, Path | None]:
+    """The first of `find_runs`, which has the same arguments and errors, and the folder of its checkpoint."""
+    runs, at = find_runs(logs, name, experiment=experiment)
+    return runs[0], at
+
+
+def find_runs(logs: Path, name: str, *, experiment: str = '*') -> tuple[list[Run], Path | None]:
     """
-    The run that `name` means: its uuid or the beginning of it, its folder, or `last` for the newest; and the folder of
-    the checkpoint, if `name` is that.
+    The runs that `name` means, the newest first: one, for a uuid, the beginning of one, or a folder; all of them for
+    `last`; those of an experiment for its name. And the folder of the checkpoint, if `name` is that.
 
     * `logs` is labml's folder of experiments
     * `experiment` is the one that `last` looks in
 
-    Raises `UserError` if there is none.
+    Raises `UserError` if there is none, or if it can mean more than one.
     """
     if not name:
-        raise UserError('the name of the run is empty: give a uuid, a folder, or `last`')
+        raise UserError('the name of the run is empty: give a uuid, a name, a folder, or `last`')
     path = Path(name).expanduser()
-    if path.is_dir():
+    if path.is_dir() and is_run(path):
         path = path.resolve()
-        if (path / METADATA).exists():
-            return Run(path.parent.parent), path
-        if not is_run(path):
-            raise UserError(f'{path} is neither a run nor a checkpoint')
-        return Run(path), None
+        return ([Run(path.parent.parent)], path) if (path / METADATA).exists() else ([Run(path)], None)
     if os.sep in name:
-        raise UserError(f'{name}: there is no such folder')
+        raise UserError(f'{path.resolve()} is neither a run nor a checkpoint' if path.is_dir() else
+                        f'{name}: there is no such folder')
     runs = list_runs(logs)
     if name == 'last':
-        runs = [run for run in runs if experiment in ('*', run.experiment)]
+        runs = [run for run in runs if experiment in ('*', run.experiment) or run.script_experiment == experiment]
         if not runs:
             raise UserError(f'there is no run in {logs / experiment if experiment != "*" else logs} yet')
-        return runs[0], None
-    found = [run for run in runs if run.uuid == name] or [run for run in runs if run.uuid.startswith(name)]
-    if len(found) == 1:
-        return found[0], None
-    if found:
-        raise UserError(f'{len(found)} runs begin with `{name}`, the newest of them {_listed(found[:3])}')
+        return runs, None
+    if whole := [run for run in runs if run.uuid == name]:
+        return whole, None
+    named = [run for run in runs if run.experiment == name]
+    begun = [run for run in runs if run.uuid.startswith(name)]
+    if named and begun:
+        raise UserError(f'`{name}` is the name of {_listed(named)}, and the beginning of {_listed(begun)}: give more '
+                        'of a uuid')
+    if len(begun) > 1:
+        raise UserError(f'{len(begun)} runs begin with `{name}`: {_listed(begun)}. Give more of the uuid')
+    if named or begun:
+        return named or begun, None
     if not runs:
         raise UserError(f'there is no run {name}: {logs} is empty')
-    nearest = difflib.get_close_matches(name, [run.uuid for run in runs], n=1)
+    nearest = difflib.get_close_matches(name, [*dict.fromkeys(run.experiment for run in runs),
+                                               *(run.uuid for run in runs)], n=1)
     nearest = f' Did you mean {nearest[0]}?' if nearest else ''
     raise UserError(f'there is no run {name} in {logs}.{nearest} The newest: {_listed(runs[:3])}')
 
 
+def _is_guess(found: object) -> bool:
+    return isinstance(found, dict) and all(type(found.get(name)) is float for name in ('loss', 'accuracy'))
+
+
 def _listed(runs: list[Run]) -> str:
-    return ', '.join(f'{run.uuid} ({run.experiment})' for run in runs)
+    listed = [f'{run.uuid} ({run.experiment}, {time.strftime("%Y-%m-%d %H:%M", time.localtime(run.started))})'
+              for run in runs[:_LISTED]]
+    return ', '.join(listed) + (f', and {len(runs) - _LISTED} more' if len(runs) > _LISTED else '')

@@ -12,17 +12,20 @@ from typing import Any, NamedTuple
 
 from labml_mlm.common.files import write_atomically
 
+# In place of a token that is not known, in a prompt that has a mask in it
+MASK_TEXT = '[MASK]'
+
 
 class Sample(NamedTuple):
     """A prompt, and the model's predictions."""
-    # The original tokens, `[seq_len]`
+    # The original tokens, `[seq_len]`, or `[MASK]`
     tokens: list[str]
     # The masked positions, `[n_masked]`
     positions: list[int]
     # The predictions there
     filled: list[str]
-    # Are they right? Two tokens may look the same
-    is_right: list[bool]
+    # Are they right? Two tokens may look the same. `None` where the prompt itself has a mask
+    is_right: list[bool | None]
 
 
 class ValidationSamples(NamedTuple):
@@ -84,7 +87,7 @@ def as_dict(validation: ValidationSamples) -> dict[str, Any]:
 
 
 def printable(token: str) -> str:
-    """A token on one line, with one column per character."""
+    """A token on one line, with nothing in it that cannot be seen."""
     return ''.join('↵' if c == '\n' else c if c.isprintable() else '·' for c in token)
 
 

@@ -4,12 +4,13 @@
 A tokenizer turns text into token ids and back. In tokenizers built from a text, the special tokens come first, in
 BERT's order, whatever the text.
 """
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from labml_mlm.data.batch import NO_TEMPLATE, Template
+from labml_mlm.data.batch import NO_TEMPLATE, PairTemplate, Template
 from labml_mlm.data.documents import Piece
 from labml_mlm.tokenization.word_boundaries import WordBoundaries
 
@@ -42,6 +43,8 @@ class Tokenizer(Protocol):
     special: SpecialTokens
     # The special tokens that stand around each sequence, for encoders with such
     template: Template
+    # And around and between the two texts of a pair; `None` if it is not made for pairs
+    pair_template: PairTemplate | None
     # The text of each id, with the space before it if the token includes it; special tokens by their names
     tokens: list[str]
     # Do tokens include the space before them?
@@ -87,3 +90,18 @@ def tokenizer_files(tokenizer: Any) -> dict[str, str]:
 def tokenizer_template(tokenizer: Any) -> Template:
     """The special tokens that a tokenizer has around each sequence; none if it has no `template`."""
     return getattr(tokenizer, 'template', NO_TEMPLATE)
+
+
+def tokenizer_pair_template(tokenizer: Any) -> PairTemplate | None:
+    """The special tokens around and between two texts; `None` if it has no `pair_template`."""
+    return getattr(tokenizer, 'pair_template', None)
+
+
+def mask_names(tokenizer: Any) -> list[str]:
+    """What a mask in a text is called: by the tokenizer, as in `<mask>`, and by all of them."""
+    return list(dict.fromkeys([tokenizer.tokens[tokenizer.special.mask], '[MASK]']))
+
+
+def split_at_masks(text: str, tokenizer: Any) -> tuple[str, ...]:
+    """What stands before, between and after the masks of a text; the text itself if there are none."""
+    return tuple(re.split('|'.join(map(re.escape, mask_names(tokenizer))), text, flags=re.IGNORECASE))

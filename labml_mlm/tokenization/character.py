@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.data.batch import Template
+from labml_mlm.data.batch import PairTemplate, Template
 from labml_mlm.data.corpus import code_points
 from labml_mlm.data.documents import Piece
 from labml_mlm.tokenization.base import SPECIAL_TOKENS, SpecialTokens
@@ -23,6 +23,7 @@ class CharacterTokenizer:
     kind = 'character'
     special = SpecialTokens(*range(5))
     template = Template((special.cls,), (special.sep,))
+    pair_template = PairTemplate((special.cls,), (special.sep,), (special.sep,))
     is_spaced = False
     files: dict[str, str] = {}
 

@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tokenizers import Tokenizer, models, processors
+from tokenizers import Encoding, Tokenizer, models, processors
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.data.batch import NO_TEMPLATE, Template
+from labml_mlm.data.batch import NO_TEMPLATE, PairTemplate, Template
 from labml_mlm.data.chunks import split_chunks
 from labml_mlm.tokenization.base import SpecialTokens
 
@@ -58,15 +58,47 @@ def find_template(tokenizer: Tokenizer, special: SpecialTokens) -> Template:
     The special tokens that its post-processor puts around a sequence; BERT's, if it has them, where there is no
     post-processor, or one for offsets alone. Raises `UserError` if a sequence does not come out of it once.
     """
-    if tokenizer.post_processor is None or isinstance(tokenizer.post_processor, processors.ByteLevel):
+    if _has_no_template(tokenizer):
         return NO_TEMPLATE if special.cls is None else Template((special.cls,), (special.sep,))
-    # Of a sequence of one token, whatever it is. All others are special
-    one = Tokenizer(models.WordLevel({'x': 0}, unk_token='x')).encode('x')
-    processed = tokenizer.post_processor.process(one)
+    processed = tokenizer.post_processor.process(_one_token())
     if processed.special_tokens_mask.count(0) != 1:
         raise UserError('has a post-processor that leaves the text out, or repeats it')
     at = processed.special_tokens_mask.index(0)
     return Template(tuple(processed.ids[:at]), tuple(processed.ids[at + 1:]))
+
+
+def find_pair_template(tokenizer: Tokenizer, special: SpecialTokens) -> PairTemplate | None:
+    """
+    The special tokens that its post-processor puts around and between two sequences, as `find_template` does for one;
+    `None` if it is not made for pairs: if the two do not come out of it in order, each once, with a token between them.
+    """
+    if _has_no_template(tokenizer):
+        return None if special.cls is None else PairTemplate((special.cls,), (special.sep,), (special.sep,))
+    try:
+        processed = tokenizer.post_processor.process(_one_token(), _one_token())
+    except BaseException as e:
+        if isinstance(e, KeyboardInterrupt):
+            raise
+        # Not made for pairs
+        return None
+    places = [i for i, number in enumerate(processed.sequence_ids) if number is not None]
+    if [processed.sequence_ids[i] for i in places] != [0, 1]:
+        return None
+    (first, second), ids, types = places, tuple(processed.ids), processed.type_ids
+    segment = types[second]
+    if second == first + 1 or any(types[:second]) or any(of_end != segment for of_end in types[second:]):
+        return None
+    return PairTemplate(ids[:first], ids[first + 1:second], ids[second + 1:], segment)
+
+
+def _has_no_template(tokenizer: Tokenizer) -> bool:
+    """Is there no post-processor, or one for offsets alone?"""
+    return tokenizer.post_processor is None or isinstance(tokenizer.post_processor, processors.ByteLevel)
+
+
+def _one_token() -> Encoding:
+    """A sequence of one token, whatever it is: what a post-processor adds to it is special."""
+    return Tokenizer(models.WordLevel({'x': 0}, unk_token='x')).encode('x')
 
 
 def content_of(tokenizer: Tokenizer) -> str:

@@ -8,6 +8,7 @@ counted.
 """
 import unicodedata
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -112,7 +113,7 @@ class Losses:
     def messages(self) -> Iterator[str]:
         """What was lost, for people; nothing if nothing was."""
         self._count()
-        n_tokens, n_unknown = self._n_plain + int(self._n_of_id.sum()), self._n_unknown
+        n_tokens, n_unknown = self.figures()['tokens'], self._n_unknown
         n_special = int(self._n_of_id[self._tokenizer.special.all].sum()) - n_unknown
         lost = [f'{_KINDS[i]} of {n:,} characters ({_examples(self._altered[_KINDS[i]])})'
                 for i, n in enumerate(self._counts.tolist()) if i and n]
@@ -128,6 +129,12 @@ class Losses:
         is_as_it_was = self._normalize(self._beginning) == self._beginning
         if is_as_it_was and not n_unknown and n_lost > self._n_visible / 1000:
             yield f'{n_lost:,} of {self._n_visible:,} visible characters are in no token'
+
+    def figures(self) -> dict[str, Any]:
+        """The same in numbers: tokens, those that are `[UNK]`, and characters that are altered, by what is altered."""
+        self._count()
+        return {'tokens': self._n_plain + int(self._n_of_id.sum()), 'unknown': self._n_unknown,
+                'altered': {_KINDS[i]: n for i, n in enumerate(self._counts.tolist()) if i and n}}
 
     def _unknown(self) -> list[str]:
         """The first unknown parts of the text, if they come early."""

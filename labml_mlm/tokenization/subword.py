@@ -23,6 +23,7 @@ from labml_mlm.data.documents import Piece
 from labml_mlm.tokenization.hf_tokenizers import (
     cannot_encode,
     content_of,
+    find_pair_template,
     find_special_tokens,
     find_template,
     hide_special_pieces,
@@ -58,6 +59,7 @@ class SubwordTokenizer:
         tokenizer.no_truncation()
         self.special = find_special_tokens(tokenizer)
         self.template = find_template(tokenizer, self.special)
+        self.pair_template = find_pair_template(tokenizer, self.special)
         self.files = {FILE: content_of(tokenizer)}
         # Not part of the file
         hide_special_pieces(tokenizer)
@@ -65,9 +67,10 @@ class SubwordTokenizer:
         tokenizer.post_processor = None
         tokenizer.encode_special_tokens = True
         self.tokenizer = tokenizer
-        self._texts = token_texts(tokenizer)
+        # The text of each id, as `tokens` has it; bytes where a token may be a part of a character
+        self.texts = token_texts(tokenizer)
         is_special = set(self.special.all)
-        self.tokens = [text if isinstance(text, str) else text.decode('utf-8', 'replace') for text in self._texts]
+        self.tokens = [text if isinstance(text, str) else text.decode('utf-8', 'replace') for text in self.texts]
         self.is_spaced = any(token[:1] == ' ' and token[1:2].isalnum() for i, token in enumerate(self.tokens)
                              if i not in is_special)
 
@@ -99,12 +102,12 @@ class SubwordTokenizer:
     @property
     def n_tokens(self) -> int:
         """Size of the vocabulary, special tokens included."""
-        return len(self._texts)
+        return len(self.texts)
 
     @functools.cached_property
     def words(self) -> WordBoundaries:
         """Which tokens begin words."""
-        return WordBoundaries(self._texts, special_tokens=sorted({*self.special.all, *self.template.ids}))
+        return WordBoundaries(self.texts, special_tokens=sorted({*self.special.all, *self.template.ids}))
 
     def to_dict(self) -> dict:
         """With `files`, all it takes to build the tokenizer again; for JSON."""
@@ -206,13 +209,13 @@ class SubwordTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids; special tokens by their names, and U+FFFD for invalid UTF-8."""
-        texts = [self._texts[i] for i in ids]
+        texts = [self.texts[i] for i in ids]
         data = b''.join(text if isinstance(text, bytes) else text.encode() for text in texts)
         text = data.decode('utf-8', 'replace')
-        return text.removeprefix(' ') if texts and isinstance(texts[0], str) and self._adds_space else text
+        return text.removeprefix(' ') if texts and isinstance(texts[0], str) and self.adds_space else text
 
     @functools.cached_property
-    def _adds_space(self) -> bool:
+    def adds_space(self) -> bool:
         """Does the first token of a text include a space that is not in the text?"""
         for i, token in enumerate(self.tokens):
             if token.strip().isalnum() and i not in self.special.all:

@@ -6,6 +6,7 @@ and their tokens. Names are hashes of all that determines the content. So after 
 and nothing in the cache is ever out of date; a file that was damaged since is detected when it is opened, and written
 again.
 """
+import collections
 import contextlib
 import errno
 import hashlib
@@ -13,7 +14,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from labml import logger
@@ -33,8 +34,22 @@ from labml_mlm.tokenization.token_file import DamagedTokens, TokenFile, TokenFil
 _VERSION = 2
 # Characters
 _PROGRESS_INTERVAL = 1 << 20
+# The share of `[UNK]` that is said each time that tokens are used; how many of them are looked at, in blocks
+_MANY_UNKNOWN, _LOOKED_AT, _BLOCK = 0.001, 1 << 22, 1 << 14
 # A quarter of the longest line that is one chunk
 _SAMPLED = 16_380
+
+
+class Units(Protocol):
+    """How documents are cut into smaller units."""
+    # What the units of a text depend on, for JSON
+    identity: Any
+
+    def split_documents(self, pieces: Iterable[Piece]) -> Iterator[tuple[str, bool, bool]]:
+        """
+        Documents that come in pieces as units, in pieces, too, each with whether it ends its unit, and whether it ends
+        its document.
+        """
 
 
 class TokenCache:
@@ -44,11 +59,12 @@ class TokenCache:
     * `folder` is where it is kept
     * `documents` is the text; its `identity` names its files, or is `None` if it must be read each time
     * `valid_fraction` is the fraction for validation; `None` for no validation set
-    * `progress` is called with the fraction of the work that is done
+    * `progress` is called with the fraction of the text that is read, and with `None` when all of it is, while what
+      remains takes its time
     """
 
     def __init__(self, folder: Path, documents: Any, *, valid_fraction: float | None,
-                 progress: Callable[[float], None] = lambda fraction: None):
+                 progress: Callable[[float | None], None] = lambda fraction: None):
         self.folder = folder
         self.documents = documents
         self._identity: Any = None
@@ -92,27 +108,31 @@ class TokenCache:
             write_atomically(path, trained.encode())
         return trained
 
-    def tokens(self, corpus: Corpus, tokenizer: Tokenizer) -> TokenFile:
+    def tokens(self, corpus: Corpus, tokenizer: Tokenizer, units: Units | None = None) -> TokenFile:
         """
         Its tokens, made if they are missing or damaged. If there are several documents, each ends in `[SEP]`.
 
+        With `units`, such as sentences, the ends are those of units instead, and each document is followed by an empty
+        one in place of `[SEP]`. Units without tokens are left out.
+
         Raises `OSError` if there is no space for them. Nothing is left behind then.
         """
-        key = _key([corpus.sha256, corpus.n_documents, self.valid_fraction, tokenizer.to_dict()])
+        key = _key([corpus.sha256, corpus.n_documents, self.valid_fraction, tokenizer.to_dict(),
+                    *([] if units is None else [units.identity])])
         path = self.folder / f'{key}.tokens'
-        if (found := self._open(path)) is not None:
+        if (found := self._open(path, tokenizer)) is not None:
             return found
         with exclusive(path):
             # Another process may have made them meanwhile
-            if (found := self._open(path)) is not None:
+            if (found := self._open(path, tokenizer)) is not None:
                 return found
             # Leftovers of a kill
             for leftover in path.parent.glob(f'.{path.name}.*.new'):
                 leftover.unlink()
-            self._write(path, corpus, tokenizer)
+            self._write(path, corpus, tokenizer, units)
         return TokenFile(path)
 
-    def _open(self, path: Path) -> TokenFile | None:
+    def _open(self, path: Path, tokenizer: Tokenizer) -> TokenFile | None:
         try:
             tokens = TokenFile(path)
         except FileNotFoundError:
@@ -122,30 +142,37 @@ class TokenCache:
             return None
         if self.is_verbose:
             logger.log(f'Using the tokens in {path}', Text.meta)
+            # Said in full when they were made
+            if (share := _unknown_share(tokens, tokenizer)) > _MANY_UNKNOWN:
+                logger.log(f'{share:.1%} of the tokens are [UNK]: the tokenizer does not know that part of the text',
+                           Text.warning)
         return tokens
 
-    def _write(self, path: Path, corpus: Corpus, tokenizer: Tokenizer):
+    def _write(self, path: Path, corpus: Corpus, tokenizer: Tokenizer, units: Units | None):
         try:
-            self._try_to_write(path, corpus, tokenizer)
+            self._try_to_write(path, corpus, tokenizer, units)
         except OSError as e:
             raise OSError(f'cannot write the tokens to {path.parent}: {e.strerror or e}') from e
 
-    def _try_to_write(self, path: Path, corpus: Corpus, tokenizer: Tokenizer):
+    def _try_to_write(self, path: Path, corpus: Corpus, tokenizer: Tokenizer, units: Units | None):
         if self._is_valid is None and self._scan() != corpus:
             raise _altered()
         writer, number = TokenFileWriter(path.parent, n_tokens=tokenizer.n_tokens), 0
         # The parts and the whole exist at the same time
         _check_space(path.parent, 2 * self._estimate(corpus, tokenizer) * writer.dtype.itemsize)
-        separator = np.array([tokenizer.special.sep] * (corpus.n_documents > 1), writer.dtype)
+        separator = np.array([tokenizer.special.sep] * (corpus.n_documents > 1 and units is None), writer.dtype)
         losses = Losses(tokenizer, corpus)
-        for tokens, is_last in tokenizer.encode_documents(losses.of_text(self.read_with_progress(corpus))):
+        pieces = losses.of_text(self.read_with_progress(corpus))
+        encoded = ((tokens, is_last, is_last) for tokens, is_last in tokenizer.encode_documents(pieces)) \
+            if units is None else _encode_units(tokenizer, units, pieces)
+        for tokens, is_last, is_document_end in encoded:
             if number == len(self._is_valid):
                 raise _altered()
             losses.add_tokens(tokens)
             if is_last and len(separator):
                 tokens = np.append(tokens, separator)
             writer.add(tokens, is_last=is_last, is_valid=bool(self._is_valid[number]))
-            number += is_last
+            number += is_document_end
         if number < len(self._is_valid) or self.documents.identity != self._identity:
             raise _altered()
         losses.check()
@@ -175,6 +202,7 @@ class TokenCache:
             if done - shown > _PROGRESS_INTERVAL:
                 shown = done
                 self.progress(done / corpus.n_characters)
+        self.progress(None)
 
 
 class _Sample:
@@ -194,6 +222,40 @@ class _Sample:
                 if self._fraction >= 1 or taken + len(part) / 2 <= seen * self._fraction:
                     taken += len(part)
                     yield part
+
+
+def _encode_units(tokenizer: Tokenizer, units: Units, pieces: Iterable[Piece]) \
+        -> Iterator[tuple[np.ndarray, bool, bool]]:
+    """Tokens of units, whether they end their unit, and whether they are the empty unit after a document."""
+    # Does a unit end its document? The tokenizer reads ahead
+    ends: collections.deque[bool] = collections.deque()
+
+    def texts() -> Iterator[Piece]:
+        for text, is_last, is_document_end in units.split_documents(pieces):
+            if is_last:
+                ends.append(is_document_end)
+            yield text, is_last
+
+    is_empty = True
+    for tokens, is_last in tokenizer.encode_documents(texts()):
+        is_empty = is_empty and not len(tokens)
+        yield tokens, is_last and not is_empty, False
+        if is_last:
+            is_empty = True
+            if ends.popleft():
+                yield np.zeros(0, np.int32), True, True
+
+
+def _unknown_share(tokens: TokenFile, tokenizer: Tokenizer) -> float:
+    """The fraction of `[UNK]` in tokens, or in blocks from all over them if they are many."""
+    unk = tokenizer.special.unk
+    parts = [part for part in (tokens.train, tokens.valid) if len(part)]
+    if unk is None or not parts:
+        return 0.
+    n = sum(map(len, parts))
+    looked_at = [part[begin:begin + _BLOCK] for part in parts
+                 for begin in range(0, len(part), _BLOCK * max(1, n // _LOOKED_AT))]
+    return sum(int(np.count_nonzero(block == unk)) for block in looked_at) / sum(map(len, looked_at))
 
 
 def _read_json(path: Path) -> str | None:

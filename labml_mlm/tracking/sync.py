@@ -12,6 +12,8 @@ it again, and steps after a checkpoint that the run resumed from stay on its cur
 """
 import contextlib
 import json
+import math
+import os
 import time
 import urllib.parse
 from pathlib import Path
@@ -22,6 +24,7 @@ import yaml
 from labml.internal.computer.configs import computer_singleton
 
 from labml_mlm.common.files import write_atomically
+from labml_mlm.runs.metrics_log import parse_line
 from labml_mlm.runs.run import Run
 from labml_mlm.tracking.client import Undelivered, post_updates
 
@@ -31,7 +34,9 @@ _CHUNK = 10_000
 _INFO = ('name', 'comment', 'python_file', 'repo_remotes', 'commit', 'commit_message', 'is_dirty', 'start_step',
          'load_run', 'tags', 'notes')
 _CONFIGS = 'configs.yaml', 'configs.resumed.yaml'
-# Indicators that no app keeps, by the first part of their names
+# Losses of an app without any progress, after which it is left alone for a while
+_MAX_LOST = 3
+# Indicators that upstream's app does not keep, by the first part of their names
 _NOT_KEPT = {'grad', 'param', 'module', 'metric', 'hp'}
 
 
@@ -54,11 +59,21 @@ class AppSync:
         self.timeout = timeout
         # Values that were sent
         self.n_sent = 0
+        # Indicators that the app does not keep, and those with values that are not finite
+        self.left_out: set[str] = set()
+        self.not_finite: set[str] = set()
+        # Does it say what it has received, as upstream's does not?
+        self._is_ours = True
         # The last step that the app has, of any indicator
         self.last_step: float | None = None
         self._app = url
+        # How often it had lost something since it has got further in the metrics log than ever
+        self._n_lost, self._furthest = 0, 0
         # The app goes by the name: an update with one introduces a run
-        self._info = {'name': run.experiment} | {name: info[name] for name in _INFO if info.get(name)}
+        self._info = {'name': run.experiment} | {name: info[name] for name in _INFO if info.get(name) not in (None, '')}
+        if run.owner() == os.getpid():
+            # To find the process that `labml monitor` watches
+            self._info['pid'] = os.getpid()
         self._reset()
 
     def _reset(self):
@@ -78,7 +93,8 @@ class AppSync:
         * `status` is that of the run: `{'status': 'in progress', 'time': …}`
         * `output` is what was printed since the last update, by `stdout`, `stderr` and `logger`
 
-        Raises `Undelivered` if the app cannot be reached or does not take it.
+        Raises `Undelivered` if the app cannot be reached, does not take it, or has lost what it had three times
+        without any progress.
         """
         is_first, offset, update, n_values = not self._is_introduced, self._offset, {}, 0
         stamp = self._stamp_now()
@@ -89,24 +105,38 @@ class AppSync:
         if stamp != self._stamp:
             update |= self._read_files()
         if status and status != self._status:
-            update['status'] = {'rank': 0, 'details': None, **status}
+            # No page shows the details, and those of an error may quote the text
+            update['status'] = {'rank': 0, **status, 'details': None}
         known = {'lives': self._lives(), 'received': self._received, 'time': time.time()}
         answer = post_updates(self.url, [update | (output or {}) | known], timeout=self.timeout)
         if answer.get('is_new') and not is_first:
             # It has lost its store meanwhile
             self._reset()
+            self._count_loss()
             return answer
         received = answer.get('received')
+        self._is_ours = received is not None
         if received is None:
             received = self._note_received(update.get('track'))
         elif any(step > received.get(name, -1.) for name, step in self._received.items()):
             # It has gone back to an earlier store, and has taken nothing
             self._offset, self._received = 0, received
+            self._count_loss()
             return answer
+        else:
+            self.left_out |= update.get('track', {}).keys() - received.keys()
+        if offset > self._furthest:
+            self._n_lost, self._furthest = 0, offset
         self._is_introduced, self._offset, self._received = True, offset, received
         self._stamp, self._status, self.n_sent = stamp, status or self._status, self.n_sent + n_values
         self.last_step = max(received.values(), default=None)
         return answer
+
+    def _count_loss(self):
+        self._n_lost += 1
+        if self._n_lost >= _MAX_LOST:
+            self._n_lost = 0
+            raise Undelivered('it does not keep the run')
 
     def is_complete(self, *, status: dict | None = None) -> bool:
         """Has the app everything, and that status?"""
@@ -127,17 +157,40 @@ class AppSync:
             while n < n_values and end < size and (line := f.readline()).endswith(b'\n'):
                 end += len(line)
                 for name, step, value in _values(line):
-                    if step > self._received.get(name, -1.):
+                    if step > self._received.get(name, -1.) and self._is_kept(name, value):
                         series = track.setdefault(name, {'step': [], 'value': []})
                         series['step'].append(step)
                         series['value'].append(value)
                         n += 1
         return end, track, n
 
+    def _is_kept(self, name: str, value: float) -> bool:
+        """Does the app keep a value? Upstream's puts 0 in place of NaN."""
+        if not math.isfinite(value):
+            self.not_finite.add(name)
+            return self._is_ours
+        if self._is_ours or name.partition('.')[0] not in _NOT_KEPT:
+            return True
+        self.left_out.add(name)
+        return False
+
+    @property
+    def note(self) -> str:
+        """What the app does not show as it is in the run; empty if there is nothing."""
+        notes = []
+        if self.left_out:
+            notes.append(f'not kept by this app: {", ".join(sorted(self.left_out))}')
+        if self.not_finite:
+            names = ', '.join(sorted(self.not_finite))
+            where = f'drawn as {", ".join(f"not_finite.{name}" for name in sorted(self.not_finite))}' \
+                if self._is_ours else 'left out'
+            notes.append(f'{names}: NaN or infinite at some steps, {where}')
+        return '; '.join(notes)
+
     def _read_files(self) -> dict:
         configs: dict = {}
         for name in _CONFIGS:
-            configs |= _read_yaml(self.run.path / name)
+            configs |= _without_texts(_read_yaml(self.run.path / name), self.run.snapshot)
         indicators = _read_yaml(self.run.path / 'indicators.yaml')
         return {'configs': configs, 'indicators': indicators.get('indicators') or {},
                 'wildcard_indicators': indicators.get('wildcards') or {}}
@@ -172,18 +225,17 @@ class AppSync:
         return received
 
 
-def sync(run: Run, url: str) -> int:
+def sync(run: Run, url: str) -> tuple[int, str]:
     """
-    Sends an app everything that it lacks of a run. Returns how many values that were.
+    Sends an app everything that it lacks of a run. Returns how many values that were, and what it does not show as it
+    is in the run.
 
     Raises `Undelivered` if the app cannot be reached or does not take them.
     """
-    app, status, n_lost = AppSync(run, url), _final_status(run), 0
+    app, status = AppSync(run, url), _final_status(run)
     while not app.is_complete(status=status):
-        n_lost += app.send(status=status).get('is_new', False)
-        if n_lost > 3:
-            raise Undelivered('it does not keep the run')
-    return app.n_sent
+        app.send(status=status)
+    return app.n_sent, app.note
 
 
 def _final_status(run: Run) -> dict:
@@ -195,11 +247,19 @@ def _final_status(run: Run) -> dict:
 
 def _values(line: bytes) -> list[tuple[str, float, float]]:
     """Indicators, steps and values of a line of metrics; none if the line is damaged."""
-    try:
-        return [(name, step, sum(values) / len(values)) for name, pairs in json.loads(line)['track'].items()
-                if name.partition('.')[0] not in _NOT_KEPT for step, values in pairs]
-    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError):
-        return []
+    return [(name, step, sum(values) / len(values)) for name, pairs in (parse_line(line) or {}).items()
+            for step, values in pairs]
+
+
+def _without_texts(configs: dict, snapshot: dict | None) -> dict:
+    """Configs of a run without what earlier versions wrote there: whole texts, and the `repr` of objects."""
+    # An item that nobody can set
+    if snapshot is None or 'loop_count' not in configs:
+        return configs
+    # `corpus` has all of its characters
+    computed = {name: value for name, value in snapshot['computed'].items() if name not in ('text', 'corpus')}
+    return {name: config | {'computed': computed.get(name)} for name, config in configs.items()
+            if name in snapshot['defaults'] or name in snapshot['given']}
 
 
 class _Loader(getattr(yaml, 'CSafeLoader', yaml.SafeLoader)):

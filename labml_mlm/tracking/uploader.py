@@ -8,7 +8,6 @@ is back, or by `labml-mlm sync`.
 import queue
 import threading
 import time
-import urllib.error
 import urllib.parse
 
 from labml import logger
@@ -19,9 +18,11 @@ from labml.logger import Text
 
 from labml_mlm.runs.metrics_log import MetricsWriter
 from labml_mlm.runs.run import Run
-from labml_mlm.tracking.client import open_url
+from labml_mlm.tracking.client import is_answering
 from labml_mlm.tracking.sync import AppSync
 
+# Of .labml.yaml, for the app that `labml-mlm app` starts
+_LINE = 'app_url: http://localhost:5005/api/v1/default'
 # Seconds
 _PROBE_TIMEOUT = 2.
 _INTERVAL = 1.
@@ -46,7 +47,8 @@ class AppUploader:
         """Finds out whether the app answers, and says so if it does not. Takes two seconds at most."""
         configs = lab_singleton().app_configs
         if configs is None:
-            logger.log('No labml app: set app_url in .labml.yaml to watch runs there', Text.meta)
+            logger.log(f'No labml app: to watch runs there, add the line `{_LINE}` to .labml.yaml, and start it by '
+                       '`labml-mlm app`', Text.meta)
         else:
             self.is_answering = _answers(configs.url)
             if not self.is_answering:
@@ -55,11 +57,14 @@ class AppUploader:
         if not self.is_answering:
             discard_captured_output()
 
-    def start(self, run: Run, log: MetricsWriter):
-        """Uploads the started labml experiment, its configs, metrics and output to the app."""
+    def start(self, run: Run, log: MetricsWriter, *, is_output_sent: bool = True):
+        """Uploads the started labml experiment, its configs, its metrics and perhaps its output to the app."""
         if configs := lab_singleton().app_configs:
-            # Output is collected, and taken now and then
-            APP_CONSOLE_LOGS.set_app_tracker(None, frequency=0)
+            if is_output_sent:
+                # It is collected, and taken now and then
+                APP_CONSOLE_LOGS.set_app_tracker(None, frequency=0)
+            else:
+                discard_captured_output()
             self.thread = _Thread(run, configs.url, log, open_browser=configs.open_browser)
             self.thread.has_answered = self.is_answering
             self.thread.start()
@@ -67,14 +72,17 @@ class AppUploader:
     def finish(self, status: str, details: str | None):
         """
         Waits until the app has everything, the end of the run included, but for eight seconds at most; says what it
-        lacks then.
+        lacks then, or else where the run is there.
         """
         if self.thread is not None:
             self.thread.end({'status': status, 'details': details, 'time': time.time()})
             self.thread.join(_PATIENCE if self.thread.has_answered or self.is_answering else _PROBE_TIMEOUT)
             discard_captured_output()
-            if missing := self.thread.missing():
-                logger.log(missing, Text.warning)
+            missing = self.thread.missing()
+            for message in filter(None, (missing, self.thread.note())):
+                logger.log(message, Text.warning)
+            if not missing and self.thread.page:
+                logger.log(['Its page on the app: ', (self.thread.page, Text.link)])
 
 
 def discard_captured_output():
@@ -96,6 +104,8 @@ class _Thread(threading.Thread):
         super().__init__(daemon=True)
         # Has an app answered at all?
         self.has_answered = False
+        # Where the app shows the run, if it has said so
+        self.page: str | None = None
         self._is_over = threading.Event()
         self._run, self._url, self._log = run, url, log
         self._app: AppSync | None = None
@@ -137,6 +147,11 @@ class _Thread(threading.Thread):
         return (f'Not on the labml app at {_site(self._url)}: {lacks} ('
                 f'{self._error or "it does not answer in time"}). To send it: labml-mlm sync {self._run.uuid}')
 
+    def note(self) -> str:
+        """A message about what the app does not show as it is in the run; empty if there is nothing."""
+        note = self._app.note if self._app else ''
+        return note and f'On the labml app at {_site(self._url)}: {note}'
+
     def _try_to_send(self):
         """Sends everything there is, a part at a time."""
         self._complete_with = None
@@ -160,6 +175,7 @@ class _Thread(threading.Thread):
         # Metrics come to the disk by the minute where nobody watches
         self._log.interval = _INTERVAL
         self._address.handle(answer)
+        self.page = answer.get('url', self.page)
         self._complete_with = status if app.is_complete(status=status) else None
 
     def _take_output(self):
@@ -177,16 +193,9 @@ def _answers(url: str) -> bool:
     answer: queue.Queue = queue.Queue()
 
     def ask():
-        try:
-            with open_url(url, _PROBE_TIMEOUT):
-                answer.put(True)
-        except urllib.error.HTTPError:
-            # It takes posts only; what matters is that it answers
-            answer.put(True)
-        except Exception:  # not `OSError` alone: the server may not speak HTTP
-            answer.put(False)
+        answer.put(is_answering(url, timeout=_PROBE_TIMEOUT))
 
-    # In a thread, because the time-out does not cover name look-up
+    # In a thread, because the deadline does not cover name look-up
     threading.Thread(target=ask, daemon=True).start()
     try:
         return answer.get(timeout=_PROBE_TIMEOUT)

@@ -3,9 +3,12 @@
 
 Training does not wait for the disk: a save copies the tensors to memory, and a thread does the rest. While the previous
 one is still being written, a save that is due by the number of steps waits until the disk is free, and one of a
-validation waits in memory, where a later one replaces it. Training waits for the one before the decay of
-`lr_schedule=wsd`, which comes once. A save that fails is reported once and tried again the next
-time.
+validation waits in memory, where a later one that is as good replaces it. Training waits for one that is better, and
+for the one before the decay of `lr_schedule=wsd`, which comes once. A save that fails is reported once and tried again
+the next time.
+
+A model that has diverged must not take the place of a good checkpoint: after a step that was skipped, a save that is
+due by the number of steps waits for one that was taken, and weights that are not finite are never saved.
 """
 import contextlib
 import threading
@@ -16,11 +19,14 @@ from typing import Any
 from labml import logger
 from labml.logger import Text
 
+from labml_mlm.common.errors import UserError
 from labml_mlm.distributed.failures import is_rank_failure
 from labml_mlm.distributed.process_group import ranks
+from labml_mlm.runs.checkpoint import to_minimize
 from labml_mlm.runs.checkpoint_folder import CheckpointFolder
 from labml_mlm.runs.metrics_log import MetricsWriter
 from labml_mlm.tokenization.base import tokenizer_files
+from labml_mlm.training.skipped_steps import are_finite
 from labml_mlm.training.state import capture_state
 
 
@@ -46,12 +52,16 @@ class Checkpointer:
         self.metadata: dict = {}
         # Why the last save failed, if it did
         self.error: Exception | None = None
+        # How many saves training has waited for, and how long
+        self.n_saved = 0
+        self.seconds = 0.
         # Steps, epochs and rounds of the last state that was handed over
         self._last: tuple | None = None
         self._waiting: dict | None = None
         self._is_writing = False
         self._is_warned = False
         self._is_due = False
+        self._is_closed = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
@@ -63,7 +73,7 @@ class Checkpointer:
             # All ranks save at the same step, when the previous save is no longer in memory
             self.finish()
         # A state to resume from is not urgent: it waits until the disk is free
-        if self._is_due and not self._is_writing and not self._waiting:
+        if self._is_due and not c.skipped_steps.in_a_row and not self._is_writing and not self._waiting:
             self.save(c)
         self._warn()
 
@@ -76,8 +86,10 @@ class Checkpointer:
         is_wanted = self.folder is not None and at != self._last
         if not (ranks().broadcast(is_wanted) if self.is_sharded else is_wanted):
             return
+        began = time.monotonic()
         # The metrics of the steps so far come before it
         c.step_metrics.finish()
+        c.skipped_steps.finish()
         try:
             tensors, state = capture_state(c)
         except Exception as e:  # whatever it is, the run is worth more
@@ -88,6 +100,9 @@ class Checkpointer:
             return
         if self.folder is None:
             return
+        if not are_finite(tensors['model']):
+            self.error = UserError('weights of the model are not finite')
+            return
         self._last = at
         save = {'step': c.progress.tokens, 'tensors': tensors, 'texts': tokenizer_files(c._get_computed('tokenizer')),
                 'metadata': {**self.metadata, **state, 'valid': valid, 'before_decay': c._is_before_decay,
@@ -97,11 +112,12 @@ class Checkpointer:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, daemon=True)
                 self._thread.start()
-            if self._waiting and self._waiting['metadata']['before_decay']:
-                # It is not to be replaced
+            if self._waiting and _is_kept(self._waiting['metadata'], valid):
                 self._changed.wait_for(lambda: not self._waiting)
             self._waiting = save
             self._changed.notify_all()
+        self.n_saved += 1
+        self.seconds += time.monotonic() - began
 
     def finish(self):
         """Returns when all saves are on the disk, or have failed."""
@@ -109,10 +125,22 @@ class Checkpointer:
             self._changed.wait_for(lambda: not self._waiting and not self._is_writing)
         self._warn()
 
+    def close(self):
+        """Nothing more is to be saved: the thread ends when it has written what it has."""
+        with self._changed:
+            thread, self._is_closed = self._thread, self._thread is not None
+            self._changed.notify_all()
+            is_idle = not self._waiting and not self._is_writing
+        if thread is not None and is_idle:
+            thread.join()
+
     def _run(self):
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting)
+                self._changed.wait_for(lambda: self._waiting or self._is_closed)
+                if not self._waiting:
+                    self._thread, self._is_closed = None, False
+                    return
                 save, self._waiting, self._is_writing = self._waiting, None, True
             try:
                 self._write(**save)
@@ -136,3 +164,12 @@ class Checkpointer:
         if self.error is not None and not self._is_warned:
             self._is_warned = True
             logger.log(f'Cannot save a checkpoint: {self.error}. The run continues, and retries later', Text.warning)
+
+
+def _is_kept(waiting: dict, valid: dict | None) -> bool:
+    """
+    May a save that waits, with this metadata, not be replaced by one with the figures `valid`? Not if it is from before
+    a decay, or may be the best.
+    """
+    before, now = to_minimize(waiting['valid']), to_minimize(valid)
+    return waiting['before_decay'] or before is not None and (now is None or not now <= before)

@@ -10,14 +10,16 @@ one or more ranks. None of that changes the result:
   are masked in its micro-batch. The shards of several ranks are handled in the same way.
 * **Compilation.** torch's compiler fuses what is between two matrix products. It wants static shapes, so it gets those
   of a full batch with room for as many masked positions as there can be; any other batch, one with padding or with
-  several documents, is computed eagerly.
+  several documents or with pairs, is computed eagerly.
 * **Precision.** With `bf16`, matrix products have 16-bit operands, and weights, sums, norms and the loss stay fp32
   (autocast; [Micikevicius et al. 2018](https://arxiv.org/abs/1710.03740)).
 """
+import contextlib
 import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -27,10 +29,13 @@ from labml_mlm.common.errors import UserError
 from labml_mlm.distributed.parallel import SingleProcess
 from labml_mlm.distributed.process_group import SINGLE_PROCESS, Ranks
 from labml_mlm.model.attention import SDPA
+from labml_mlm.model.pairs import PairsOutput
 from labml_mlm.model.transformer import MLMOutput, TransformerMLM
 
 # torch's compiler needs one of these on a CPU
 _COMPILERS = 'g++', 'c++', 'clang++'
+# Devices that it is for; that for Macs is a prototype
+_COMPILED = 'cpu', 'cuda'
 # Operations per second that these models reach without a compiler
 _CPU_SPEED = 5e10
 _GPU_SPEED = 5e13
@@ -48,15 +53,17 @@ class Engine:
     * `n_positions` bounds the masked positions of a sequence by its length, as `MLM.max_selected`; without it, and
       where it returns `None`, they are counted, and nothing is compiled
     * `ranks` share each batch, and the model as `parallel` says
+    * `compiling` is what the first step is inside of that compiles the model
 
-    Raises `UserError` if `gradient_accumulation_steps` does not divide the batch size, if there is no compiler, and if
-    a sharded model is to be compiled.
+    Raises `UserError` if `gradient_accumulation_steps` does not divide the batch size, if there is no compiler (for
+    this device), and if a sharded model is to be compiled.
     """
 
     def __init__(self, model: TransformerMLM, *, precision: torch.dtype, is_compiled: bool,
                  gradient_accumulation_steps: int, shape: tuple[int, int],
                  n_positions: Callable[[int], int | None] | None, ranks: Ranks = SINGLE_PROCESS,
-                 parallel: SingleProcess | None = None):
+                 parallel: SingleProcess | None = None,
+                 compiling: Callable[[], AbstractContextManager] = contextlib.nullcontext):
         seq_len, batch_size = shape
         if batch_size % (ranks.size * gradient_accumulation_steps):
             per_rank = f' on each of {ranks.size} ranks' if ranks.size > 1 else ''
@@ -72,6 +79,10 @@ class Engine:
         # The model as it is called in training, from the first step on, and the same compiled
         self._wrapped: Any = None
         self._compiled: Any = None
+        # Until it is compiled
+        self._compiling: Callable[[], AbstractContextManager] | None = compiling
+        if is_compiled and next(model.parameters()).device.type not in _COMPILED:
+            raise UserError(f'compile=true is for {" and ".join(_COMPILED)}: use compile=false')
         if is_compiled and not _has_compiler(next(model.parameters()).device):
             raise UserError(f'compile=true: there is no compiler here, none of {", ".join(_COMPILERS)}. '
                             'Use compile=false')
@@ -85,11 +96,17 @@ class Engine:
                     module.fix_rope_cache(seq_len)
             self._is_compiled = True
 
+    @property
+    def is_compiled(self) -> bool:
+        """Are the steps compiled whose shape is static?"""
+        return self._is_compiled
+
     def forward(self, x: Tensor, labels: Tensor, padding_mask: Tensor | None = None,
-                document_ids: Tensor | None = None, *, is_bounded: bool = True) -> MLMOutput:
+                document_ids: Tensor | None = None, segment_ids: Tensor | None = None,
+                pair_labels: Tensor | None = None, *, is_bounded: bool = True) -> MLMOutput:
         """
-        The output for a masked batch, as `MLM` returns it, `[seq_len, batch_size]` each; `padding_mask` and
-        `document_ids` are those of `Batch`.
+        The output for a masked batch, as `MLM` returns it, `[seq_len, batch_size]` each; `padding_mask`,
+        `document_ids`, `segment_ids` and `pair_labels` are those of `Batch`.
 
         All labels count. With `is_bounded`, a sequence has no more of them than `n_positions` says: more are counted on
         a CPU, and are an error on a GPU, which would have to be waited for.
@@ -100,44 +117,61 @@ class Engine:
         if n_positions is not None and not self._is_within(n_positions, labels):
             n_positions = None
         is_compiled = (self._compiled is not None and self.model.training and x.shape == self._shape
-                       and padding_mask is None and document_ids is None and n_positions is not None)
+                       and padding_mask is document_ids is segment_ids is pair_labels is None
+                       and n_positions is not None)
         model = self.model if self._wrapped is None or not self.model.training else self._wrapped
         with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
             if is_compiled:
-                return self._compiled(x, labels, n_positions=n_positions)
-            return model(x, labels, padding_mask=padding_mask, document_ids=document_ids, n_positions=n_positions)
+                return self._call_compiled(x, labels, n_positions=n_positions)
+            # Models of the user's need not know of segments and pairs
+            others = {'segment_ids': segment_ids, 'pair_labels': pair_labels}
+            return model(x, labels, padding_mask=padding_mask, document_ids=document_ids, n_positions=n_positions,
+                         **{name: part for name, part in others.items() if part is not None})
+
+    def _counted(self, labels: Tensor) -> Tensor:
+        """Which labels count, of the same shape."""
+        return labels != getattr(self.model, 'ignored_label', self.model.padding_token)
 
     def _is_within(self, n_positions: int, labels: Tensor) -> bool:
         """Has no sequence more labels than the bound? On a GPU they must not."""
-        is_within = ((labels != self.model.padding_token).sum(dim=0) <= n_positions).all()
+        is_within = (self._counted(labels).sum(dim=0) <= n_positions).all()
         if not _is_on_gpu(labels):
             return bool(is_within)
         torch._assert_async(is_within, f'a sequence has labels at more than {n_positions} positions, the most that '
                                        '`mlm` selects: for others, use forward_backward(…, is_bounded=False)')
         return True
 
-    def forward_backward(self, x: Tensor, labels: Tensor, *context: Tensor | None,
-                         is_bounded: bool = True) -> MLMOutput:
+    def forward_backward(self, x: Tensor, labels: Tensor, padding_mask: Tensor | None = None,
+                         document_ids: Tensor | None = None, segment_ids: Tensor | None = None,
+                         pair_labels: Tensor | None = None, *, is_bounded: bool = True) -> MLMOutput:
         """
-        The same for this rank's columns of a batch; the gradients of the loss of the whole batch are added to those of
-        the parameters. The output is that of the whole batch, at all ranks.
+        The same for this rank's columns of a batch; the gradients of the loss of the whole batch, that of pairs
+        included, are added to those of the parameters. The output is that of the whole batch, at all ranks.
         """
         self._wrap()
         # The counts of the other ranks arrive during the forward pass
-        counts = self.ranks.all_reduce_sum((labels != self.model.padding_token).sum())
+        n_pairs = labels.new_full((), 0 if pair_labels is None else x.shape[1])
+        counts = self.ranks.all_reduce_sum(self._counted(labels).sum(), n_pairs)
         outputs = []
         with self.ranks.per_rank_rng(x.device):
             for begin, end, is_last in self._micro_batches(x.shape[1]):
-                micro_batch = (t if t is None else t[:, begin:end] for t in (x, labels, *context))
+                micro_batch = (t if t is None else t[:, begin:end] for t in
+                               (x, labels, padding_mask, document_ids, segment_ids, pair_labels))
                 with self.parallel.micro_batch(self._wrapped, is_last=is_last):
                     output = self.forward(*micro_batch, is_bounded=is_bounded)
-                    [n_masked] = counts()
+                    n_masked, n_pairs = (count.clamp(min=1) for count in counts())
                     # The mean over ranks, which `parallel` takes, is the sum that is wanted
-                    (output.loss_sum * self.ranks.size / n_masked.clamp(min=1)).backward()
+                    loss = output.loss_sum * self.ranks.size / n_masked
+                    if pair_labels is not None:
+                        loss = loss + output.pairs.loss_sum * self.ranks.size / n_pairs
+                    loss.backward()
                 outputs.append([output.loss_sum.detach(), output.n_correct])
-        loss_sum, n_correct = self.ranks.all_reduce_sum(*(sum(column) for column in zip(*outputs, strict=True)))()
-        n_masked = n_masked.clamp(min=1)
-        return MLMOutput(loss_sum / n_masked, loss_sum, n_masked, n_correct)
+                if pair_labels is not None:
+                    outputs[-1] += [output.pairs.loss_sum.detach(), output.pairs.n_correct]
+        loss_sum, n_correct, *of_pairs = self.ranks.all_reduce_sum(
+            *(sum(column) for column in zip(*outputs, strict=True)))()
+        pairs = PairsOutput(of_pairs[0] / n_pairs, of_pairs[0], n_pairs, of_pairs[1]) if of_pairs else None
+        return MLMOutput(loss_sum / n_masked, loss_sum, n_masked, n_correct, pairs)
 
     def _wrap(self):
         """At the first step: wraps the model for data parallelism, and compiles it."""
@@ -148,6 +182,19 @@ class Engine:
                     # Each rank would log that it ignores what DDP tells torch's profiler
                     logging.getLogger('torch._dynamo.variables.ctx_manager').setLevel(logging.ERROR)
                 self._compiled = torch.compile(self._wrapped, fullgraph=self.ranks.size == 1, dynamic=False)
+
+    def _call_compiled(self, x: Tensor, labels: Tensor, *, n_positions: int) -> MLMOutput:
+        """The first call compiles the backward pass, too."""
+        with (self._compiling or contextlib.nullcontext)():
+            output = self._compiled(x, labels, n_positions=n_positions)
+        self._compiling = None
+        return output
+
+    def forget_compiled(self):
+        """The next step compiles again. torch keeps a few compiled models in all, and runs further ones eagerly."""
+        if self._compiled is not None:
+            self._wrapped = self._compiled = None
+            torch.compiler.reset()
 
     def _micro_batches(self, n: int) -> Iterator[tuple[int, int, bool]]:
         """
@@ -162,17 +209,20 @@ class Engine:
 
 
 def _is_on_gpu(tensor: Tensor) -> bool:
-    return tensor.device.type != 'cpu'
+    """Does it pay not to wait for it? On a Mac, torch's releases differ in what they can check without Python."""
+    return tensor.is_cuda
 
 
-def should_compile(model: TransformerMLM, *, n_tokens: int) -> bool:
+def should_compile(model: TransformerMLM, *, n_tokens: int = 0, seconds: float | None = None) -> bool:
     """
-    Does compilation save more time than it takes, in a run of so many tokens? An estimate from the size of the model
-    and the kind of device, not from a clock, so that a resumed run is compiled as it was before.
+    Does compilation save more time than it takes, in a run of so many tokens, or of so many seconds? An estimate from
+    the size of the model and the kind of device, not from a clock, so that a resumed run is compiled as it was before.
     """
     device = next(model.parameters()).device
     if not _has_compiler(device):
         return False
+    if seconds is not None:
+        return seconds > _WORTH_COMPILING
     # Forward and backward take 6 operations per weight and token; embeddings are look-ups
     n_weights = sum(weight.numel() for weight in model.encoder.parameters())
     speed = _CPU_SPEED * torch.get_num_threads() if device.type == 'cpu' else _GPU_SPEED
@@ -180,4 +230,6 @@ def should_compile(model: TransformerMLM, *, n_tokens: int) -> bool:
 
 
 def _has_compiler(device: torch.device) -> bool:
-    return device.type != 'cpu' or any(map(shutil.which, (os.environ.get('CXX', ''), *_COMPILERS)))
+    if device.type != 'cpu':
+        return device.type in _COMPILED
+    return any(map(shutil.which, (os.environ.get('CXX', ''), *_COMPILERS)))

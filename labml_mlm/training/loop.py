@@ -14,7 +14,7 @@ from labml_helpers.train_valid import BatchIndex
 
 from labml_mlm.common.errors import UserError
 from labml_mlm.data.loader import loader_length
-from labml_mlm.tracking.progress_view import ProgressView
+from labml_mlm.screen.progress_view import ProgressView
 from labml_mlm.training.progress import Progress
 from labml_mlm.training.serialization import pack
 from labml_mlm.training.signals import Stopped
@@ -33,23 +33,23 @@ class TrainingLoop:
     * `loader` gives the batches of an epoch
     * `step` is called with each of them and its index, and `after_step` after it
     * `progress` says where to start: which epoch it is, and how much of it is done
-    * `max_steps` is the number of steps of the run, if it may end within an epoch
+    * `end_step` gives the step at which the run ends, if that may be within an epoch
     * `state_modules` are labml_helpers', notified at the beginning and end of each epoch
     * `view` shows how far it is
 
     A `TrainLoader` starts anywhere at once, and so does a loader with a state of its own, such as torch's stateful
     ones. Any other loader starts with the random numbers that the epoch started with, and its first batches are
-    skipped. A loader without a length is passed over until `max_steps`, all in one epoch.
+    skipped. A loader without a length is passed over until `end_step`, all in one epoch.
 
     Its state is that of its `state_modules`, and those random numbers.
     """
 
     def __init__(self, *, loader: Any, step: Step, after_step: Callable[[], None], progress: Progress,
                  inner_iterations: int, state_modules: list[StateModule], view: ProgressView, is_track_time: bool,
-                 max_steps: int | None = None):
+                 end_step: Callable[[], int | None] = lambda: None):
         self.loader = loader
         self.step = step
-        self.max_steps = max_steps
+        self.end_step = end_step
         self.after_step = after_step
         self.progress = progress
         self.inner_iterations = inner_iterations
@@ -107,8 +107,8 @@ class TrainingLoop:
     def _start_pass(self, batches: Iterator, *, done: int = 0, rounds: int = 0):
         """Starts a pass over the loader; `batches` are those after the first ones, which are done."""
         self._batches = batches
-        lengths = [loader_length(self.loader), None if self.max_steps is None else
-                   done + max(0, self.max_steps - self.progress.steps)]
+        end = self.end_step()
+        lengths = [loader_length(self.loader), None if end is None else done + max(0, end - self.progress.steps)]
         self._index.reset(min(length for length in lengths if length is not None), self.inner_iterations)
         self._index.idx, self._index.iteration = done, rounds
         self._modules.start_epoch()

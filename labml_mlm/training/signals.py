@@ -1,14 +1,58 @@
-"""Ctrl-C, SIGTERM and a closed terminal end a run between two steps, in a consistent state."""
+"""
+Ctrl-C, SIGTERM and a closed terminal end a run between two steps, in a consistent state, and before it at once; and so
+do SIGUSR1 and SIGUSR2, which batch systems send some time before they kill (SLURM by `--signal=USR1@60`).
+"""
+import contextlib
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
+from labml import logger
+from labml.logger import Text
+
+from labml_mlm.common.exit import leave_work
 from labml_mlm.distributed.failures import is_rank_failure
 from labml_mlm.distributed.process_group import ranks
 
 # Seconds in which torchrun forwards a Ctrl-C that the ranks have received from the terminal, too
 _FORWARDED = 5.
+# Seconds after which a signal is answered, if the run has not ended by then
+_ANSWER = 1.
+
+
+class Terminated(KeyboardInterrupt):
+    """A signal other than Ctrl-C, `number`, has come where nothing is trained."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
+
+
+@contextlib.contextmanager
+def interrupted_by_all_signals() -> Iterator[None]:
+    """
+    Inside, SIGTERM and the like raise `Terminated`, as Ctrl-C raises `KeyboardInterrupt`: what is half written is
+    removed on the way out. A second one does nothing, as the end of a session often sends several.
+    """
+    received: list[int] = []
+
+    def handle(number: int, _frame):
+        received.append(number)
+        if len(received) == 1:
+            raise Terminated(number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in SignalHandler.signals[1:]:
+            if signal.getsignal(number) == signal.SIG_DFL:
+                before[number] = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Stopped(KeyboardInterrupt):
@@ -19,17 +63,20 @@ class SignalHandler:
     """
     Inside `with SignalHandler() as handler`, a signal is held until `handler.check()`, which raises `Stopped`. A Ctrl-C
     after that raises `KeyboardInterrupt` at once; other signals do not, as the end of a session often sends several.
-    `handler.signal` is the number of the first. All ranks stop at the same check, whichever got the signal.
+    `handler.signal` is the number of the first. All ranks stop at the same check, whichever got the signal. If that
+    takes more than a second, the main rank says so.
 
     With several ranks, a second Ctrl-C within five seconds is taken for the first one, forwarded by torchrun.
 
     A signal that the parent process ignores (SIGINT under `nohup … &`) stays ignored.
     """
-    signals = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+    signals = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2
 
     def __init__(self):
         self.signal: int | None = None
         self._received = 0.
+        self._is_at_once = False
+        self._answer: threading.Timer | None = None
         self._handlers: dict = {}
 
     def __enter__(self) -> 'SignalHandler':
@@ -42,6 +89,8 @@ class SignalHandler:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any):
+        if self._answer is not None:
+            self._answer.cancel()
         if error is not None and ranks().size > 1 and is_rank_failure(error):
             # torchrun ends the other ranks, and this one must report first
             return
@@ -54,6 +103,20 @@ class SignalHandler:
             self.signal = number
             raise Stopped
 
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside, any signal raises `KeyboardInterrupt` at once: for long work, of which nothing is lost."""
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self._is_at_once = True
+        try:
+            yield
+        except KeyboardInterrupt:
+            leave_work()
+            raise
+        finally:
+            self._is_at_once = False
+
     def stop(self, number: int):
         """Makes the next `check` stop, as if that signal had come."""
         if self.signal is None:
@@ -61,6 +124,17 @@ class SignalHandler:
 
     def _handle(self, number: int, _frame):
         is_forwarded = ranks().size > 1 and time.monotonic() - self._received < _FORWARDED
-        if self.signal is not None and number == signal.SIGINT and not is_forwarded:
+        is_first = self.signal is None
+        if not is_first and number == signal.SIGINT and not is_forwarded:
             raise KeyboardInterrupt
         self.stop(number)
+        if is_first and self._is_at_once:
+            raise KeyboardInterrupt
+        if is_first and ranks().is_main:
+            self._answer = threading.Timer(_ANSWER, _say_what_is_done)
+            self._answer.daemon = True
+            self._answer.start()
+
+
+def _say_what_is_done():
+    logger.log('Interrupted: the run ends after the present step. Ctrl-C again ends it at once', Text.warning)

@@ -7,7 +7,8 @@ configs, so that each step after that is, on the CPU and bit for bit, the step o
 * weights and buffers; the optimizer's state for each parameter
 * how many steps the learning-rate schedule has seen. The rate itself is a function of that, and so are the order of
   windows (of seed, epoch and the number of windows) and the validation masks (of the seed)
-* the state of every random number generator: torch's, CUDA's, Python's, numpy's and that of the masks
+* the state of every random number generator: torch's, CUDA's, that of a Mac's GPU, Python's, numpy's and that of the
+  masks
 """
 import base64
 import random
@@ -48,6 +49,8 @@ def capture_state(c: Any) -> tuple[dict[str, Tensors], dict]:
         'trainer': pack(c.trainer.state_dict(), optimizer, 'trainer') if has_state(c.trainer) else None,
         'rng': rng_state() | {'mlm': generator and [generator.device.type, _to_text(generator.get_state())]},
         'throughput': c.throughput.state_dict(),
+        'step_metrics': c.step_metrics.state_dict(),
+        'skipped_steps': c.skipped_steps.state_dict(),
     }
 
 
@@ -63,6 +66,7 @@ def restore_state(c: Any, checkpoint: Checkpoint | None, tensors: dict[str, Tens
     path, saved = ranks().broadcast(checkpoint and (checkpoint.path, checkpoint.metadata))
     # First, because the learning rate depends on it
     c.progress.load_state_dict(saved['progress'])
+    c._forget_count()
     weights, parameters = c.model.state_dict(), [p for group in c.optimizer.param_groups for p in group['params']]
 
     def parameter_of(name: str) -> Tensor | None:
@@ -89,6 +93,9 @@ def restore_state(c: Any, checkpoint: Checkpoint | None, tensors: dict[str, Tens
         if state is not None and has_state(part):
             part.load_state_dict(unpack(state, optimizer))
     c.throughput.load_state_dict(saved['throughput'])
+    # Checkpoints of earlier versions do not have them
+    c.skipped_steps.load_state_dict(saved.get('skipped_steps'))
+    c.step_metrics.load_state_dict(saved.get('step_metrics'), device=next(iter(weights.values())).device)
     generator = getattr(c.mlm, 'generator', None)
     if saved['rng']['mlm'] is not None and generator is not None:
         device, state = saved['rng']['mlm']
@@ -117,7 +124,9 @@ def rng_state() -> dict[str, Any]:
     """The state of all global random number generators, for JSON."""
     kind, keys, *rest = np.random.get_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    mps = [torch.mps.get_rng_state()] if torch.backends.mps.is_available() else []
     return {'torch': _to_text(torch.get_rng_state()), 'cuda': [_to_text(state) for state in cuda],
+            'mps': [_to_text(state) for state in mps],
             'python': pack(random.getstate(), {}), 'numpy': [kind, keys.tolist(), *rest]}
 
 
@@ -126,6 +135,9 @@ def set_rng_state(saved: dict[str, Any]):
     torch.set_rng_state(_to_state(saved['torch']))
     for device, state in enumerate(saved['cuda'][:torch.cuda.device_count()]):
         torch.cuda.set_rng_state(_to_state(state), device)
+    # Earlier releases had none
+    for state in saved.get('mps', ()) if torch.backends.mps.is_available() else ():
+        torch.mps.set_rng_state(_to_state(state))
     random.setstate(unpack(saved['python'], {}))
     kind, keys, *rest = saved['numpy']
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))

@@ -64,6 +64,14 @@ def test_run_is_shown_in_a_browser(app, project, browser):
     found('body', 'loss.valid')
     curves = [path.get_attribute('d') for path in found('svg path')]
     assert max(len(re.findall('[LC]', curve or '')) for curve in curves) > 10
+    # What was given, and the curves of training and validation
+    page = found('body', 'CONFIGURATIONS')[0].text
+    assert re.search(r'epochs\s*:?\s*10\b', page) and 'Default configurations' not in page
+    assert 'd_model=24' in found('h5, h6', 'epochs=10')[0].text
+    for name in ('loss.train', 'loss.valid', 'accuracy.train', 'accuracy.valid'):
+        found('body', name)
+    assert not [button for button in browser.find_elements(By.CSS_SELECTOR, '.process-row .nav-link')
+                if button.is_displayed()]
     page = browser.find_element(By.TAG_NAME, 'body').text
     assert 'not claimed' not in page.lower() and 'will be deleted' not in page.lower()
     if path := os.environ.get('SCREENSHOT'):
@@ -71,8 +79,7 @@ def test_run_is_shown_in_a_browser(app, project, browser):
         assert browser.save_screenshot(path)
 
     browser.get(f'{app.url}/run/{folder.name}/configs')
-    found('body', 'Configurations')
-    assert re.search(r'learning_rate\s*0\.01', browser.find_element(By.TAG_NAME, 'body').text)
+    assert re.search(r'learning_rate\s*0\.01', found('body', 'learning_rate')[0].text)
 
     urls = [url for url in requested_urls(browser) if not url.startswith('data:')]
     assert len(urls) > 10

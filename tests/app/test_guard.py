@@ -8,6 +8,8 @@ JSON = {'Content-Type': 'application/json'}
 
 
 @pytest.mark.parametrize('host', ['evil.example', 'evil.example:5005', 'localhost.evil.example', '', '127.0.0.1.evil',
+                                  'localhost:5005.evil.example', 'localhost:x', 'localhost:', '127.0.0.1:80:80',
+                                  'localhost/evil', 'localhost#', '[::1', '::1:80', '[::1]x',
                                   '192.168.0.9', 'localhost@evil.example', '[::2]:80', '[bad'])
 def test_foreign_host_is_refused(app, host):
     for path in ('/', '/api/v1/runs/null', '/js/bundle.min.js'):
@@ -61,3 +63,18 @@ def test_large_request_is_refused(app):
     assert app.raw(f'{head}Content-Length: x\r\n\r\n'.encode())[0] in (400, 413)
     # The app still answers
     assert app.ask('runs/null')['runs'] is not None
+
+
+@pytest.mark.parametrize('site, status', [('same-origin', 200), ('none', 200), ('same-site', 403), ('cross-site', 403),
+                                          ('x', 403)])
+def test_request_that_the_browser_says_is_of_another_page_is_refused(app, site, status):
+    """Without an `Origin`: images and scripts have none."""
+    headers = {'Sec-Fetch-Site': site}
+    assert app.status_of('/api/v1/runs/null', headers=headers)[0] == status
+    # A link to a page is followed
+    assert app.status_of('/', headers=headers)[0] == 200
+
+
+def test_long_address_is_refused(app):
+    assert app.status_of('/api/v1/runs/null?x=' + 'x' * 8000)[0] == 414
+    assert app.status_of('/api/v1/runs/null?x=' + 'x' * 7000)[0] == 200

@@ -3,6 +3,8 @@ import urllib.request
 
 import pytest
 
+from labml_mlm.app import pages
+
 
 @pytest.mark.parametrize('path', [
     '/../../etc/passwd', '/..%2f..%2fetc/passwd', '/%2e%2e/%2e%2e/etc/passwd', '/%2e%2e%2f%2e%2e%2fetc%2fpasswd',
@@ -35,3 +37,13 @@ def test_pages_load_nothing_from_other_sites(app):
     with urllib.request.urlopen(f'{app.url}/') as response:
         assert response.headers['Content-Security-Policy'] == "frame-ancestors 'none'"
     assert app.status_of('/api/v1/nothing')[0] == 404
+
+
+def test_what_changes_in_the_script_and_the_style_sheet_is_there(app):
+    """Another version of upstream may have other code."""
+    _, script = app.status_of('/js/bundle.min.js')
+    for found, changed in pages._SCRIPT.items():
+        assert script.count(changed.encode()) == 1 and script.count(found.encode()) == changed.count(found)
+    _, style = app.status_of('/css/style.css')
+    for name in set(re.findall(r'\.([a-z_-]+)', pages._STYLE)):
+        assert f'.{name}'.encode() in style.removesuffix(pages._STYLE.encode()) + script, name

@@ -132,3 +132,13 @@ def test_missing_extra_is_reported(monkeypatch, capsys):
         main(['app'])
     assert caught.value.code == 2
     assert "the labml app is not installed" in capsys.readouterr().err
+
+
+def test_run_of_a_repository_elsewhere_is_no_error(start_app):
+    """Upstream prints one at each look at it."""
+    server = start_app()
+    uuid = 'a' * 32
+    server.update(uuid, {'name': 'test', 'repo_remotes': ['/home/me/notes'], 'commit': 'unknown', 'time': 0})
+    assert server.ask(f'run/{uuid}')['repo_remotes'] == ''
+    out, err = server.stop()
+    assert 'ERROR' not in out + err and 'unknown repo url' not in out + err

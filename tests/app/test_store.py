@@ -160,3 +160,40 @@ def test_other_database_is_refused_and_kept(tmp_path):
 def test_folder_that_cannot_be_written_is_an_error():
     with pytest.raises(OSError):
         Store(Path('/proc/none/store.sqlite'))
+
+
+@pytest.fixture
+def full_store(tmp_path):
+    """A store of some pages, which is closed."""
+    store = Store(tmp_path / 'full.sqlite')
+    store.drive([Thing], [ThingIndex])
+    with store.transaction():
+        for i in range(300):
+            Thing(name=f'{i} ' * 200).save()
+            ThingIndex.set(f'name {i}', str(i))
+    store.close()
+    return store.path
+
+
+@pytest.mark.parametrize('part', [0.5, 0.9, 'one page'])
+def test_store_that_was_cut_is_damaged_and_kept(full_store, part):
+    data = full_store.read_bytes()
+    data = data[:4096] if part == 'one page' else data[:int(len(data) * part)]
+    full_store.write_bytes(data)
+    with pytest.raises(UserError, match=f'the store {full_store} is damaged .*--store takes another file.* .recover'):
+        Store(full_store)
+    assert full_store.read_bytes() == data
+
+
+@pytest.mark.parametrize('place', [100, 5000, 20_000, 0.5, 0.75, -2000])
+def test_damaged_store_is_told_in_one_message_or_still_works(full_store, place):
+    """A byte within a text may be any other."""
+    data = bytearray(full_store.read_bytes())
+    at = int(place * len(data)) if isinstance(place, float) else place
+    data[at:at + 300] = b'\xff' * len(data[at:at + 300])
+    full_store.write_bytes(data)
+    try:
+        Store(full_store).close()
+    except UserError as e:
+        assert 'is damaged' in str(e) and '\n' not in str(e)
+        assert full_store.read_bytes() == data

@@ -1,4 +1,6 @@
 """Updates of runs, sent to a running app over HTTP."""
+import json
+
 import pytest
 
 # The first update of a run
@@ -146,11 +148,35 @@ def test_lone_surrogate_is_replaced(app, uuid):
     assert 'half ?' in [run['name'] for run in listed_runs(app).values()]
 
 
-def test_values_that_are_not_finite_repeat_the_one_before(app, uuid):
-    """As upstream does."""
+def test_values_that_are_not_finite_have_a_curve_of_their_own(app, uuid):
+    """Upstream repeats the one before, or puts 0, which is a perfect loss."""
     app.update(uuid, INTRODUCTION)
-    app.update(uuid, track([1, 2, 3, 4], [1, float('nan'), float('inf'), 4]))
-    assert app.points(uuid) == {((1, 2, 3, 4), (1, 1, 1, 4))}
+    update = track([1, 2, 3, 4, 5], [float('nan'), 2, float('nan'), float('inf'), 5])
+    answer = app.update(uuid, update)
+    assert answer['received']['loss'] == 5
+    assert app.points(uuid) == {((2, 5), (2, 5))}
+    assert app.points(uuid, 'not_finite.loss') == {((1, 3, 4), (1, 1, 1))}
+    # It has them: what was acknowledged is no loss, and no point is added twice
+    app.update(uuid, update)
+    answer = app.update(uuid, {**track([6, 7], [float('nan')] * 2), 'received': answer['received']})
+    assert answer['received']['loss'] == 7
+    app.update(uuid, {**track([8], [8]), 'received': answer['received']})
+    assert app.points(uuid) == {((2, 5, 8), (2, 5, 8))}
+    assert app.points(uuid, 'not_finite.loss') == {((1, 3, 4, 6, 7), (1,) * 5)}
+
+
+def test_values_of_labml_clients_that_are_not_finite(app, uuid):
+    app.update(uuid, {**{key: value for key, value in INTRODUCTION.items() if key != 'lives'},
+                      'track': {'loss': {'step': [1, 2], 'value': [float('nan'), 2.]}}})
+    assert app.points(uuid) == {((2,), (2,))}
+    assert app.points(uuid, 'not_finite.loss') == {((1,), (1,))}
+
+
+@pytest.mark.parametrize('name', ['grad.norm', 'param.weight', 'module.encoder', 'metric.f1', 'hp.lr'])
+def test_indicators_of_any_name_are_kept(app, uuid, name):
+    app.update(uuid, INTRODUCTION)
+    assert app.update(uuid, track([1, 2], name=name))['received'] == {name: 2}
+    assert app.points(uuid, name) == {((1, 2), (1, 2))}
 
 
 def test_configs_and_details_that_are_not_finite_become_strings(app, uuid):
@@ -167,3 +193,63 @@ def test_configs_and_details_that_are_not_finite_become_strings(app, uuid):
 
 def test_run_uuid_that_upstream_refuses(app):
     assert app.update('short', INTRODUCTION)['errors'][0]['error'] == 'invalid_run_uuid'
+
+
+@pytest.mark.parametrize('name', ['rank', 'world_size', 'main_rank'])
+@pytest.mark.parametrize('value', ['10001', '3000000', '-1', '1.5', 'x', '', '%D9%A3', '0x1'])
+def test_rank_without_bounds_is_refused(app, uuid, name, value):
+    path = f'/api/v1/default/track?run_uuid={uuid}&labml_version=0.5.3&{name}={value}'
+    body = json.dumps([{'name': 'test', 'lives': []}]).encode()
+    code, answer = app.status_of(path, body, method='POST', headers={'Content-Type': 'application/json'})
+    assert code == 400
+    assert f'`{name}` must be from 0 to 10,000' in str(answer)
+    assert uuid not in [run['run_uuid'] for run in app.ask('runs/null')['runs']]
+
+
+@pytest.mark.parametrize('edit', [
+    b'{"comment": NaN}', b'{"note": Infinity}', b'{"note": -Infinity}', b'{"name": 1e999}', b'{"name": 5}', b'[]', b'5',
+    b'{"comment": null}', b'{"note": ["a"]}', b'{"favourite_configs": 5}', b'{"selected_configs": [5]}',
+    json.dumps({'note': 'x' * 100_001}).encode(), json.dumps({'selected_configs': ['x'] * 10_001}).encode()])
+def test_edit_that_no_page_could_show_is_refused(app, uuid, edit):
+    app.ask(f'default/track?run_uuid={uuid}&labml_version=0.5.3', [INTRODUCTION])
+    code, _ = app.status_of(f'/api/v1/run/{uuid}', edit, method='POST', headers={'Content-Type': 'application/json'})
+    assert code == 400
+    assert listed_runs(app)[uuid]['comment'] == ''
+    app.ask(f'run/{uuid}', {'name': 'mine', 'comment': 'better', 'note': 'a\n\nnote', 'selected_configs': ['seq_len']})
+    run = app.ask(f'run/{uuid}')
+    assert (run['name'], run['comment'], run['note']) == ('mine', 'better', 'a\n\nnote')
+
+
+@pytest.mark.parametrize('name, value', [('repo_remotes', 5), ('repo_remotes', [5]), ('tags', [{}]), ('tags', 'x')])
+def test_lists_of_texts_are_such(app, uuid, name, value):
+    body = json.dumps([{**INTRODUCTION, name: value}]).encode()
+    path = f'/api/v1/default/track?run_uuid={uuid}&labml_version=0.5.3'
+    assert app.status_of(path, body, method='POST', headers={'Content-Type': 'application/json'})[0] == 400
+    assert uuid not in listed_runs(app)
+
+
+@pytest.mark.parametrize('value', [1e308, -1e308, 3.4e38, 2.9e38, float('nan'), float('inf')])
+def test_values_beyond_32_bits_do_not_break_a_page(app, uuid, value):
+    path = f'default/track?run_uuid={uuid}&labml_version=0.5.3'
+    app.ask(path, [INTRODUCTION])
+    app.ask(path, [track([1, 2, 3], [value] * 3)])
+    app.ask(path, [track([4, 5], [0.5, 0.25])])
+    assert app.ask(f'metrics/{uuid}', {'get_all': True})['series']
+    assert uuid in listed_runs(app)
+    curves = [app.points(uuid, name) for name in ('loss', 'not_finite.loss')]
+    assert sorted(step for points in curves for steps, _ in points for step in steps) == [1, 2, 3, 4, 5]
+    assert all(abs(value) <= 3e38 for points in curves for _, values in points for value in values)
+
+
+def test_session_of_labml_monitor(app, uuid):
+    """Its configs are values, and processes have names."""
+    path = f'default/computer?session_uuid={uuid}&computer_uuid={uuid}&labml_version=0.5.3'
+    track = {'cpu.total': {'step': [1., 2.], 'value': [5., float('nan')]},
+             'process.1.name': {'step': [1.], 'value': ['python']}, 'process.1.pid': {'step': [1.], 'value': [77]}}
+    assert app.ask(path, [{'name': 'mine', 'configs': {'cpu.count': 2, 'os': 'linux'}, 'track': track}])['errors'] == []
+    data = app.ask(f'session/{uuid}')
+    assert {config['key']: config['value'] for config in data['configs']} == {'cpu.count': 2, 'os': 'linux'}
+    assert app.ask(f'cpu/{uuid}')['series']
+    status, _ = app.status_of(f'/api/v1/{path}', b'[{"track": {"cpu.total": {"step": [1], "value": [[]]}}}]',
+                              method='POST', headers={'Content-Type': 'application/json'})
+    assert status == 400

@@ -1,6 +1,7 @@
 """`labml-mlm`: its options, and the commands that list runs and show their samples."""
 import functools
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,11 +38,44 @@ def assert_refused(result, message):
     assert 'Traceback' not in err
 
 
-@pytest.mark.parametrize('arguments', [[], ['fil-mask'], ['runs', 'feed']])
-def test_invalid_arguments_print_the_usage(command, arguments):
+def test_no_arguments_print_what_the_commands_do(command):
+    code, out, err = command()
+    assert (code, err) == (0, '')
+    commands = {name for name, _ in re.findall(r'^    ([a-z-]+)( {2,}|$)', out, re.MULTILINE)}
+    assert {'runs', 'fill-mask', 'info', 'diff', 'export-metrics', 'delete', 'completion'} <= commands
+
+
+def test_version(command):
+    code, out, err = command('--version')
+    assert (code, err) == (0, '')
+    assert re.fullmatch(r'labml_mlm \d\S+, labml 0\.5\.\S+, torch 2\.\S+\n', out)
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['fil-mask'], '`fil-mask` is not a command. Did you mean `fill-mask`?'),
+    (['ls'], 'Did you mean `runs`?'), (['xyz'], '`xyz` is not a command. `labml-mlm` alone lists them all'),
+    (['--verison'], 'labml-mlm: there is no option --verison. Did you mean `--version`?'),
+    # argparse would complain that there is no RUN
+    (['evaluate', '--txt', 'text.txt'], 'labml-mlm evaluate: there is no option --txt. Did you mean `--text`?'),
+    (['fill-mask', 'last', 'x', '-t', '3'], 'there is no option -t.'),
+    (['runs', 'feed'], 'labml-mlm runs: too many arguments: feed.'),
+    (['plot'], 'labml-mlm plot: the following arguments are required: RUN. `labml-mlm plot --help` says'),
+    (['fill-mask', 'last', '--top', '0'], 'labml-mlm fill-mask: argument --top: 0: it must be an integer, at least 1'),
+])
+def test_wrong_arguments_are_one_message(command, arguments, message):
     code, out, err = command(*arguments)
     assert (code, out) == (2, '')
-    assert 'usage: labml-mlm' in err
+    assert message in err and len(err.splitlines()) == 1
+
+
+def test_options_as_argparse_takes_them(command):
+    """Beginnings of names, values after `=`, and what only looks like an option."""
+    for arguments in (['runs', '--js'], ['runs', '--path=.'], ['runs', '--path', '.', '--json']):
+        code, _, err = command(*arguments)
+        assert (code, err) == (0, '')
+    for arguments in (['fill-mask', 'abc', '- a [MASK]'], ['embed', 'abc', '-', '--layer', '-2'],
+                      ['embed', 'abc', '-', '-ox.npy'], ['fill-mask', 'abc', '--', '-t']):
+        assert 'there is no option' not in command(*arguments)[2]
 
 
 def test_installed_command_starts_without_torch(project, train):
@@ -66,15 +100,15 @@ def test_runs(command, train):
     run = train('epochs=4')
     code, out, _ = command('runs')
     header, *rows = (line.split() for line in out.splitlines())
-    assert header == ['uuid', 'name', 'started', 'step', 'loss.valid', 'accuracy.valid', 'status']
+    assert header == ['uuid', 'name', 'started', 'step', 'loss.valid', 'accuracy.valid', 'status', 'text']
     [row] = [row for row in rows if row[0] == 'feed']
     values = values_of(run / 'log.jsonl')
-    assert row[1] == 'test' and row[-1] == 'completed'
+    assert row[1] == 'test' and row[-2:] == ['completed', 'text.txt']
     assert row[4] == f'{values["loss.train"][-1][0]:,}'
     best, step = min((loss, step) for step, loss in values['loss.valid'])
     assert row[5:7] == [f'{best:.4f}', f'{dict(values["accuracy.valid"])[step]:.4f}']
     [described] = [d for d in json.loads(command('runs', '--json')[1]) if d['uuid'] == 'feed']
-    assert (described['loss.valid'], described['status']) == (best, 'completed')
+    assert (described['loss.valid'], described['status'], described['text']) == (best, 'completed', 'text.txt')
 
 
 def test_runs_of_another_folder(command, tmp_path_factory):
@@ -102,10 +136,10 @@ def test_samples(command, train):
     assert lines[0].split() == ['step', 'loss.valid', 'right', 'masked', *lines[0].split()[4:]]
     assert [line.split()[0] for line in lines[1:4]] == [f'{validation.step:,}' for validation in saved]
     assert [line.split()[1] for line in lines[1:4]] == [f'{validation.loss:.4f}' for validation in saved]
-    assert lines[4].split() == ['text', 'the', 'quick']
-    assert second.splitlines()[4].split() == ['text', 'lazy', 'dog']
+    assert lines[4].split() == ['true', 'the', 'quick']
+    assert second.splitlines()[4].split() == ['true', 'lazy', 'dog']
     # One below the other
-    assert len({line.rstrip().find(word) for line, word in zip(lines, ['masked', *3 * ['filled'], 'text'],
+    assert len({line.rstrip().find(word) for line, word in zip(lines, ['masked', *3 * ['filled'], 'true'],
                                                                strict=True)}) == 1
 
     code, out, err = command('samples', 'feed', '--json')
@@ -123,6 +157,16 @@ def test_samples_of_a_run_resumed_with_another_prompt(project, command, train):
     assert len(first.splitlines()) == len(second.splitlines()) == 3
 
 
+def test_samples_of_a_prompt_with_a_mask(command, train):
+    run = train('epochs=2', 'prompt=the qu[MASK]ck')
+    [sample] = SamplesLog(run / 'samples.jsonl').read()[-1].samples
+    assert (sample.tokens[6], sample.positions, sample.is_right) == ('[MASK]', [6], [None])
+    _, out, _ = command('samples', 'feed')
+    header, *rows = out.splitlines()
+    assert len(rows) == 2 and [row.split()[2] for row in rows] == ['-', '-']
+    assert json.loads(command('samples', 'feed', '--json')[1])[0]['samples'][0]['is_right'] == [None]
+
+
 def test_samples_of_a_run_without_prompts(command, train):
     train('n_prompts=0')
     code, out, err = command('samples', 'feed')
@@ -131,3 +175,12 @@ def test_samples_of_a_run_without_prompts(command, train):
     assert command('samples', 'feed', '--json')[:2] == (0, '[]\n')
     code, _, err = command('samples', 'fead')
     assert code == 2 and 'Did you mean feed?' in err
+
+
+def test_damaged_lines_of_metrics_are_counted(project, train, command):
+    train('epochs=1', 'n_prompts=0')
+    with open(project.path / 'logs/test/feed/log.jsonl', 'a') as f:
+        f.write('{"track": {"loss.valid": []}}\n{"track": 5, "a": "loss.valid"}\n')
+    code, out, err = command('runs')
+    assert code == 0 and 'feed' in out
+    assert err == 'feed: 2 damaged lines of its metrics are left out\n'

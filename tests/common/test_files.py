@@ -3,11 +3,13 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from support.project import ROOT
 
 from labml_mlm.common import files
+from labml_mlm.common.errors import UserError
 
 
 def test_atomic_write_replaces_the_complete_file(tmp_path):
@@ -112,3 +114,37 @@ def test_lock_is_acquired_when_others_have_looked(tmp_path):
         timer.join()
     assert path.read_text() == str(os.getpid())
     lock.release()
+
+
+@pytest.mark.parametrize('path', ['https://example.org/a.txt', 'http://a/b', 's3://bucket/key', 'file:///a', 'HTTPS://A/b',
+                                  'hf://datasets/a', Path('https://example.org/a.txt')])
+def test_an_address_is_no_path(path):
+    with pytest.raises(UserError) as e:
+        files.refuse_address(path)
+    assert str(e.value).startswith(f'{path} is an address')
+
+
+@pytest.mark.parametrize('path', ['a.txt', '/a/b', './https/a', '~/a:b', 'a/b://c', 'C:/texts', 'a:b', ''])
+def test_a_path_is_no_address(path):
+    files.refuse_address(path)
+
+
+@pytest.mark.parametrize('name, is_one', [
+    ('bert-base-uncased', True), ('google/electra-small', True), ('answerdotai/ModernBERT-base', True),
+    ('a/b/c', False), ('./a', False), ('/a', False), ('vocab.json', False), ('weights.safetensors', False),
+    ('last', False), ('c0efacb', False), ('', False), ('two words', False)])
+def test_only_what_may_be_at_a_hub_is_told_of_it(name, is_one):
+    assert ('hf download' in files.how_to_download(name, 'init_from')) == is_one
+
+
+@pytest.mark.parametrize('put', [lambda path, other: path.symlink_to(other), lambda path, _: os.mkfifo(path),
+                                 lambda path, _: path.mkdir()])
+def test_lock_that_is_no_file_is_refused_and_nothing_is_cut(tmp_path, put):
+    other = tmp_path / 'precious'
+    other.write_text('precious')
+    put(tmp_path / 'run.lock', other)
+    lock = files.ProcessLock(tmp_path / 'run.lock')
+    assert lock.owner() is None
+    with pytest.raises(files.NotOrdinary):
+        lock.acquire()
+    assert other.read_text() == 'precious'

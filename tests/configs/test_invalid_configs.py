@@ -12,7 +12,7 @@ from labml_mlm.common.errors import UserError
     ('seq_len_schedule=short', '`short` is not a stage'),
     ('masking_schedule=linaer', 'Did you mean `linear`?'),
     ('masking=words', 'Did you mean `word`?'),
-    ('masking_prob_start=30', 'from 0 to 1'),
+    ('masking_prob_start=30', 'above 0 to 1'),
     ('lr_decay_fraction=2', 'from 0 to 1'),
     ('lr_schedule=wds', 'Did you mean `wsd`?'),
     ('optimizer.matrices=1', 'those of the encoder'),

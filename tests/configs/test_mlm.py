@@ -1,3 +1,4 @@
+import math
 import warnings
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from torch.nn import functional
 
 from labml_mlm import Item, MLMConfigs
 from labml_mlm.common.errors import UserError
-from labml_mlm.common.overrides import parse_overrides
+from labml_mlm.items.overrides import parse_overrides
 
 
 def validate(conf):
@@ -56,7 +57,9 @@ def test_validation_loss_is_the_mean_over_all_masked_tokens(build, tracked, trai
     n_correct = ((logits.argmax(-1) == labels) & (labels != 0)).sum().item()
     assert n_correct > 0
     assert accuracy == n_correct / (labels != 0).sum().item()
-    assert tracked == {'loss.': [loss], 'accuracy.': [accuracy]}
+    # A token is a character
+    assert tracked == {'loss.': [loss], 'accuracy.': [accuracy],
+                       'bits_per_char.': [pytest.approx(loss / math.log(2))]}
 
 
 def test_a_training_step_tracks_its_metrics(build, tracked):

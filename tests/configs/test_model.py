@@ -1,11 +1,14 @@
-"""Parts of the model that are not trained."""
+"""Parts of the model that are not trained, and the device that it is on."""
+from types import SimpleNamespace
+
 import pytest
 import torch
-from support.project import SMALL_VALUES
+from support.project import SMALL_VALUES, assert_clean_failure
 
 from labml_mlm import MLMConfigs
 from labml_mlm.common.errors import UserError
-from labml_mlm.common.schema import config_items
+from labml_mlm.items.overrides import parse_value
+from labml_mlm.items.schema import config_items, named_values
 
 
 def weights(model):
@@ -70,3 +73,71 @@ def test_parameters_that_a_model_has_frozen_itself_are_not_trained(build, tracke
 
 def test_frozen_parts_may_not_change_on_resume():
     assert not config_items(MLMConfigs())['freeze'].declaration.may_change
+
+
+def device_of(**values):
+    conf = MLMConfigs()
+    conf._set_values(values)
+    return conf.device
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Pretends that there are so many CUDA devices."""
+    def pretend(n):
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda: n > 0)
+        monkeypatch.setattr(torch.cuda, 'device_count', lambda: n)
+        monkeypatch.setattr(torch.cuda, 'get_device_name', lambda number: f'GPU {number}')
+    return pretend
+
+
+@pytest.mark.parametrize('n, values, expected', [
+    (2, {}, 'cuda:0'), (2, {'device': 'available'}, 'cuda:0'), (2, {'device': 'cuda'}, 'cuda:0'),
+    (2, {'device': 'cuda:1'}, 'cuda:1'), (2, {'device': 'cuda', 'device.cuda_device': 1}, 'cuda:1'),
+    (2, {'device.cuda_device': 1}, 'cuda:1'), (2, {'device.use_cuda': False}, 'cpu'), (2, {'device': 'cpu'}, 'cpu'),
+    (0, {}, 'cpu'), (0, {'device': 'available'}, 'cpu'), (16, {'device': 'cuda:15'}, 'cuda:15')])
+def test_device_is_the_one_that_is_named(gpus, n, values, expected):
+    gpus(n)
+    assert device_of(**values) == torch.device(expected)
+
+
+@pytest.mark.parametrize('n, values, message', [
+    (0, {'device': 'cuda'}, 'device=cuda: there is no CUDA device here'),
+    (0, {'device': 'cuda:1'}, 'device=cuda:1: there is no CUDA device here'),
+    (2, {'device': 'cuda:2'}, 'device=cuda:2: of 2 CUDA devices, the last one is cuda:1'),
+    (2, {'device': 'cuda', 'device.cuda_device': 2}, 'of 2 CUDA devices, the last one is cuda:1'),
+    (2, {'device': 'cuda', 'device.use_cuda': False}, 'device=cuda does not go with device.use_cuda=false'),
+    (0, {'device': 'mps'}, 'device=mps: this is no Mac whose GPU torch can use')])
+def test_a_device_that_is_not_there_is_refused(gpus, n, values, message):
+    gpus(n)
+    with pytest.raises(UserError, match=message):
+        device_of(**values)
+
+
+def test_the_gpu_of_a_mac(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, 'is_available', lambda: True)
+    assert device_of(device='mps') == torch.device('mps')
+    conf = MLMConfigs()
+    conf._set_values({'device': 'mps'})
+    assert conf.precision == torch.float32
+    monkeypatch.setattr('labml_mlm.configs.model.ranks', lambda: SimpleNamespace(size=2))
+    with pytest.raises(UserError, match='device=mps: a Mac has a single GPU, and there are several ranks'):
+        device_of(device='mps')
+    with pytest.raises(UserError, match='device=cuda:1: with several ranks, each has a GPU of its own'):
+        device_of(device='cuda:1')
+
+
+def test_numbers_of_gpus_are_one_name_in_messages():
+    item = config_items(MLMConfigs())['device']
+    assert named_values(item) == ['available', 'cpu', 'cuda', 'cuda:N', 'mps']
+    assert parse_value(item, 'cuda:7') == 'cuda:7'
+    with pytest.raises(UserError, match='it must be one of available, cpu, cuda, cuda:N, mps. Did you mean `cuda:N`?'):
+        parse_value(item, 'cuda:99')
+
+
+@pytest.mark.parametrize('name', ['cuda', 'cuda:1', 'mps'])
+def test_a_script_refuses_a_device_with_one_line(project, name):
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        pytest.skip('there is one here')
+    assert_clean_failure(project.train(f'device={name}'), 2, f'device={name}: th')
+    assert not project.runs

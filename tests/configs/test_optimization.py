@@ -3,8 +3,8 @@ import torch
 
 from labml_mlm import MLMConfigs
 from labml_mlm.common.errors import UserError
-from labml_mlm.common.overrides import parse_overrides
-from labml_mlm.common.schema import config_items
+from labml_mlm.items.overrides import parse_overrides
+from labml_mlm.items.schema import config_items
 from labml_mlm.optim import schedules
 
 
@@ -131,7 +131,7 @@ def test_the_step_at_which_decay_begins(build):
     conf = build(lr_schedule='wsd', **values)
     first = next(step for step in range(4, 62) if conf.lr_schedule(step + 1) < 1)
     assert conf._decay_begin == first == 46
-    assert build(lr_schedule='wsd', max_steps=20, **values)._decay_begin == 15
+    assert build(lr_schedule='wsd', max_steps=20, lr_warmup_steps=4, lr_decay_fraction=0.25)._decay_begin == 15
     assert build(**values)._decay_begin is None
     # Which has a schedule of its own
     assert build(lr_schedule='wsd', **values, **{'optimizer.optimizer': 'Adam'})._decay_begin is None

@@ -133,7 +133,7 @@ X = tokens()
     ({'input_ids': X.tolist()}, 'token ids as a list of 6: they must be a tensor'),
     ({'input_ids': X.T, 'position_ids': X.T}, '`position_ids`, which nothing reads: remove it'),
     ({'input_ids': X.T, 'special_tokens_mask': X.T}, 'special tokens as no_mask_tokens'),
-    ({'input_ids': X.T, 'token_type_ids': X.T}, '`token_type_ids` other than 0'),
+    ({'input_ids': X.T, 'token_type_ids': X.T}, r'`token_type_ids`[)] other than 0'),
     ({'input_ids': X.T, 'attention_mask': X.T}, 'a `attention_mask` of type torch.int64 that is not 0 or 1$'),
     ({'input_ids': X.T, 'labels': X.T + 15}, 'labels from 16 to 34'),
     ({'input_ids': X.T, 'labels': X.T.float()}, 'labels of type torch.float32'),
@@ -166,3 +166,15 @@ def test_a_mask_without_padding_is_not_attended_to():
     # As the whole batch has padding, at each rank
     assert torch.equal(make()((x, mask)).map(lambda part: part[:, 2:])._replace(
         columns=Columns(2, 4), n_global_tokens=22).key_padding, mask[:, 2:])
+
+
+def test_segments_of_hugging_face_reach_models_that_have_some():
+    types = torch.zeros_like(X.T)
+    types[:, 3:] = 1
+    mask = torch.ones_like(X.T)
+    mask[0, -1] = 0
+    batch = make(n_segments=2)({'input_ids': X.T, 'token_type_ids': types, 'attention_mask': mask})
+    # Those of padding do not matter
+    assert batch.segment_ids.T.equal(types * mask)
+    with pytest.raises(UserError, match='segment ids from 0 to 2: they must be from 0 to 1, as transformer.n_segments'):
+        make(n_segments=2)({'input_ids': X.T, 'token_type_ids': 2 * types})

@@ -1,4 +1,5 @@
 """DDP and FSDP take the steps of a single process."""
+import json
 import subprocess
 
 import pytest
@@ -19,7 +20,7 @@ def long(*arguments):
     long([(2, []), (2, ['parallel=fsdp'])], ['old_path=text.txt', 'replay_path=text.txt', 'lr_schedule=wsd']),
     long([(2, [ACCUMULATE]), (4, ['parallel=fsdp'])],
          ['packing=documents', 'text_unit=paragraph', 'seq_len_schedule=8:0.5,16', 'masking=word']),
-    long([(4, [])], ['optimizer.optimizer=Adam', 'transformer.encoder_attn=mha', 'lr_schedule=constant',
+    long([(4, [])], ['optimizer.optimizer=Adam', 'transformer.encoder_attn=mha',
                      'seq_len_schedule=4:0.5,16', 'is_token_budget_constant=false', 'grad_norm_clip=none']),
 ])
 def test_losses_do_not_depend_on_the_number_of_ranks(project, runs, trained, ways, options):
@@ -37,6 +38,17 @@ def test_losses_do_not_depend_on_the_number_of_ranks(project, runs, trained, way
     single = train(1)
     for n, arguments in ways:
         runs.assert_same(single, train(n, *arguments))
+
+
+@pytest.mark.parametrize('parallel', ['ddp', long('fsdp')])
+def test_ranks_have_the_pairs_of_a_single_process(project, runs, parallel):
+    words = ['the', 'quick', 'brown', 'fox', 'jumps', 'over', 'some', 'lazy', 'dogs', 'and', 'sleeps']
+    project.text.write_text(''.join(f'{" ".join(words[i % 7:][:4]).capitalize()} {words[i * i % 11]}. '
+                                    + '\n\n' * (i % 9 == 8) for i in range(1500)))
+    options = ['text_unit=paragraph', 'sentence_pairs=nsp', 'seq_len=64', ACCUMULATE, 'batch_size=4']
+    single, two = runs.single('one', *options), runs.ranks(2, 'two', *options, f'parallel={parallel}')
+    assert {'loss.pairs.train', 'loss.total.train', 'accuracy.pairs.valid'} <= set(single)
+    runs.assert_same(single, two)
 
 
 @pytest.mark.parametrize('parallel', ['ddp', long('fsdp')])
@@ -161,3 +173,29 @@ def test_compiled_ddp_has_the_losses_of_a_single_process(runs, trained):
     assert (main.returncode, main.stderr) == (0, '')
     assert (other.returncode, other.stdout, other.stderr) == (0, '', '')
     runs.assert_same(trained(1).metrics, runs.metrics('two'))
+
+
+# Each rank has a clock of its own
+CLOCKS = '''
+import itertools
+import os
+from labml_mlm import MLMConfigs, train
+from labml_mlm.budget import speed
+
+calls = itertools.count()
+speed._now = lambda device: next(calls) * 0.01 * (1 + int(os.environ['RANK']))
+speed._MOST_CALLS = 1
+train(MLMConfigs(), name='test')
+'''
+
+
+@pytest.mark.parametrize('parallel', ['ddp', long('fsdp')])
+def test_minutes_are_as_many_steps_at_all_ranks(project, runs, parallel):
+    """By the clock of the main rank, and they are the steps of a run that was given their number."""
+    options = [f'parallel={parallel}', 'transformer.dropout=0.1']
+    runs.arguments.remove('epochs=1')
+    project.script.write_text(CLOCKS)
+    measured = runs.ranks(2, 'measured', *options, 'max_minutes=0.011')
+    fitted = json.loads((project.path / 'logs/test/measured/configs.json').read_text())['fitted']
+    assert fitted['max_minutes'] == 0.011 and fitted['max_steps'] == len(measured['lr'])
+    runs.assert_same(measured, runs.ranks(2, 'counted', *options, f'max_steps={fitted["max_steps"]}'), tolerance=0)

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from support.exports import CUSTOM, FAMILIES, NO_PYTHON
 from support.hugging_face import run_hugging_face
 
-from labml_mlm import FillMask
+from labml_mlm import FillMask, load
 from labml_mlm.export.folder import export_folder
 
 LENGTHS = 1, 2, 40
@@ -129,3 +129,54 @@ def test_a_trained_run_fills_in_the_same(exports, run, tmp_path, needs_transform
               "print(pipeline('fill-mask', sys.argv[1])(sys.argv[2])[0]['token_str'], end='')")
     found = run_hugging_face(script, tmp_path / 'out', text).stdout
     assert found == FillMask(run)(text).masks[0][0].token
+
+
+PAIRS = """
+import sys
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import BertForPreTraining
+
+folder, given, result = sys.argv[1:]
+model, loading = BertForPreTraining.from_pretrained(folder, output_loading_info=True)
+assert not loading['missing_keys'] and not loading['unexpected_keys']
+with torch.no_grad():
+    output = model.eval()(**load_file(given))
+save_file({'logits': output.prediction_logits, 'pairs': output.seq_relationship_logits}, result)
+"""
+
+
+@pytest.mark.parametrize('kind, note', [('nsp', '0 means that the second text goes on, and 1 that it is another one'),
+                                        ('sop', '0 means that it is right, and 1 that they are swapped')])
+@pytest.mark.usefixtures('needs_transformers')
+def test_both_heads_of_a_run_with_pairs_are_those_of_transformers(make, texts, tmp_path, kind, note):
+    trained = make(**FAMILIES['bert'], sentence_pairs=kind, valid_path=str(texts))
+    notes = export_folder(trained, tmp_path / 'out')
+    assert any(note in str(one) for one in notes)
+    assert json.loads((tmp_path / 'out/config.json').read_text())['architectures'] == ['BertForPreTraining']
+    batch = next(iter(trained.configs.valid_loader))
+    # `[batch_size, seq_len]`
+    ids, mask, segments = (t.T.contiguous() for t in (batch.tokens, (~batch.padding_mask).long(), batch.segment_ids))
+    save_file({'input_ids': ids, 'attention_mask': mask, 'token_type_ids': segments}, tmp_path / 'given')
+    run_hugging_face(PAIRS, tmp_path / 'out', tmp_path / 'given', tmp_path / 'result')
+    theirs = load_file(tmp_path / 'result')
+    context = {'padding_mask': batch.padding_mask, 'segment_ids': batch.segment_ids}
+    with torch.no_grad():
+        logits = trained.model.predict(batch.tokens, **context)
+        pairs = trained.model.predict_pairs(batch.tokens, **context)
+    of_text = ~batch.padding_mask
+    torch.testing.assert_close(theirs['logits'].transpose(0, 1)[of_text], logits[of_text], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(theirs['pairs'], pairs, rtol=1e-5, atol=1e-5)
+    # And read back
+    again = load(tmp_path / 'out', device='cpu')
+    with torch.no_grad():
+        assert again.model.predict_pairs(batch.tokens, **context).equal(pairs)
+
+
+@pytest.mark.parametrize('name', ['esm', 'roberta', 'gated'])
+def test_head_for_pairs_is_left_out_where_there_is_none(make, tmp_path, name):
+    trained = make(**{**FAMILIES, **CUSTOM}[name], sentence_pairs='sop')
+    notes = export_folder(trained, tmp_path / 'out', python=NO_PYTHON)
+    assert any('The head for pairs of sentences is left out: ' in str(note) for note in notes)
+    assert not any('next_sentence' in weight or 'seq_relationship' in weight
+                   for weight in load_file(tmp_path / 'out/model.safetensors'))

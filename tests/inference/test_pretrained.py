@@ -29,7 +29,7 @@ def test_encode(fill_mask):
         torch.testing.assert_close(mean, alone.mean(0))
     assert torch.equal(trained.encode('the quick'), trained.encode(['the quick']))
     assert trained.encode([]).shape == (0, 32)
-    with pytest.raises(UserError, match="pooling='meen': it must be mean or none. Did you mean `mean`?"):
+    with pytest.raises(UserError, match="pooling='meen': it must be mean, cls or none. Did you mean `mean`?"):
         trained.encode(texts, pooling='meen')
     with pytest.raises(UserError, match='the text is empty'):
         trained.encode(['a', ''])

@@ -9,7 +9,7 @@ from torch.nn import functional
 from labml_mlm import FillMask
 from labml_mlm.common.errors import UserError
 from labml_mlm.data.batch import Batch
-from labml_mlm.inference.evaluate import AllWindows, evaluate, read_batches
+from labml_mlm.evaluation.evaluate import AllWindows, evaluate, read_batches
 
 CLS, SEP, MASK = 2, 3, 4
 LEARN = ['transformer=bert', 'transformer.n_layers=1', 'd_model=32', 'transformer.n_heads=4', 'seq_len=16',
@@ -101,7 +101,7 @@ def test_special_tokens_are_neither_evaluated_nor_counted(bert):
     assert result.loss == pytest.approx(torch.cat(losses).mean().item(), rel=1e-5)
     assert result.pseudo_perplexity == pytest.approx(math.exp(-log_p / len(text)), rel=1e-4)
     frequencies = text.bincount().double() / len(text)
-    assert result.unigram_loss == pytest.approx(-frequencies[labels].log().mean().item())
+    assert result.baselines['unigram'].loss == pytest.approx(-frequencies[labels].log().mean().item())
 
 
 @pytest.mark.parametrize('packing', ['stream', 'documents'])

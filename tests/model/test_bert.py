@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from labml_mlm import MLMConfigs
 from labml_mlm.common.errors import UserError
-from labml_mlm.common.overrides import parse_overrides
+from labml_mlm.items.overrides import parse_overrides
 from labml_mlm.model.encoder import gather_positions
 
 OPTIONS = ['bert', 'roberta', 'modernbert']
@@ -45,6 +45,18 @@ def test_last_layer_at_some_positions_equals_that_at_all(option, is_packed):
     output = model(x, labels, padding_mask=padding_mask, document_ids=document_ids)
     expected = functional.cross_entropy(model.generator(everywhere).flatten(0, 1), labels.flatten(), ignore_index=0)
     torch.testing.assert_close(output.loss, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_segments_are_embedded():
+    model, x = tiny(), batch()
+    segment_ids = (torch.arange(20)[:, None] >= 9).long().expand_as(x)
+    assert model.encode(x, segment_ids=torch.zeros_like(x)).equal(model.encode(x))
+    with_segments = model.encode(x, segment_ids=segment_ids)
+    assert (with_segments - model.encode(x)).abs().max() > 1e-3
+    embeddings = model.src_embed
+    expected = embeddings.norm(embeddings.tokens(x) + embeddings.segments(segment_ids)
+                               + embeddings.positions.weight[:20, None])
+    torch.testing.assert_close(embeddings(x, segment_ids=segment_ids), expected)
 
 
 @pytest.mark.parametrize('option', OPTIONS)

@@ -8,6 +8,7 @@ from support.hugging_face import run_hugging_face
 from support.project import outcome, values_of
 
 from labml_mlm import FillMask, load
+from labml_mlm.export.folder import export_folder
 from labml_mlm.published.start import PublishedEncoder
 
 pytestmark = pytest.mark.long(minutes=1)
@@ -144,3 +145,30 @@ def test_rxnfp_fills_in_a_reaction(rxnfp, capsys):
     code, out, err = outcome(capsys, 'fill-mask', str(rxnfp), masked[right[-1]], '--json')
     assert code == 0, err
     assert json.loads(out)['filled'] == REACTION
+
+
+@pytest.mark.usefixtures('needs_transformers')
+def test_rxnfp_goes_on_with_both_heads_and_comes_back_with_them(rxnfp, project):
+    parts = [f'{REACTION[:i]}>>{REACTION[i:]}' for i in range(3, 30)]
+    # A document a paragraph
+    project.text.write_text(''.join('\n'.join(parts[i % 7:i % 7 + 9]) + '\n\n' for i in range(40)))
+    result = project.run(f'text_path={project.text}', 'text_unit=paragraph', f'init_from={rxnfp}', 'max_steps=2',
+                         'sentence_pairs=nsp', 'sentence_rule=line', 'batch_size=4', 'seq_len=96', 'n_prompts=0',
+                         'valid_fraction=0.1', env={'RUN_UUID': 'feed'})
+    assert (result.returncode, result.stderr) == (0, ''), result.stderr
+    assert 'no whole head for pairs' not in result.stdout and 'Not used' not in result.stdout
+    trained, before = load(project.path / 'logs/test/feed', device='cpu'), load(rxnfp, device='cpu').model
+    for name in ('pooler', 'next_sentence'):
+        change = getattr(trained.model, name).weight - getattr(before, name).weight
+        assert 0 < change.abs().max() < 1e-3
+    folder = project.path / 'out'
+    export_folder(trained, folder)
+    assert json.loads((folder / 'config.json').read_text())['architectures'] == ['BertForPreTraining']
+    copies, _ = reaction_ids(trained)
+    save_file({'ids': copies.T.contiguous()}, project.path / 'given')
+    run_hugging_face(REACTIONS, folder, project.path / 'given', project.path / 'result')
+    theirs = load_file(project.path / 'result')
+    with torch.no_grad():
+        logits, pairs = trained.model.predict(copies), trained.model.predict_pairs(copies)
+    torch.testing.assert_close(logits, theirs['logits'].transpose(0, 1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(pairs, theirs['next_sentence'], rtol=1e-5, atol=1e-5)

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from labml_mlm import MLMTransformerConfigs
 from labml_mlm.common.errors import UserError
-from labml_mlm.inference.pretrained import load
+from labml_mlm.inference.loading import load
 from labml_mlm.model.attention import SDPA
 from labml_mlm.published.esm import MIN_GAIN, ESMFamily
 from labml_mlm.published.represent import represent, token_ids

@@ -9,8 +9,8 @@ from support.published import SIZES, VOCABULARY, edit_config, items_of, make, sa
 
 from labml_mlm import MLMConfigs
 from labml_mlm.common.errors import UserError
-from labml_mlm.inference.pretrained import load
-from labml_mlm.published.start import PublishedEncoder, TrainedModel, find_source
+from labml_mlm.inference.loading import load
+from labml_mlm.published.start import Loaded, PublishedEncoder, TrainedModel, find_source
 
 RUN = 'c0efacb0c0efacb0c0efacb000000001'
 
@@ -86,7 +86,7 @@ def test_seq_len_of_a_class_counts_like_a_given_one(folder):
 def test_encoder_without_a_head_gets_a_new_one(tmp_path):
     source = PublishedEncoder(save(tmp_path / 'alone', has_head=False))
     model, before = (make('bert', **items_of(source)) for _ in range(2))
-    assert source.load_weights(model) == (False, [])
+    assert source.load_weights(model) == Loaded(has_head=False, unused=[])
     of_folder, _ = source.state()
     for name, weight in model.named_parameters():
         assert torch.equal(weight, of_folder.get(name, before.get_parameter(name)))
@@ -101,7 +101,7 @@ def test_weights_that_are_not_used_are_listed(folder):
     extra = {'classifier.weight': torch.zeros(2, 16), 'bert.embeddings.position_ids': torch.arange(32)}
     edit_weights(folder, lambda weights: weights | extra)
     source = PublishedEncoder(folder)
-    assert source.load_weights(make('bert', **items_of(source))) == (True, ['classifier.weight'])
+    assert source.load_weights(make('bert', **items_of(source))) == Loaded(has_head=True, unused=['classifier.weight'])
 
 
 def test_missing_weights_of_the_encoder_are_listed(folder):
@@ -206,6 +206,29 @@ def test_what_is_neither_is_refused(logs, tmp_path, monkeypatch):
         find_source('nowhere', logs, MLMConfigs())
     with pytest.raises(UserError, match='there is no such folder'):
         find_source('no/where', logs, MLMConfigs())
+
+
+@pytest.mark.parametrize('name, folder', [('bert-base-uncased', 'bert-base-uncased'),
+                                          ('google-bert/bert-base-uncased', 'bert-base-uncased')])
+def test_a_name_of_a_hub_is_told_what_to_do(logs, name, folder):
+    with pytest.raises(UserError) as e:
+        find_source(name, logs, MLMConfigs())
+    assert str(e.value).startswith(f'init_from={name}: there is no such folder')
+    assert str(e.value).endswith(f'download it first, with `hf download {name} --local-dir {folder}`, and give '
+                                 f'init_from={folder}')
+
+
+@pytest.mark.parametrize('name', ['0123abcd', './models', '../models', '~/models', '/models/bert'])
+def test_what_is_no_name_of_a_hub_is_told_nothing_of_it(logs, name):
+    with pytest.raises(UserError) as e:
+        find_source(name, logs, MLMConfigs())
+    assert 'Hugging Face' not in str(e.value)
+
+
+def test_an_address_is_refused_as_it_was_given(logs):
+    address = 'https://huggingface.co/google-bert/bert-base-uncased'
+    with pytest.raises(UserError, match=f'^{address} is an address, and must be a path: download it first'):
+        find_source(address, logs, MLMConfigs())
 
 
 def test_values_of_a_run_are_those_of_its_model(logs):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from support.runs import make  # noqa: F401  a fixture
 
 from labml_mlm.runs.checkpoint_folder import CheckpointFolder
 

@@ -69,3 +69,71 @@ def test_nothing_is_unpickled(folder, write, monkeypatch):
     found.verify()
     assert set(found.load_tensors('model')) == {'w', 'n'}
     assert json.loads((folder.path / '1/checkpoint.json').read_text())['format'] == 1
+
+
+def rewrite(path, **changes):
+    """Changes what `checkpoint.json` says, with a right checksum."""
+    metadata = json.loads((path / 'checkpoint.json').read_text())
+    metadata.pop('sha256')
+    (path / 'checkpoint.json').write_text(checkpoint._with_sha256(metadata | changes))
+
+
+WRITTEN = {'bytes': 1, 'sha256': '0' * 64}
+
+
+@pytest.mark.parametrize('changes', [
+    {'format': None}, {'format': '1'}, {'format': True}, {'step': None}, {'step': -1}, {'step': 'x'}, {'step': 1.5},
+    {'files': None}, {'files': []}, {'files': {'model.safetensors': None}}, {'files': {'a': {'bytes': 1}}},
+    *({'files': {name: WRITTEN}} for name in ('../../etc/passwd', '/etc/passwd', 'a/b', '..', '.', '', 'a\0b', 'a\nb')),
+    {'valid': 5}, {'valid': {}}, {'valid': {'loss': 'x'}}, {'valid': {'loss': 1., 'best_by': 'f1'}},
+    {'valid': {'loss': 1., 'best_by': {}}}])
+def test_metadata_that_no_training_writes_is_damaged(folder, write, changes):
+    """Also with a right checksum. The checkpoint before it is used."""
+    write(folder, 1)
+    write(folder, 2)
+    rewrite(folder.path / '2', **changes)
+    with pytest.raises(Damaged):
+        checkpoint.read(folder.path / '2')
+    found, wrong = folder.last()
+    assert (found.step, len(wrong)) == (1, 1)
+    assert folder.best() is None
+
+
+@pytest.mark.parametrize('name', ['checkpoint.json', 'model.safetensors'])
+@pytest.mark.parametrize('put', [
+    lambda path: os.mkfifo(path), lambda path: path.mkdir(), lambda path: path.symlink_to('/dev/zero'),
+    lambda path: path.symlink_to(path.parent.parent / '1' / path.name), lambda path: path.symlink_to(path)],
+    ids=['pipe', 'folder', 'device', 'link', 'link to itself'])
+def test_only_ordinary_files_are_read(folder, write, name, put):
+    write(folder, 1)
+    write(folder, 2)
+    path = folder.path / '2' / name
+    path.unlink()
+    put(path)
+    found, wrong = folder.last()
+    assert (found.step, len(wrong)) == (1, 1)
+    assert 'it is no ordinary file' in wrong[0]
+
+
+@pytest.mark.parametrize('text', ['[' * 100_000, '{"a":' * 100_000,
+                                  '{"sha256": 5, "a": ' + '[' * 900 + ']' * 900 + '}'])
+def test_deep_metadata_is_damaged(folder, write, text):
+    write(folder, 1)
+    (folder.path / '1' / 'checkpoint.json').write_text(text)
+    with pytest.raises(Damaged):
+        checkpoint.read(folder.path / '1')
+
+
+def test_endless_metadata_is_not_read(folder, write, monkeypatch):
+    monkeypatch.setattr(checkpoint, '_MAX_METADATA', 100)
+    write(folder, 1)
+    with pytest.raises(Damaged, match='more than 100 bytes'):
+        checkpoint.read(folder.path / '1')
+
+
+def test_folder_of_checkpoints_may_be_a_link(folder, write, tmp_path):
+    """As on scratch disks."""
+    write(folder, 1)
+    linked = tmp_path / 'linked'
+    linked.symlink_to(folder.path)
+    checkpoint.read(linked / '1').verify()

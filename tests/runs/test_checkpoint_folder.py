@@ -1,5 +1,6 @@
 """The checkpoints of a run survive kills, full disks and damage."""
 import contextlib
+import errno
 import os
 import shutil
 
@@ -103,14 +104,17 @@ def test_damaged_checkpoint_is_detected_and_the_one_before_is_used(folder, write
     assert len(wrong) == 1 and str(path) in wrong[0]
 
 
-def test_unreadable_checkpoint_is_not_damaged(folder, write):
+def test_unreadable_checkpoint_is_not_damaged(folder, write, monkeypatch):
     """It may be intact, so it must be neither skipped nor removed."""
     write(folder, 1)
     write(folder, 2)
     path = folder.path / '2/model.safetensors'
-    path.unlink()
-    path.mkdir()
-    with pytest.raises(UserError, match=f'cannot read {path}: Is a directory') as caught:
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+
+    monkeypatch.setattr(checkpoint, 'open_ordinary', refuse)
+    with pytest.raises(UserError, match=f'cannot read {path}: Permission denied') as caught:
         folder.last()
     assert not isinstance(caught.value, Damaged)
 
@@ -186,6 +190,15 @@ def test_prune_keeps_the_last_and_the_best(folder, write):
     assert folder.best().step == 1
     folder.prune(keep=1)
     assert names(folder) == ['1', '6']
+
+
+@pytest.mark.parametrize('is_best_highest, best', [(True, 2), (False, 1)])
+def test_best_goes_by_the_figure_that_the_run_goes_by(folder, is_best_highest, best):
+    for step, score in enumerate([0.5, 0.2, 0.9, float('nan')]):
+        folder.write(step, tensors={}, metadata={'valid': {
+            'loss': 1. + step, 'score': score, 'best_by': 'score', 'is_best_highest': is_best_highest}})
+    assert folder.best().step == best
+    assert folder.best().about_valid == f'score in validation: {0.9 if best == 2 else 0.2:.4f}'
 
 
 def test_best_of_equal_losses_is_the_later_one(folder, write):

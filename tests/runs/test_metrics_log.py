@@ -1,16 +1,18 @@
 """The metrics of a run in its folder."""
 import json
+import math
 import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from labml.internal.tracker.indicators.numeric import Scalar
 from labml.internal.tracker.writers import file
 from support.project import values_of
 
-from labml_mlm.runs.metrics_log import MetricsWriter, summarize, truncate
+from labml_mlm.runs.metrics_log import MetricsWriter, parse_line, read_curves, summarize, truncate
 
 
 def write(writer, step, **values):
@@ -185,18 +187,18 @@ def test_truncate_of_a_missing_file(tmp_path):
 
 def test_summarize(tmp_path):
     path = tmp_path / 'log'
-    assert summarize(path) == (None, None, None)
+    assert summarize(path) == (None, None, None, 0)
     writer = MetricsWriter(path)
     write(writer, 8, **{'loss.train': 3.})
     writer.sync().result()
-    assert summarize(path) == (8, None, None)
+    assert summarize(path) == (8, None, None, 0)
     for step, loss in ((16, 2.), (24, float('nan')), (32, 1.), (40, 1.5)):
         write(writer, step, **{'loss.train': 0.1, 'loss.valid': loss, 'accuracy.valid': step / 100})
         if step == 24:
             writer.sync().result()
     write(writer, 48, **{'loss.train': 0.1})
     writer.sync().result()
-    assert summarize(path) == (48, 1., 0.32)
+    assert summarize(path) == (48, 1., 0.32, 0)
     # A damaged line
     with open(path, 'a') as f:
         f.write('{"track": {"loss.valid"}\n')
@@ -204,7 +206,7 @@ def test_summarize(tmp_path):
     # A line that is being written
     with open(path, 'a') as f:
         f.write('{"track": {"loss.valid": [[56, [0.')
-    assert summarize(path) == (48, 1., 0.32)
+    assert summarize(path) == (48, 1., 0.32, 1)
 
 
 def test_metrics_reach_the_disk_sooner_while_an_app_answers(tmp_path, monkeypatch):
@@ -230,3 +232,48 @@ def test_metrics_reach_the_disk_sooner_while_an_app_answers(tmp_path, monkeypatc
     assert writer.indicators
     writer.finish()
     assert [step for step, _ in values_of(tmp_path / 'log.jsonl')['loss']] == [1, 2, 3]
+
+
+@pytest.mark.parametrize('line', [
+    '[]', '5', 'null', '{"track": 5}', '{"track": []}', '{"time": 0}', '{"track": {"loss.valid": []}}',
+    '{"track": {"loss.valid": 5}}', '{"track": {"loss.valid": [5]}}', '{"track": {"loss.valid": [[1, []]]}}',
+    '{"track": {"loss.valid": [[1, [2], 3]]}}', '{"track": {"loss.valid": [["x", [1]]]}}',
+    '{"track": {"loss.valid": [[null, [1]]]}}', '{"track": {"loss.valid": [[NaN, [1]]]}}',
+    '{"track": {"loss.valid": [[1, ["x"]]]}}', '{"track": {"loss.valid": [[1, [[]]]]}}',
+    '{"track": {"loss.valid": [[1, [true]]]}}', '[' * 100_000 + '"loss.valid"' + '{}',
+    '{"track": {"loss.valid": "ab"}}'])
+def test_damaged_lines_are_skipped_and_counted(tmp_path, line):
+    path = tmp_path / 'log.jsonl'
+    good = '{"track": {"loss.valid": [[8, [0.5]]], "accuracy.valid": [[8, [0.25]]]}, "time": 0}\n'
+    assert parse_line(line) is None
+    whole = line if line.endswith('}') else f'{line} "loss.valid"}}'
+    path.write_text(good + whole + '\n')
+    assert summarize(path) == (8, 0.5, 0.25, 1)
+    assert read_curves(path, ['loss.valid', 'loss.train']) == {'loss.valid': [(8, 0.5)], 'loss.train': []}
+
+
+@pytest.mark.parametrize('put', [Path.mkdir, os.mkfifo, lambda path: path.symlink_to('/dev/zero')])
+def test_log_that_is_no_file_is_empty(tmp_path, put):
+    put(tmp_path / 'log.jsonl')
+    assert summarize(tmp_path / 'log.jsonl') == (None, None, None, 0)
+
+
+def test_numbers_that_json_does_not_have(tmp_path):
+    """The file is JSON, and is read as before."""
+    path = tmp_path / 'log.jsonl'
+    writer = MetricsWriter(path)
+    for step, value in ((1, math.nan), (2, math.inf), (3, -math.inf), (4, 0.5)):
+        write(writer, step, **{'loss.train': value})
+    writer.sync().result()
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    for line in path.read_text().splitlines():
+        json.loads(line, parse_constant=refuse)
+    curve = read_curves(path, ['loss.train'])['loss.train']
+    assert [step for step, _ in curve] == [1, 2, 3, 4]
+    assert math.isnan(curve[0][1]) and [value for _, value in curve[1:]] == [math.inf, -math.inf, 0.5]
+    # As they were written before
+    path.write_text('{"track": {"loss.train": [[1, [NaN]], [2, [-Infinity]]]}, "time": 0}\n')
+    assert [value for _, value in read_curves(path, ['loss.train'])['loss.train']][1:] == [-math.inf]

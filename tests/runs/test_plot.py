@@ -101,6 +101,25 @@ def test_validations_on_old_text_are_drawn(plot, runs, monkeypatch):
     assert [axes.get_legend().get_title().get_text()[26:] for axes in (loss, accuracy)] == ['■ old text', '']
 
 
+def test_guesses_are_lines_with_their_names(plot, runs, monkeypatch):
+    pytest.importorskip('matplotlib')
+    from matplotlib.figure import Figure
+    guesses = {'unigram': {'loss': 3.3, 'accuracy': 0.15}, 'bigram': {'loss': 2.4, 'accuracy': 0.25}}
+    drawn = []
+    monkeypatch.setattr(Figure, 'savefig', lambda figure, path, **_: (drawn.append(figure), path.write_bytes(b'')))
+    # Of the same text, and of another one
+    other = {**guesses, 'unigram': {'loss': 3., 'accuracy': 0.15}}
+    for uuid, found in (('feed', json.dumps(guesses)), ('beef', json.dumps(other)), ('none', 'damaged')):
+        (runs / f'logs/test/{uuid}/baselines.json').write_text(found)
+    assert plot('feed', 'beef')[0] == 0
+    loss, accuracy = drawn[0].axes
+    assert [line.get_ydata()[0] for line in loss.lines[4:]] == [3.3, 2.4, 3.]
+    assert [line.get_ydata()[0] for line in accuracy.lines[-2:]] == [0.15, 0.25]
+    assert [text.get_text() for text in loss.texts] == ['unigram', 'bigram', 'unigram']
+    # They have no part in the legend
+    assert len(loss.get_legend().get_texts()) == 2
+
+
 @pytest.mark.parametrize('arguments, message', [
     (['none'], 'the run none has neither loss nor accuracy'),
     (['feed', 'none'], 'the run none has neither loss nor accuracy'),

@@ -1,34 +1,14 @@
 import fcntl
-import json
 import os
 import threading
 import time
 
 import pytest
+from support.runs import SNAPSHOT
 
 from labml_mlm.common.errors import UserError
 from labml_mlm.runs import run as runs
 from labml_mlm.runs.run import Run
-
-SNAPSHOT = {'experiment': 'test', 'time': 0., 'given': {}, 'defaults': {}, 'computed': {}, 'text': {},
-            'tokenizer': None, 'versions': {}, 'resumed': []}
-
-
-@pytest.fixture
-def make(tmp_path):
-    """Makes the folder of a run in `logs` of `tmp_path`."""
-    def make(uuid, experiment='test', *, minute=0, pid=2 ** 22 + 1, statuses=(), snapshot=None):
-        path = tmp_path / 'logs' / experiment / uuid
-        path.mkdir(parents=True)
-        (path / 'run.pid').write_text(str(pid))
-        # As labml pads it
-        (path / 'run.yaml').write_text(f"trial_date: 2026-11- 4\ntrial_time: ' 8: {minute}: 7'\ntags: [a]\n")
-        (path / 'run_log.jsonl').write_text(''.join(json.dumps({'status': status}) + '\n' for status in statuses))
-        run = Run(path)
-        if snapshot is not None:
-            run.snapshot = snapshot
-        return run
-    return make
 
 
 def test_runs_are_listed_newest_first(make, tmp_path):
@@ -112,8 +92,9 @@ def test_find_run(make, tmp_path):
     make('ab', 'other')
     assert runs.find_run(logs, 'ab')[0].experiment == 'other'
     for name, message in {
-        'abc0': r'there is no run abc0 in .*logs\. Did you mean abcd\? The newest: cafe \(other\), abff \(test\), ',
-        'a': r'3 runs begin with `a`, the newest of them abff \(test\), abcd', '': 'the name of the run is empty',
+        'abc0': r'there is no run abc0 in .*logs\. Did you mean abcd\? The newest: cafe \(other, 2026-11-04 08:03\)',
+        'a': r'3 runs begin with `a`: abff \(test, 2026-11-04 08:02\), abcd \(test, .*\), ab \(other, .*\)\. Give ',
+        'tset': 'Did you mean test?', '': 'the name of the run is empty',
         'x/y': 'x/y: there is no such folder',
         str(logs): 'is neither a run nor a checkpoint',
     }.items():
@@ -121,6 +102,28 @@ def test_find_run(make, tmp_path):
             runs.find_run(logs, name)
     with pytest.raises(UserError, match='there is no run in .*logs/none yet'):
         runs.find_run(logs, 'last', experiment='none')
+
+
+def test_a_name_means_the_newest_run_of_an_experiment(make, tmp_path, monkeypatch):
+    logs = tmp_path / 'logs'
+    old, new, other = make('abcd', minute=1), make('abff', minute=3), make('cafe', 'other', minute=2)
+    assert runs.find_run(logs, 'test')[0].path == new.path
+    assert [run.path for run in runs.find_runs(logs, 'test')[0]] == [new.path, old.path]
+    assert runs.find_run(logs, 'other')[0].path == other.path
+    # A folder of that name here is no run
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'test').mkdir()
+    assert runs.find_run(logs, 'test')[0].path == new.path
+    make('other0', minute=4)
+    with pytest.raises(UserError, match=r'`other` is the name of cafe \(other, .*\), and the beginning of other0 \('):
+        runs.find_run(logs, 'other')
+
+
+def test_many_candidates_are_not_all_listed(make, tmp_path):
+    for i in range(12):
+        make(f'a{i:02}', minute=i)
+    with pytest.raises(UserError, match=r'12 runs begin with `a`: a11 .* a02 \([^)]*\), and 2 more\. Give more'):
+        runs.find_run(tmp_path / 'logs', 'a')
 
 
 def test_snapshot_is_replaced_atomically(make):
@@ -134,3 +137,26 @@ def test_snapshot_is_replaced_atomically(make):
     for broken in ('{"giv', '[]', '{"given": {}}', ''):
         (run.path / 'configs.json').write_text(broken)
         assert run.snapshot is None
+
+
+@pytest.mark.parametrize('name', ['', '.', '..', 'steps/sec', '/tmp', 'a\nb', 'a\0', 'a\x1b[2J', '\u2028', 'x' * 256,
+                                  'é' * 128, 5, None])
+def test_names_of_experiments_that_are_no_folder(name):
+    with pytest.raises(UserError) as e:
+        runs.check_experiment_name(name)
+    assert '\n' not in str(e.value)
+
+
+@pytest.mark.parametrize('name', ['char_mlm', 'mein Lauf', 'été', '...', '.hidden', 'a:b', 'x' * 255])
+def test_names_of_experiments(name):
+    runs.check_experiment_name(name)
+
+
+@pytest.mark.parametrize('content', ['', '[]', '{"unigram": 3}', '{"unigram": {"loss": 1.0}}', '{"a": {"loss": "x"}}'])
+def test_damaged_baselines_are_none(tmp_path, content):
+    run = Run(tmp_path)
+    assert run.baselines == {}
+    run.baselines = {'unigram': {'loss': 3.5, 'accuracy': 0.25}}
+    assert run.baselines == {'unigram': {'loss': 3.5, 'accuracy': 0.25}}
+    (tmp_path / 'baselines.json').write_text(content)
+    assert run.baselines == {}

@@ -8,9 +8,11 @@ import os
 import runpy
 import sys
 
+import scipy.stats  # noqa: F401  metrics of labels import it, and scikit-learn
+import sklearn.metrics  # noqa: F401
 import torch._dynamo  # noqa: F401  torch's optimizers import it
 
-import labml_mlm.cli.train  # noqa: F401
+import labml_mlm.launch.train_files  # noqa: F401  it imports all classes of configs
 
 print('ready', flush=True)
 for line in sys.stdin:

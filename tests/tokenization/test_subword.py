@@ -137,6 +137,22 @@ def test_template_is_that_of_the_post_processor(processor, template):
     assert tokenizer.encode('some words').tolist() == [4, 5]
 
 
+@pytest.mark.parametrize('processor, template', [
+    (processors.BertProcessing(('</s>', 2), ('<s>', 0)), ((0,), (2,), (2,), 1)),
+    (processors.RobertaProcessing(('</s>', 2), ('<s>', 0)), ((0,), (2, 2), (2,), 0)),
+    (processors.TemplateProcessing(single='<s> $A </s>', pair='<s> $A </s> $B:1 </s>:1',
+                                   special_tokens=[('<s>', 0), ('</s>', 2)]), ((0,), (2,), (2,), 1)),
+    # Not made for pairs
+    (processors.TemplateProcessing(single='<s> $A', special_tokens=[('<s>', 0)]), None),
+    (processors.TemplateProcessing(single='<s> $A', pair='$B </s> $A', special_tokens=[('<s>', 0), ('</s>', 2)]), None),
+    (None, ((0,), (2,), (2,), 1)),
+])
+def test_template_of_pairs_is_that_of_the_post_processor(processor, template):
+    built = Tokenizer.from_str(published())
+    built.post_processor = processor
+    assert SubwordTokenizer(built).pair_template == template
+
+
 def test_tokenizer_without_cls_has_no_template():
     assert SubwordTokenizer.from_json(published(mask='[MASK]', names=('<unk>', '<extra>'))).template == ((), ())
 

@@ -8,7 +8,7 @@ import pytest
 from labml_mlm.common.errors import UserError
 from labml_mlm.data import corpus, documents
 from labml_mlm.data.documents import TextFiles, TextIterable
-from labml_mlm.tokenization import token_file
+from labml_mlm.tokenization import token_cache, token_file
 from labml_mlm.tokenization.character import CharacterTokenizer
 from labml_mlm.tokenization.token_cache import TokenCache
 from labml_mlm.tokenization.token_file import DamagedTokens, TokenFile, TokenFileWriter
@@ -212,3 +212,25 @@ def test_text_whose_number_of_documents_changes_is_refused(tmp_path, step):
     growing.n += step - 1
     with pytest.raises(UserError, match='the text was altered while it was read'):
         cache.tokens(found, CharacterTokenizer(found.characters))
+
+
+def test_unknown_tokens_are_said_again_with_cached_tokens(cache, monkeypatch):
+    said = []
+    monkeypatch.setattr(token_cache.logger, 'log', lambda message, *_: said.append(message))
+    # Block by block
+    monkeypatch.setattr(token_cache, '_BLOCK', 100)
+    monkeypatch.setattr(token_cache, '_LOOKED_AT', 10_000)
+    found = cache().corpus()
+    for unknown in ('u', ''):
+        tokenizer = CharacterTokenizer(c for c in found.characters if c != unknown)
+        tokens = cache().tokens(found, tokenizer)
+        n = len(tokens.train) + len(tokens.valid)
+        del said[:]
+        cache().tokens(found, tokenizer)
+        about = [message for message in said if '[UNK]' in message]
+        if not unknown:
+            assert about == []
+            continue
+        share = sum(int((part == 1).sum()) for part in (tokens.train, tokens.valid)) / n
+        [message] = about
+        assert float(message.partition('%')[0]) / 100 == pytest.approx(share, rel=0.2)

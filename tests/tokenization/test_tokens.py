@@ -11,7 +11,7 @@ from labml_mlm import FillMask, MLMConfigs
 from labml_mlm.__main__ import main
 from labml_mlm.common.errors import UserError
 from labml_mlm.data.packing import PackedDocuments
-from labml_mlm.inference.evaluate import evaluate
+from labml_mlm.evaluation.evaluate import evaluate
 from labml_mlm.tokenization.subword import SubwordTokenizer
 
 WORDS = ['the', 'quick', 'brown', 'fox', 'jumps', 'over', 'the', 'lazy', 'dog']
@@ -27,12 +27,12 @@ def folder(tmp_path):
     return path
 
 
-@pytest.mark.parametrize('kind, size', [('bpe', 300), ('wordpiece', 60), ('basic_english', 30), ('character', 8192),
+@pytest.mark.parametrize('kind, size', [('bpe', 300), ('wordpiece', 60), ('basic_english', 30), ('character', None),
                                         ('grapheme', 40), ('unigram', 330), ('pattern', 60)])
 def test_runs_with_every_tokenizer(project, folder, kind, size):
-    arguments = [f'tokenizer={kind}', f'vocab_size={size}', f'text_path={folder}', 'transformer.n_layers=1',
-                 'd_model=32', 'transformer.n_heads=2', 'epochs=2', 'batch_size=4', 'seq_len=16']
-    arguments += ['token_pattern=code'] * (kind == 'pattern')
+    arguments = [f'tokenizer={kind}', f'text_path={folder}', 'transformer.n_layers=1', 'd_model=32',
+                 'transformer.n_heads=2', 'epochs=2', 'batch_size=4', 'seq_len=16']
+    arguments += ['token_pattern=code'] * (kind == 'pattern') + [f'vocab_size={size}'] * (kind != 'character')
     result = project.run(*arguments)
     assert result.returncode == 0, result.stderr
     [run] = project.runs
@@ -69,10 +69,56 @@ def test_resume_uses_the_tokenizer_of_the_run(project, folder, tmp_path):
     assert snapshot['given']['tokenizer_path'] == str(path)
 
 
+def word_pieces(folder):
+    """A folder with a vocabulary alone, as the first BERTs have it. Returns its number of tokens."""
+    folder.mkdir()
+    pieces = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *'abcdefghijklmnopqrstuvwxyz']
+    pieces += ['the', 'fox', *(f'##{letter}' for letter in pieces[5:])]
+    (folder / 'vocab.txt').write_text('\n'.join(pieces) + '\n')
+    return len(pieces)
+
+
+def test_a_folder_with_a_tokenizer(build, tmp_path):
+    """With a `tokenizer.json`, or with the files of older releases."""
+    n_tokens = word_pieces(tmp_path / 'old')
+    old = build(tokenizer='file', tokenizer_path=str(tmp_path / 'old')).tokenizer
+    assert old.n_tokens == n_tokens
+    assert [old.tokens[i] for i in old.encode('the foxy')] == [' the', ' fox', 'y']
+    (tmp_path / 'new').mkdir()
+    (tmp_path / 'new/tokenizer.json').write_text(old.files['tokenizer.json'])
+    new = build(tokenizer='file', tokenizer_path=str(tmp_path / 'new')).tokenizer
+    assert new.to_dict() == old.to_dict()
+    of_file = build(tokenizer='file', tokenizer_path=str(tmp_path / 'new/tokenizer.json')).tokenizer
+    assert of_file.to_dict() == new.to_dict()
+    with pytest.raises(UserError, match='old/vocab.txt is a part of a tokenizer: give the folder that it is in'):
+        build(tokenizer='file', tokenizer_path=str(tmp_path / 'old/vocab.txt'))
+
+
+def test_a_run_with_the_tokenizer_of_a_folder(project):
+    n_tokens = word_pieces(project.path / 'old')
+    result = project.train('tokenizer=file', 'tokenizer_path=old', env={'RUN_UUID': 'feed'})
+    assert result.returncode == 0, result.stderr
+    trained = labml_mlm.load(project.path / 'logs/test/feed')
+    assert trained.tokenizer.n_tokens == trained.configs.n_tokens == n_tokens
+    (project.path / 'old/vocab.txt').unlink()
+    assert project.run('--resume', 'feed', 'epochs=2').returncode == 0
+
+
 @pytest.mark.parametrize('arguments, message', [
-    (['tokenizer=file'], 'tokenizer=file needs a tokenizer.json: tokenizer_path=PATH'),
-    (['tokenizer=file', 'tokenizer_path=none.json'], 'cannot read none.json: No such file or directory'),
+    (['tokenizer=file'], 'tokenizer=file needs a tokenizer.json, or a folder with a tokenizer: tokenizer_path=PATH'),
+    (['tokenizer=file', 'tokenizer_path=none.json'], 'tokenizer_path=none.json: there is no such file or folder'),
     (['tokenizer=file', 'tokenizer_path=text.txt'], 'text.txt is not a tokenizer.json: '),
+    (['tokenizer=file', 'tokenizer_path=bert-base-uncased'],
+     'tokenizer_path=bert-base-uncased: there is no such file or folder. If it is the name of a model at Hugging Face, '
+     'download it first, with `hf download bert-base-uncased --local-dir bert-base-uncased`, and give '
+     'tokenizer_path=bert-base-uncased'),
+    (['tokenizer=file', 'tokenizer_path=https://huggingface.co/a/tokenizer.json'],
+     'https://huggingface.co/a/tokenizer.json is an address, and must be a path: download it first'),
+    (['tokenizer=file', 'tokenizer_path=.'], 'tokenizer_path=.: the folder has no tokenizer: neither tokenizer.json, '),
+    (['text_path=https://example.org/a.txt'],
+     'https://example.org/a.txt is an address, and must be a path: download it first'),
+    (['text_path=s3://bucket/texts', 'text=folder'], 's3://bucket/texts is an address'),
+    (['valid_path=https://example.org/a.txt'], 'https://example.org/a.txt is an address'),
     (['tokenizer=bpe', 'vocab_size=100'], 'vocab_size=100: byte-level BPE has 256 tokens for single bytes'),
     (['tokenizer=bep'], 'Did you mean `bpe`?'),
     (['packing=document'], 'Did you mean `documents`?'),

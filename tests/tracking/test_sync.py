@@ -3,6 +3,7 @@ import os
 import signal
 
 import pytest
+import yaml
 from support.project import SMALL, values_of
 
 # Batches of equal size, so the steps of curves are evenly spaced: upstream merges points that are closer than the first
@@ -114,3 +115,49 @@ def test_sync_of_a_run_that_was_killed_and_resumed(app, project, sync, assert_ha
         assert_has_all_of(app, folder)
     assert app.points(folder.name, 'loss.train')
     assert sync()[1].endswith('nothing new\n')
+
+
+def test_app_that_loses_everything_is_given_up(fake_app, project, sync):
+    """Each time it says that it does not know the run."""
+    project.configure(NO_APP)
+    project.train('epochs=1', 'n_prompts=0')
+    fake_app.answer = b'{"errors": [], "is_new": true, "received": {}}'
+    code, _, error = sync('--url', fake_app.url)
+    assert (code, error.count('\n')) == (1, 1)
+    assert 'it does not keep the run' in error
+    # Each introduction is followed by a loss
+    assert len(fake_app.paths) == 6
+
+
+def test_configs_of_an_earlier_version_are_sent_without_texts(fake_app, project, sync):
+    """It wrote the computed values of all items."""
+    assert project.train(*EVEN).returncode == 0
+    project.configure(fake_app.url)
+    [run] = project.runs
+    configs = yaml.safe_load((run / 'configs.yaml').read_text())
+    before = {'name': 'x', 'computed': 'the quick brown fox', 'value': None, 'is_explicitly_specified': False}
+    configs |= {name: before | {'name': name} for name in ('text', 'corpus', 'engine', 'loop_count')}
+    (run / 'configs.yaml').write_text(yaml.dump(configs))
+    assert sync()[0] == 0
+    [sent] = [update['configs'] for update in fake_app.updates if 'configs' in update]
+    assert 'quick brown' not in str(sent)
+    assert sent['seq_len']['computed'] == 16 and 'loop_count' not in sent
+    assert all(sent[name]['computed'] is None for name in ('text', 'corpus', 'engine'))
+
+
+def test_what_an_app_does_not_show_is_said(app, fake_app, project, sync):
+    assert project.train(*EVEN).returncode == 0
+    [run] = project.runs
+    with open(run / 'log.jsonl', 'a') as f:
+        f.write('{"track": {"grad.norm": [[100000, [1.5]]], "loss.train": [[100000, [NaN]]]}}\n')
+    n = sum(map(len, values_of(run / 'log.jsonl').values()))
+    project.configure(app.app_url)
+    drawn = 'loss.train: NaN or infinite at some steps, drawn as not_finite.loss.train'
+    assert sync() == (0, f'{run.name}  test  {n} values sent ({drawn})\n', '')
+    assert app.points(run.name, 'grad.norm') == {((100000,), (1.5,))}
+    assert app.points(run.name, 'not_finite.loss.train') == {((100000,), (1,))}
+    # Upstream's
+    project.configure(fake_app.url)
+    assert sync() == (0, f'{run.name}  test  {n - 2} values sent (not kept by this app: grad.norm; '
+                         'loss.train: NaN or infinite at some steps, left out)\n', '')
+    assert 'grad.norm' not in fake_app.values()

@@ -14,8 +14,8 @@ from support.project import SMALL, TRAIN, values_of
 
 from labml_mlm.runs.metrics_log import MetricsWriter
 from labml_mlm.runs.run import Run
+from labml_mlm.screen.console import PlainDestination
 from labml_mlm.tracking import uploader
-from labml_mlm.tracking.console import PlainDestination
 
 # Batches of equal size, so the steps of curves are evenly spaced: upstream merges points that are closer than the first
 EVEN = ['batch_size=15', 'n_prompts=0']
@@ -33,6 +33,7 @@ def test_run_reaches_an_upstream_app(fake_app, project):
     assert result.returncode == 0, result.stderr
     assert result.stdout.count('Monitor experiment at http://the.app/run') == 1
     assert 'labml app' not in result.stdout
+    assert result.stdout.splitlines()[-1] == 'Its page on the app: http://the.app/run'
     [run] = project.runs
     assert all(f'run_uuid={run.name}' in path for path in fake_app.paths)
     merged = {}
@@ -267,7 +268,8 @@ def test_project_without_app_url(project, sync):
     result = project.train()
     assert result.returncode == 0, result.stderr
     assert result.stdout.count('labml app') == 1
-    assert 'No labml app: set app_url' in result.stdout
+    assert ('No labml app: to watch runs there, add the line `app_url: http://localhost:5005/api/v1/default` to '
+            '.labml.yaml, and start it by `labml-mlm app`') in result.stdout
     [_] = project.runs
     code, out, err = sync()
     assert (code, out) == (2, '')

@@ -250,3 +250,15 @@ def test_checkpoint_before_the_decay_is_not_replaced_while_the_disk_is_slow(trai
     # The validation after 62 steps, and saves at each step
     train(tmp_path / 'run', {**WSD, 'checkpoint_interval': 1, 'lr_decay_fraction': 2 / 62})
     assert steps_before_decay(tmp_path / 'run') == [60]
+
+
+def test_the_best_is_not_replaced_while_the_disk_is_slow(build, tracked, tmp_path, monkeypatch):
+    losses = iter([3., 1., 2., 2.5, 2.2])
+    monkeypatch.setattr(ValidMetrics, 'values', property(lambda self: {'loss': next(losses), 'accuracy': 0.}))
+    write = CheckpointFolder.write
+    monkeypatch.setattr(CheckpointFolder, 'write', lambda *arguments, **options: (
+        time.sleep(0.5), write(*arguments, **options)))
+    conf = build(epochs=5, n_prompts=0, checkpoint_interval=None, keep_checkpoints=1)
+    conf.checkpointer.folder = tmp_path / 'checkpoints'
+    conf.run()
+    assert CheckpointFolder(tmp_path / 'checkpoints').best().valid['loss'] == 1.

@@ -1,5 +1,6 @@
 """Precision, compilation and gradient accumulation do not change what a step computes."""
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -193,6 +194,17 @@ def test_compile_without_a_compiler_is_refused(monkeypatch):
         run(make_model(), *make_batch(), None, None, is_compiled=True)
 
 
+def test_nothing_is_compiled_on_the_gpu_of_a_mac():
+    """With tensors that have no values."""
+    with FakeTensorMode():
+        weight = torch.nn.Parameter(torch.empty(3, device='mps'))
+    model = SimpleNamespace(parameters=lambda: iter([weight]), encoder=SimpleNamespace(parameters=lambda: [weight]))
+    assert not should_compile(model, n_tokens=10 ** 15)
+    make_engine(model)
+    with pytest.raises(UserError, match='compile=true is for cpu and cuda: use compile=false'):
+        make_engine(model, is_compiled=True)
+
+
 def test_masked_positions_are_counted_without_a_bound():
     """Whole units may make up a sequence. This is never compiled, because shapes change."""
     model, mlm = make_model(), masking()
@@ -277,6 +289,21 @@ def test_compiled_model_with_a_higher_masking_rate():
     for mlm.masking_prob in (0.1, 0.8):
         masked, labels = mlm(x)
         assert engine.forward(masked, labels, None, None).n_masked == (labels != PAD).sum()
+
+
+def test_what_a_run_has_compiled_is_forgotten(monkeypatch):
+    """After some models torch compiles no more."""
+    monkeypatch.setattr('shutil.which', lambda _: 'g++')
+    monkeypatch.setattr('torch.compile', lambda model, **_: model)
+    n_resets = []
+    monkeypatch.setattr('torch.compiler.reset', lambda: n_resets.append(1))
+    engine = make_engine(make_model(), is_compiled=True)
+    engine.forget_compiled()
+    assert n_resets == []
+    for n in (1, 2):
+        engine.forward_backward(*make_batch())
+        engine.forget_compiled()
+        assert len(n_resets) == n
 
 
 @pytest.mark.long

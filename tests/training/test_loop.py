@@ -207,27 +207,17 @@ def assert_ends_and_resumes(train, tmp_path):
     return check
 
 
-def test_a_run_ends_with_epochs_or_steps_whichever_is_first(build, tracked):
-    for given, steps, epochs in (({'epochs': 1, 'max_steps': 50}, 30, 1), ({'epochs': 2, 'max_steps': 40}, 40, 2),
-                                 # More than the default number of epochs
-                                 ({'max_steps': 150}, 150, 5), ({'max_steps': 7}, 7, 1)):
-        conf = build(LoaderConfigs, train_loader='plain', n_prompts=0, **given)
+def test_a_run_ends_with_its_steps(build, tracked):
+    # Also with more of them than the default number of epochs has
+    for max_steps, epochs in ((150, 5), (40, 2), (7, 1)):
+        conf = build(LoaderConfigs, train_loader='plain', n_prompts=0, max_steps=max_steps)
         conf.run()
-        assert (conf.progress.steps, conf.progress.epoch, conf._n_steps) == (steps, epochs, steps)
-        assert conf._n_epochs == pytest.approx(steps / 30) and conf._is_complete
-
-
-def test_epochs_that_are_set_as_an_attribute_count_beside_max_steps():
-    conf = LoaderConfigs()
-    conf.max_steps = 50
-    assert conf._run_length == {'epochs': None, 'max_steps': 50}
-    conf = LoaderConfigs()
-    conf.epochs, conf.max_steps = 1, 50
-    assert conf._run_length == {'epochs': 1, 'max_steps': 50}
+        assert (conf.progress.steps, conf.progress.epoch, conf._n_steps) == (max_steps, epochs, max_steps)
+        assert conf._n_epochs == pytest.approx(max_steps / 30) and conf._is_complete
 
 
 def test_a_loader_without_a_length_needs_max_steps(build, tracked):
-    for given in ({}, {'epochs': 1}, {'epochs': 1, 'max_steps': 50}):
+    for given in ({}, {'epochs': 1}, {'epochs': 0.5}):
         with pytest.raises(UserError, match='the training loader has no length.* give max_steps'):
             build(LoaderConfigs, train_loader='stream', n_prompts=0, **given).run()
 

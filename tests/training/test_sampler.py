@@ -16,10 +16,33 @@ def test_predictions_are_the_most_probable_tokens(build):
         assert ''.join(sample.tokens) == prompt
         assert sample.positions == (labels[:, 0] != 0).nonzero()[:, 0].tolist() != []
         with torch.no_grad():
-            best = conf.model.predict(masked)[:, 0].argmax(dim=-1).tolist()
+            logits = conf.model.predict(masked)[:, 0]
+            logits[:, :5] = -torch.inf
+            best = logits.argmax(dim=-1).tolist()
         assert sample.filled == [conf.tokenizer.tokens[best[position]] for position in sample.positions]
         assert sample.is_right == [prompt[position] == token for position, token in
                                    zip(sample.positions, sample.filled, strict=True)]
+
+
+def test_what_is_never_masked_is_never_predicted(build, monkeypatch):
+    conf = build(prompt=['the quick brown fox'])
+    predict = conf.model.predict
+    # `[UNK]` and `[MASK]` would be the best by far
+    monkeypatch.setattr(conf.model, 'predict', lambda x: predict(x).index_fill(2, torch.tensor([1, 4]), 1e4))
+    [sample] = conf.sampler.fill(conf.model, conf.device)
+    assert not {'[UNK]', '[MASK]'} & set(sample.filled)
+
+
+def test_prompt_with_masks_is_masked_there(build):
+    conf = build(prompt=['the qu[MASK]ck [mask]rown', 'fox'])
+    (masked, labels), (_, of_second) = conf.sampler.masked
+    assert ''.join(conf.tokenizer.tokens[i] for i in masked[:, 0]) == 'the qu[MASK]ck [MASK]rown'
+    assert labels[:, 0].nonzero()[:, 0].tolist() == [6, 10]
+    assert of_second.any()
+    first, second = conf.sampler.fill(conf.model, conf.device)
+    assert first.positions == [6, 10] and first.is_right == [None, None]
+    assert ''.join(first.tokens) == 'the qu[MASK]ck [MASK]rown'
+    assert None not in second.is_right
 
 
 def test_run_saves_the_samples_that_it_prints(project):

@@ -206,4 +206,4 @@ def test_resume_after_the_validation_on_old_text(train, tmp_path):
     first, conf = train(tmp_path / 'resumed', {**values, 'is_stopped': True}, StoppedInValidation, stop=(10 ** 9,))
     assert conf.progress.steps == 15 and conf.old_metrics.loss is not None
     second, _ = train(tmp_path / 'resumed', values, StoppedInValidation, resume=True)
-    assert {name: first[name] + second[name] for name in second} == uninterrupted
+    assert {name: first.get(name, []) + second[name] for name in second} == uninterrupted

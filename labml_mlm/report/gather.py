@@ -1,0 +1,86 @@
+"""
+# What a report has of a run
+
+All of it is read from the run's folder, also while it trains. Lines that cannot be read are left out, and counted.
+"""
+import contextlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from labml_mlm.common.files import NotOrdinary, open_ordinary
+from labml_mlm.run_commands.facts import describe
+from labml_mlm.runs.metrics_log import parse_line
+from labml_mlm.runs.plot import Curve
+from labml_mlm.runs.run import Run
+from labml_mlm.runs.samples_log import ValidationSamples
+
+# Indicators that are the same all along: what the loss or the accuracy is compared with
+_BASELINE = 'baseline.'
+# Characters of the name of an option
+_MAX_NAME = 64
+
+
+class RunData(NamedTuple):
+    """A run for a report."""
+    # As `labml-mlm info` has them
+    facts: Mapping[str, Any]
+    # All items, as given or by default
+    items: Mapping[str, Any]
+    comment: str
+    tags: list[str]
+    # By ascending step, by indicator
+    curves: Mapping[str, Curve]
+    samples: list[ValidationSamples]
+    # Lines of metrics and of samples that cannot be read
+    n_damaged: int
+    n_damaged_samples: int
+
+    def baselines(self, panel: str) -> dict[str, float]:
+        """The last values of the indicators that `loss` or `accuracy` is compared with, by the rest of their names."""
+        found = {name.removeprefix(_BASELINE): curve[-1][1] for name, curve in self.curves.items()
+                 if name.startswith(_BASELINE) and math.isfinite(curve[-1][1])}
+        return {name.removesuffix('.accuracy'): value for name, value in found.items()
+                if name.endswith('.accuracy') == (panel == 'accuracy')}
+
+
+def gather(run: Run) -> RunData:
+    """Reads a run. Raises what `describe` does."""
+    facts, snapshot = describe(run), run.snapshot
+    curves, n_damaged = _read_log(run.log)
+    samples, items = run.samples.read(), {**snapshot['defaults'], **snapshot['given']}
+    if source := snapshot['text'].get('source'):
+        # A run that was resumed has the option in place of `auto`
+        items['text'] = source
+    return RunData(facts, _without_text(items), run.comment, run.tags, curves,
+                   samples, n_damaged, _count_lines(run.samples.path) - len(samples))
+
+
+def _without_text(items: dict[str, Any]) -> dict[str, Any]:
+    """Items that others may read: a text that was given in Python is none of them."""
+    text = items.get('text')
+    is_name = not isinstance(text, str) or len(text) <= _MAX_NAME and len(text.split()) == 1
+    return items if is_name else items | {'text': f'a text of {len(text):,} characters'}
+
+
+def _read_log(path: Path) -> tuple[dict[str, Curve], int]:
+    """All curves of a metrics log, and the number of damaged lines."""
+    curves: dict[str, Curve] = {}
+    n_damaged = 0
+    with contextlib.suppress(FileNotFoundError, NotOrdinary), open_ordinary(path) as f:
+        for line in f:
+            if not line.endswith(b'\n'):
+                # It is being written
+                break
+            track = parse_line(line)
+            n_damaged += track is None
+            for name, pairs in (track or {}).items():
+                curves.setdefault(name, []).extend((step, sum(values) / len(values)) for step, values in pairs)
+    return {name: sorted(curve) for name, curve in curves.items()}, n_damaged
+
+
+def _count_lines(path: Path) -> int:
+    with contextlib.suppress(FileNotFoundError), open(path, 'rb') as f:
+        return sum(line.endswith(b'\n') for line in f)
+    return 0

@@ -1,0 +1,1 @@
+from support.runs import make  # noqa: F401  a fixture
