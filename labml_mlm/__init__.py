@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
+from labml_mlm.common.closed_outputs import open_closed_outputs
 from labml_mlm.common.waiting import wait_briefly
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
     from labml_mlm.model.transformer import TransformerMLM as TransformerMLM
     from labml_mlm.runs.curves import metrics as metrics
 
-# Before torch is imported
+# Before labml and torch are imported
+open_closed_outputs()
 wait_briefly()
 
 # Importing torch and labml takes seconds; `import labml_mlm` alone does not
