@@ -79,7 +79,8 @@ def load(run: str | Path, *, which: str = 'best', configs: MLMConfigs | None = N
             _ = conf.seq_len, conf.mask_token, conf.add_special_tokens
         try:
             model.load_state_dict(unpack(chosen.metadata['model'], tensors))
-        except RuntimeError as e:
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
+            # What its `checkpoint.json` says of the tensors may be anything
             raise UserError(f'the model of {chosen.path} differs: {" ".join(str(e).split())}') from None
         source = chosen.metadata['configs']['given'].get('init_from')
         kind = Pretrained if objective == 'mlm' else FineTuned
