@@ -201,6 +201,8 @@ class PreparedRun:
         if self.source is not None:
             with long_work('Adapting the vocabulary'):
                 self.vocabulary = find_vocabulary(self.conf, self.source.tokenizer, n_rows=self.source.n_tokens)
+            if self.vocabulary is None:
+                self.conf._n_weights = self.source.n_weights
         try:
             self.conf.init()
         except AttributeError as e:
