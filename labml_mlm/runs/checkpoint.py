@@ -213,7 +213,8 @@ def _are_figures(value: Any) -> bool:
 
 def _is_progress(value: Any) -> bool:
     """How far the run had come."""
-    return value is None or isinstance(value, dict) and all(map(is_number, value.values()))
+    return value is None or isinstance(value, dict) and all(
+        is_number(value[name]) for name in ('tokens', 'steps', 'epoch', 'seconds') if name in value)
 
 
 # What must be in `checkpoint.json`, and what it must be

@@ -19,6 +19,7 @@ from labml import logger
 from labml.internal.tracker.writers import file
 from labml.logger import Text
 
+from labml_mlm.common.errors import UserError
 from labml_mlm.common.files import open_ordinary
 from labml_mlm.common.untrusted import is_number
 
@@ -45,6 +46,8 @@ class MetricsWriter(file.Writer):
         # Seconds between two flushes; `None` for labml's, which grow to a minute
         self.interval: float | None = None
         self._is_warned = False
+        # Those that were checked
+        self._names: set[str] = set()
         # For what is tracked after labml's experiment has ended
         atexit.register(self.finish)
 
@@ -55,6 +58,10 @@ class MetricsWriter(file.Writer):
 
     def write(self, *, global_step: int, indicators: dict):
         """Called by `tracker.save()`."""
+        for name in indicators:
+            if name not in self._names:
+                check_metric_name(name)
+                self._names.add(name)
         super().write(global_step=global_step, indicators=indicators)
         if self.interval is not None and time.time() - self.last_committed > self.interval:
             self.last_committed = time.time()
@@ -163,6 +170,12 @@ def _line(data: dict) -> str:
         return json.dumps(data, allow_nan=False) + '\n'
     except ValueError:
         return json.dumps(_as_json(data), allow_nan=False) + '\n'
+
+
+def check_metric_name(name: str):
+    """Raises `UserError` for a name that would break lines of a table or of a terminal."""
+    if not name.isprintable():
+        raise UserError(f'{name!r} cannot be the name of a metric: it has control characters')
 
 
 def truncate(path: Path, n_bytes: int) -> int:

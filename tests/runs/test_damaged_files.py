@@ -87,7 +87,7 @@ def test_values_that_no_run_writes(project, capsys, file, change):
     if file == 'configs.json':
         path.write_text(json.dumps(json.loads(path.read_text()) | change))
     else:
-        whole = {'step': 1, 'loss': 1., 'accuracy': 0., 'samples': [], 'status': 'completed', 'time': 1., 'details': None}
+        whole = {'step': 1, 'loss': 1., 'accuracy': 0., 'samples': [], 'status': 'completed', 'time': 1.}
         with path.open('a') as f:
             f.write(json.dumps(whole | change) + '\n')
     results = run_all(capsys)
