@@ -16,7 +16,8 @@ PLACES = {'folder': Path.mkdir, 'pipe': os.mkfifo, 'device': lambda path: path.s
 FILES = ('configs.json', 'log.jsonl', 'samples.jsonl', 'run_log.jsonl', 'run.yaml', 'run.pid',
          'baselines.json', 'configs.yaml', 'run.lock',
          'checkpoints/8192/checkpoint.json', 'checkpoints')
-COMMANDS = {'runs': (), 'info': ('feed',), 'samples': ('feed',), 'report': ('feed', '-o', 'r.html'), 'sync': ('--all',), 'diff': ('feed', 'good'),
+COMMANDS = {'runs': (), 'info': ('feed',), 'samples': ('feed',), 'report': ('feed', '-o', 'r.html'),
+            'sync': ('--all',), 'diff': ('feed', 'good'),
             'export-metrics': ('feed', '-o', 'm.csv')}
 # What fits no schema, where the rest of the file does
 LINES = {
