@@ -180,7 +180,7 @@ def test_a_model_far_larger_than_its_weights_is_refused(run, tmp_path):
     at = tmp_path / '1'
     shutil.copytree(next(iter(CheckpointFolder(run / 'checkpoints').steps().values())), at)
     metadata = checkpoint.read(at).metadata
-    metadata['configs']['given'] |= {'d_model': 10 ** 6, 'transformer.n_layers': 10 ** 4}
+    metadata['configs']['computed'] |= {'d_model': 10 ** 6, 'transformer.d_model': 10 ** 6}
     (at / 'checkpoint.json').write_text(checkpoint._with_sha256(metadata))
     with pytest.raises(UserError, match=r'ask for a model of .* numbers or more, and there are weights of'):
         labml_mlm.load(at, device='cpu')
