@@ -162,6 +162,7 @@ class PreparedRun:
         self.run = self.resumption.run
         self.name = self.run.experiment
         values = self.resumption.values(self.conf, values)
+        self.conf._n_weights = self.resumption.n_weights()
         # The run was given the rest by another version perhaps
         self.given = self.resumption.changed
         if ranks().size > 1:

@@ -115,10 +115,9 @@ class Resumption:
         for replaced in new_budget(values, self.snapshot['given'], changed):
             self.changes.append(f'{replaced} no longer counts')
         self.fitted = fitted_steps(self.snapshot.get('fitted'), changed)
-        conf._n_weights = self._n_weights()
         return values
 
-    def _n_weights(self) -> int | None:
+    def n_weights(self) -> int | None:
         """As many numbers as the largest checkpoint may have, at a byte each; `None` without one."""
         sizes = []
         for path in self.run.checkpoints.steps().values():

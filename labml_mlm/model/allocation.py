@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from labml_mlm.common.errors import UserError
@@ -42,7 +43,7 @@ class _Bounded(TorchDispatchMode):
         # Operations that take no tensors make new ones: of a shape, or of as many numbers as `arange` has
         if isinstance(first, list | tuple) and all(isinstance(size, int) for size in first):
             self._count(math.prod(first))
-        elif args and all(isinstance(number, int | float) for number in args):
+        elif func.overloadpacket is torch.ops.aten.arange and all(isinstance(number, int | float) for number in args):
             self._count(max(map(abs, args)))
         return func(*args, **(kwargs or {}))
 
