@@ -16,6 +16,7 @@ from labml_mlm.baselines.counts import Counts, sampled
 from labml_mlm.baselines.guesses import Guess, guess
 from labml_mlm.baselines.masked import Masked
 from labml_mlm.common.files import write_atomically
+from labml_mlm.common.untrusted import is_number, json_of
 
 # Of the guesses; another version measures them again
 _VERSION = 1
@@ -33,8 +34,8 @@ def measure(tokens: Tensor, masked: Masked, *, is_maskable: np.ndarray, folder: 
     if folder is None:
         return guess(Counts(parts, is_maskable=is_maskable), masked)
     path = folder / f'{_key(parts, masked, is_maskable)}.baselines.json'
-    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-        return from_json(json.loads(path.read_bytes()))
+    with contextlib.suppress(TypeError, AttributeError):
+        return from_json(json_of(path))
     found = guess(Counts(parts, is_maskable=is_maskable), masked)
     # The run does not depend on it
     with contextlib.suppress(OSError):
@@ -49,7 +50,10 @@ def as_json(guesses: Mapping[str, Guess]) -> dict[str, dict[str, float]]:
 
 def from_json(guesses: Mapping[str, Mapping[str, float]]) -> dict[str, Guess]:
     """Guesses from what `as_json` gave. Raises `TypeError` or `AttributeError` for anything else."""
-    return {name: Guess(**found) for name, found in guesses.items()}
+    read = {name: Guess(**found) for name, found in guesses.items()}
+    if not all(is_number(value) for found in read.values() for value in found):
+        raise TypeError('a guess is of numbers')
+    return read
 
 
 def _key(parts: list[np.ndarray], masked: Masked, is_maskable: np.ndarray) -> str:

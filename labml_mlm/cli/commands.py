@@ -5,7 +5,6 @@ Each takes the arguments that `main` has parsed. Modules that take long to impor
 """
 import argparse
 import itertools
-import json
 import sys
 import tempfile
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 from labml_mlm.common.errors import UserError
 from labml_mlm.common.project import app_url, logs_path
 from labml_mlm.common.table import print_table
+from labml_mlm.common.untrusted import to_json
 from labml_mlm.runs.run import Run, find_run
 from labml_mlm.runs.run import list_runs as runs_in
 from labml_mlm.runs.samples_log import Sample, ValidationSamples, as_dict
@@ -36,7 +36,7 @@ def list_runs(parsed: argparse.Namespace):
     """The runs of a project."""
     found = [_describe(run) for run in runs_in(logs_path(parsed.path))]
     if parsed.json:
-        print(json.dumps(found))
+        print(to_json(found))
         return
     for run in found:
         if run['damaged_lines']:
@@ -67,9 +67,11 @@ def _shortened(text: str) -> str:
 def samples(parsed: argparse.Namespace):
     """How the prompts of a run were filled in at each of its validations."""
     run, _ = find_run(logs_path(parsed.path), parsed.run)
-    validations = run.samples.read()
+    validations, n_damaged = run.samples.read_counted()
+    if n_damaged:
+        print(f'{n_damaged} damaged line{"s" * (n_damaged > 1)} skipped in {run.samples.path}', file=sys.stderr)
     if parsed.json:
-        print(json.dumps([as_dict(validation) for validation in validations]))
+        print(to_json([as_dict(validation) for validation in validations]))
         return
     if not validations:
         raise UserError(f'the run {run.uuid} has no samples: they come with each validation of a run with prompts')
@@ -176,7 +178,7 @@ def evaluate(parsed: argparse.Namespace):
         missing = str(e)
     result = evaluation.evaluate(pretrained, batches, is_pseudo=parsed.pseudo, counts=counts, progress=progress)
     if parsed.json:
-        print(json.dumps(result.as_dict()))
+        print(to_json(result.as_dict()))
         return
     print(f'{result.n_tokens:,} tokens, {result.n_masked:,} of them masked'
           + (f'; {result.n_unknown:,} are not in the vocabulary' if result.n_unknown else ''))
@@ -211,18 +213,23 @@ def sync(parsed: argparse.Namespace):
     sent, errors = {}, []
     for run in found:
         try:
-            n, note = sync_run(run, url)
+            n, note, damage = sync_run(run, url)
         except Undelivered as e:
             errors.append(f'the labml app at {url} has not taken the run {run.uuid}: {e}')
             if not e.is_refusal:
                 break
             continue
+        except (OSError, UserError) as e:
+            errors.append(f'the run {run.uuid} cannot be sent: {e}')
+            continue
         sent[run.uuid] = n
+        if damage:
+            errors.append(f'the run {run.uuid} is damaged, and the rest of it is sent: {damage}')
         if not parsed.json:
             print(f'{run.uuid}  {run.experiment}  ' + (f'{n:,} values sent' if n else 'nothing new')
                   + (f' ({note})' if note else ''), flush=True)
     if parsed.json:
-        print(json.dumps(sent))
+        print(to_json(sent))
     elif not found:
         print(f'There is no run in {logs} yet')
     if errors:

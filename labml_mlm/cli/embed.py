@@ -2,13 +2,13 @@
 # `labml-mlm embed` and `labml-mlm probe`
 """
 import argparse
-import json
 import shutil
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from labml_mlm.common.errors import UserError
+from labml_mlm.common.untrusted import to_json
 from labml_mlm.runs.samples_log import printable
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _check_embed(parsed: argparse.Namespace):
 
 def _print_neighbours(neighbours: 'list[Neighbour]', *, is_json: bool):
     if is_json:
-        print(json.dumps([{**neighbour._asdict(), 'cosine': round(neighbour.cosine, 6)} for neighbour in neighbours]))
+        print(to_json([{**neighbour._asdict(), 'cosine': round(neighbour.cosine, 6)} for neighbour in neighbours]))
         return
     if not neighbours:
         print('There is no text in the file')
@@ -105,7 +105,7 @@ def probe(parsed: argparse.Namespace):
     # Of equally good ones, the first
     best = max(found, key=lambda probed: probed.accuracy)
     if parsed.json:
-        print(json.dumps({'n_train': data.n_train, 'n_valid': data.n_valid, 'labels': data.names,
+        print(to_json({'n_train': data.n_train, 'n_valid': data.n_valid, 'labels': data.names,
                           'majority': data.majority, 'places': [probed._asdict() for probed in found],
                           'best': best._asdict()}))
         return

@@ -6,7 +6,6 @@ ends the command before it prints anything. A line is told by its number, and th
 """
 import argparse
 import contextlib
-import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from labml_mlm.cli.commands import read_blocks
 from labml_mlm.cli.fillings import print_candidates, print_predictions, print_together
 from labml_mlm.common.errors import UserError
+from labml_mlm.common.untrusted import to_json
 
 if TYPE_CHECKING:
     from labml_mlm.inference.masks import MaskedText, Masks
@@ -145,7 +145,7 @@ class _Filler:
         for text, prepared in self._waiting:
             answer = None if prepared is None else next(filled)
             if self._is_json:
-                print(json.dumps({'text': text, 'filled': None} if answer is None else _as_json(answer)))
+                print(to_json({'text': text, 'filled': None} if answer is None else _as_json(answer)))
             elif answer is not None:
                 self._print(answer)
         self._waiting = []

@@ -6,7 +6,6 @@ answers while later texts are still to come. Each text has its line in the outpu
 """
 import argparse
 import itertools
-import json
 import math
 import sys
 from collections.abc import Iterable, Iterator
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from labml_mlm.cli.commands import read_blocks
 from labml_mlm.common.errors import UserError
 from labml_mlm.common.table import print_table
+from labml_mlm.common.untrusted import to_json
 
 if TYPE_CHECKING:
     from labml_mlm.inference.fine_tuned import FineTuned, Predicted
@@ -74,7 +74,7 @@ class _Predictions:
                 self.n_null += 1
                 if self.n_null <= _MAX_NAMED:
                     self._null_lines.append(row.line)
-            print(json.dumps(_as_json(self.trained.kind, row, answer), ensure_ascii=False))
+            print(to_json(_as_json(self.trained.kind, row, answer), ensure_ascii=False))
         sys.stdout.flush()
         self.n_texts += len(rows)
         if counts is not None:
@@ -183,7 +183,7 @@ def evaluate_labels(trained: 'FineTuned', parsed: argparse.Namespace):
     if parsed.json:
         # JSON has no NaN
         known = {name: value if math.isfinite(value) else None for name, value in figures.items()}
-        print(json.dumps({'n_texts': len(batches.windows), **known}))
+        print(to_json({'n_texts': len(batches.windows), **known}))
         return
     print(f'{len(batches.windows):,} texts')
     print_table([[name, f'{value:.4f}'] for name, value in figures.items()], numbers=[1])

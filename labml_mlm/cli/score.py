@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from labml_mlm.common.errors import UserError
 from labml_mlm.common.files import write_atomically
+from labml_mlm.common.untrusted import to_json
 from labml_mlm.reading.files import expand_path, open_text, text_suffix
 from labml_mlm.runs.samples_log import printable
 
@@ -73,7 +74,7 @@ def _score_texts(pretrained: 'Pretrained', parsed: argparse.Namespace):
     if not corpus.n_texts:
         raise UserError(f'{_name(parsed.file)} has no text: give one a line')
     if parsed.json:
-        print(json.dumps({'corpus': {**corpus.totals, **{name: figure._asdict() for name, figure in
+        print(to_json({'corpus': {**corpus.totals, **{name: figure._asdict() for name, figure in
                                                          corpus.figures.items()}}}))
     else:
         _print_corpus(corpus)
@@ -100,13 +101,13 @@ def _score_pairs(pretrained: 'Pretrained', parsed: argparse.Namespace):
     for _, scored in _numbered(scores, parsed.pairs, unit='pair'):
         phenomena.add(scored)
         if parsed.json:
-            print(json.dumps(_pair_as_json(scored)))
+            print(to_json(_pair_as_json(scored)))
     if not phenomena.total.n:
         raise UserError(f'{_name(parsed.pairs)} has no pairs: give one a line, as JSON')
     if parsed.json:
         by = {group: {name: _accuracy_as_json(accuracy) for name, accuracy in found.items()}
               for group, found in phenomena.by.items() if found}
-        print(json.dumps({'total': _accuracy_as_json(phenomena.total), **by}))
+        print(to_json({'total': _accuracy_as_json(phenomena.total), **by}))
     else:
         _print_phenomena(phenomena)
 
@@ -136,7 +137,7 @@ def inspect(parsed: argparse.Namespace):
     if parsed.output is not None:
         write_atomically(parsed.output, found.page.encode())
     if parsed.json:
-        print(json.dumps({**_score_as_json(found.score), 'tokens': [
+        print(to_json({**_score_as_json(found.score), 'tokens': [
             {'token': token.text, 'log_p': token.log_p, 'rank': token.rank,
              'choices': [choice._asdict() for choice in token.choices]} for token in found.tokens]}))
     elif parsed.output is not None:
@@ -218,7 +219,7 @@ def _score_as_json(scored: 'TextScore') -> dict[str, Any]:
 
 
 def _as_json(number: int, scored: 'TextScore') -> str:
-    return json.dumps({'line': number, **_score_as_json(scored)})
+    return to_json({'line': number, **_score_as_json(scored)})
 
 
 def _pair_as_json(scored: 'PairScore') -> dict[str, Any]:

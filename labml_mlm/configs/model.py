@@ -14,6 +14,7 @@ from labml_mlm.configs.masking import MaskConfigs
 from labml_mlm.distributed.parallel import DDP, FSDP, SingleProcess
 from labml_mlm.distributed.process_group import ranks
 from labml_mlm.items.declarations import INEXACT, DeclaredConfigs, Item, at_least
+from labml_mlm.model.allocation import bounded_by
 from labml_mlm.model.bert import BERTConfigs, RoBERTaConfigs
 from labml_mlm.model.freeze import freeze
 from labml_mlm.model.modernbert import ModernBERTConfigs
@@ -64,6 +65,8 @@ class ModelConfigs(MaskConfigs):
     _earlier_head = _earlier_pooler = None
     # Sets the weights of the model that a run begins with, if they come from elsewhere
     _initialize = None
+    # How many numbers the weights have that the model is to take, if they are on the disk; a few times more will do
+    _n_weights: int | None = None
     # Learning rates for an encoder that is trained already, by the option of `optimizer` (docs/published.md has
     # measurements)
     _going_on_rates: ClassVar[dict[str, float]] = {'mlm': 3e-4, 'muon': 1e-3}
@@ -120,7 +123,8 @@ def _with_head(c: ModelConfigs, conf: BERTConfigs) -> Any:
 
 @option(ModelConfigs.model, 'transformer_mlm')
 def _model(c: ModelConfigs):
-    model = c.transformer.transformer_mlm
+    with bounded_by(c._n_weights):
+        model = c.transformer.transformer_mlm
     if c._pair_kind is not None:
         train_pairs(model, d_model=c.transformer.d_model, seed=c.seed)
     init_from = c.init_from

@@ -21,7 +21,7 @@ from labml_mlm.inference.fine_tuned import FineTuned
 from labml_mlm.inference.pretrained import BATCH_TOKENS, Pretrained, silent
 from labml_mlm.labelled.labels import LabelSet
 from labml_mlm.published.folder import is_published
-from labml_mlm.published.start import PublishedEncoder, refuse_ambiguous
+from labml_mlm.published.start import PublishedEncoder, n_numbers, refuse_ambiguous
 from labml_mlm.runs.checkpoint import Checkpoint
 from labml_mlm.runs.choose import find_trained, read_model
 from labml_mlm.runs.run import is_run
@@ -70,6 +70,7 @@ def load(run: str | Path, *, which: str = 'best', configs: MLMConfigs | None = N
         raise UserError(f'{about}: it was trained for {objective}, and the configs are for {conf._objective}')
     with silent(), torch.random.fork_rng(devices=[]):
         _configure(conf, chosen, device)
+        conf._n_weights = n_numbers(tensors)
         model = conf.model
         if objective == 'mlm':
             # `evaluate` needs the masks and the reader
@@ -79,7 +80,8 @@ def load(run: str | Path, *, which: str = 'best', configs: MLMConfigs | None = N
             _ = conf.seq_len, conf.mask_token, conf.add_special_tokens
         try:
             model.load_state_dict(unpack(chosen.metadata['model'], tensors))
-        except RuntimeError as e:
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
+            # What its `checkpoint.json` says of the tensors may be anything
             raise UserError(f'the model of {chosen.path} differs: {" ".join(str(e).split())}') from None
         source = chosen.metadata['configs']['given'].get('init_from')
         kind = Pretrained if objective == 'mlm' else FineTuned
@@ -120,6 +122,7 @@ def _load_published(path: Path, conf: MLMConfigs, device: str | torch.device | N
                       'valid_batch_size': BATCH_TOKENS // _SEQ_LEN})
     conf.device = _device(device)
     with silent(), torch.random.fork_rng(devices=[]):
+        conf._n_weights = source.n_weights
         loaded = source.load_weights(conf.model)
         _ = conf.valid_mlm, conf.batch_reader
     return Pretrained(model=conf.model.eval(), tokenizer=source.tokenizer, configs=conf, checkpoint=None,

@@ -4,7 +4,6 @@
 Each is written block by block, so that a file may be larger than memory, and takes its name when it is complete.
 """
 import contextlib
-import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 
 from labml_mlm.common.errors import UserError
 from labml_mlm.common.files import open_atomically
+from labml_mlm.common.untrusted import to_json
 from labml_mlm.inference.embed import Block
 
 # Writes a block
@@ -93,7 +93,7 @@ def _parquet(f: BinaryIO, d_model: int) -> Iterator[Write]:
 
 def _print(block: Block):
     for (line, text), vector in zip(block.texts, block.vectors, strict=True):
-        print(json.dumps({'line': line, 'text': text, 'vector': shortest(vector)}))
+        print(to_json({'line': line, 'text': text, 'vector': shortest(vector)}))
     sys.stdout.flush()
 
 

@@ -128,7 +128,7 @@ def _refuse_near(items: Mapping[str, ConfigField], name: str, value: Any, *, whe
 
 def _check(conf: BaseConfigs, items: Mapping[str, ConfigField], name: str, value: Any, *, where: str = ''):
     """Raises `UserError` if there is no such item, or if it does not allow the value."""
-    written = f'`{name} = {_shown(value)}`{where}'
+    written, value = f'`{name} = {_shown(value)}`{where}', comparable(value)
     item = items.get(name)
     if item is None:
         known = [name for name, field in items.items() if not field.declaration.refused]

@@ -162,6 +162,7 @@ class PreparedRun:
         self.run = self.resumption.run
         self.name = self.run.experiment
         values = self.resumption.values(self.conf, values)
+        self.conf._n_weights = self.resumption.n_weights()
         # The run was given the rest by another version perhaps
         self.given = self.resumption.changed
         if ranks().size > 1:
@@ -201,6 +202,8 @@ class PreparedRun:
         if self.source is not None:
             with long_work('Adapting the vocabulary'):
                 self.vocabulary = find_vocabulary(self.conf, self.source.tokenizer, n_rows=self.source.n_tokens)
+            if self.vocabulary is None:
+                self.conf._n_weights = self.source.n_weights
         try:
             self.conf.init()
         except AttributeError as e:

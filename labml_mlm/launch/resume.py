@@ -117,6 +117,14 @@ class Resumption:
         self.fitted = fitted_steps(self.snapshot.get('fitted'), changed)
         return values
 
+    def n_weights(self) -> int | None:
+        """As many numbers as the largest checkpoint may have, at a byte each; `None` without one."""
+        sizes = []
+        for path in self.run.checkpoints.steps().values():
+            with contextlib.suppress(OSError):
+                sizes.append((path / 'model.safetensors').stat().st_size)
+        return max(sizes, default=None)
+
     def find_checkpoint(self, conf: Any):
         """
         Finds the checkpoint to resume from, for configs that were built: the one that was named, or the last intact

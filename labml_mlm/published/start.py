@@ -85,6 +85,11 @@ class Source:
         raise NotImplementedError
 
     @property
+    def n_weights(self) -> int:
+        """How many numbers its weights have."""
+        raise NotImplementedError
+
+    @property
     def head(self) -> TrainedHead | None:
         """Its head, if it was fine-tuned in a run."""
         return None
@@ -206,6 +211,11 @@ class PublishedEncoder(Source):
             values.setdefault('add_special_tokens', self.tokenizer.template.length > 0)
         return values
 
+    @property
+    def n_weights(self) -> int:
+        """`Source.n_weights`."""
+        return n_numbers(self.folder.weights)
+
     def state(self) -> tuple[dict[str, Tensor], list[str]]:
         """`Source.state`."""
         state, used = self.family.read(self.folder.weights, self._items)
@@ -265,8 +275,18 @@ class TrainedModel(Source):
                   if name.startswith('generator.pooler.')}
         return {name: weight for name, weight in state.items() if not name.startswith(_OF_LABELS)} | pooler, []
 
+    @property
+    def n_weights(self) -> int:
+        """`Source.n_weights`."""
+        return n_numbers(self._tensors)
+
     def _state(self) -> dict[str, Tensor]:
         return unpack(self._checkpoint.metadata['model'], self._tensors)
+
+
+def n_numbers(tensors: Mapping[str, Tensor]) -> int:
+    """How many numbers some tensors have."""
+    return sum(tensor.numel() for tensor in tensors.values())
 
 
 def find_source(name: str, logs: Path, conf: BaseConfigs) -> Source:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from labml_mlm.common.files import NotOrdinary, open_ordinary
+from labml_mlm.common.files import open_ordinary
 from labml_mlm.run_commands.facts import describe
 from labml_mlm.runs.metrics_log import parse_line
 from labml_mlm.runs.plot import Curve
@@ -49,12 +49,12 @@ def gather(run: Run) -> RunData:
     """Reads a run. Raises what `describe` does."""
     facts, snapshot = describe(run), run.snapshot
     curves, n_damaged = _read_log(run.log)
-    samples, items = run.samples.read(), {**snapshot['defaults'], **snapshot['given']}
+    (samples, n_damaged_samples), items = run.samples.read_counted(), {**snapshot['defaults'], **snapshot['given']}
     if source := snapshot['text'].get('source'):
         # A run that was resumed has the option in place of `auto`
         items['text'] = source
     return RunData(facts, _without_text(items), run.comment, run.tags, curves,
-                   samples, n_damaged, _count_lines(run.samples.path) - len(samples))
+                   samples, n_damaged, n_damaged_samples)
 
 
 def _without_text(items: dict[str, Any]) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def _read_log(path: Path) -> tuple[dict[str, Curve], int]:
     """All curves of a metrics log, and the number of damaged lines."""
     curves: dict[str, Curve] = {}
     n_damaged = 0
-    with contextlib.suppress(FileNotFoundError, NotOrdinary), open_ordinary(path) as f:
+    with contextlib.suppress(OSError), open_ordinary(path) as f:
         for line in f:
             if not line.endswith(b'\n'):
                 # It is being written
@@ -78,9 +78,3 @@ def _read_log(path: Path) -> tuple[dict[str, Curve], int]:
             for name, pairs in (track or {}).items():
                 curves.setdefault(name, []).extend((step, sum(values) / len(values)) for step, values in pairs)
     return {name: sorted(curve) for name, curve in curves.items()}, n_damaged
-
-
-def _count_lines(path: Path) -> int:
-    with contextlib.suppress(FileNotFoundError), open(path, 'rb') as f:
-        return sum(line.endswith(b'\n') for line in f)
-    return 0

@@ -67,11 +67,7 @@ def size_of(folder: Path) -> int:
 
 def _refuse_running(run: Run):
     if run.status == 'running':
-        raise UserError(f'the run {run.uuid} is running, in process {run.owner() or _pid(run)}: end it first')
-
-
-def _pid(run: Run) -> str:
-    return (run.path / 'run.pid').read_text()
+        raise UserError(f'the run {run.uuid} is running, in process {run.owner() or run.pid}: end it first')
 
 
 def _plain(name: str) -> Path:

@@ -2,7 +2,6 @@
 # `labml-mlm info` and `labml-mlm diff`
 """
 import argparse
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from labml_mlm.common.project import logs_path
 from labml_mlm.common.table import print_table, size_text
+from labml_mlm.common.untrusted import to_json
 from labml_mlm.run_commands.facts import describe, differences
 from labml_mlm.runs.run import find_run
 
@@ -19,7 +19,7 @@ def info(parsed: argparse.Namespace):
     run, _ = find_run(logs_path(parsed.path), parsed.run)
     facts = describe(run)
     if parsed.json:
-        print(json.dumps(facts))
+        print(to_json(facts))
         return
     rows = [['run', f'{facts["uuid"]}, of {facts["name"]}'],
             ['comment', facts['comment'] or '-'], ['tags', ', '.join(facts['tags']) or '-'],
@@ -49,7 +49,7 @@ def diff(parsed: argparse.Namespace):
     first, second = (find_run(logs, name)[0] for name in parsed.run)
     found = differences(first, second)
     if parsed.json:
-        print(json.dumps({'runs': [first.uuid, second.uuid], **found}))
+        print(to_json({'runs': [first.uuid, second.uuid], **found}))
         return
     rows = [[name, *map(_shown, values)] for part in found.values() for name, values in part.items()]
     if not rows:

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from labml_mlm.common.errors import UserError
 from labml_mlm.common.files import NotOrdinary, open_ordinary, read_ordinary, sync_folder, write_atomically
+from labml_mlm.common.untrusted import is_number
+from labml_mlm.runs.snapshot_schema import is_snapshot
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -209,8 +211,15 @@ def _are_figures(value: Any) -> bool:
         value.get(value.get('best_by', 'loss')), int, float)
 
 
+def _is_progress(value: Any) -> bool:
+    """How far the run had come."""
+    return value is None or isinstance(value, dict) and all(
+        is_number(value[name]) for name in ('tokens', 'steps', 'epoch', 'seconds') if name in value)
+
+
 # What must be in `checkpoint.json`, and what it must be
-_PARTS = {'step': lambda value: _is_number(value, int) and value >= 0, 'files': _are_files, 'valid': _are_figures}
+_PARTS = {'step': lambda value: _is_number(value, int) and value >= 0, 'files': _are_files, 'valid': _are_figures,
+          'configs': lambda value: value is None or is_snapshot(value), 'progress': _is_progress}
 
 
 def _with_sha256(metadata: dict) -> str:

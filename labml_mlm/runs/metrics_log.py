@@ -19,10 +19,14 @@ from labml import logger
 from labml.internal.tracker.writers import file
 from labml.logger import Text
 
-from labml_mlm.common.files import NotOrdinary, open_ordinary
+from labml_mlm.common.errors import UserError
+from labml_mlm.common.files import open_ordinary
+from labml_mlm.common.untrusted import is_number
 
 # Numbers that JSON does not have, by the strings in their place
 _NO_JSON = {'NaN': math.nan, 'Infinity': math.inf, '-Infinity': -math.inf}
+# Steps are integers of 64 bits
+_MAX_STEP = 2 ** 63
 # Lines at the end that are looked at for the last step
 _LAST = 20
 
@@ -42,6 +46,8 @@ class MetricsWriter(file.Writer):
         # Seconds between two flushes; `None` for labml's, which grow to a minute
         self.interval: float | None = None
         self._is_warned = False
+        # Those that were checked
+        self._names: set[str] = set()
         # For what is tracked after labml's experiment has ended
         atexit.register(self.finish)
 
@@ -52,6 +58,10 @@ class MetricsWriter(file.Writer):
 
     def write(self, *, global_step: int, indicators: dict):
         """Called by `tracker.save()`."""
+        for name in indicators:
+            if name not in self._names:
+                check_metric_name(name)
+                self._names.add(name)
         super().write(global_step=global_step, indicators=indicators)
         if self.interval is not None and time.time() - self.last_committed > self.interval:
             self.last_committed = time.time()
@@ -162,6 +172,12 @@ def _line(data: dict) -> str:
         return json.dumps(_as_json(data), allow_nan=False) + '\n'
 
 
+def check_metric_name(name: str):
+    """Raises `UserError` for a name that would break lines of a table or of a terminal."""
+    if not name.isprintable():
+        raise UserError(f'{name!r} cannot be the name of a metric: it has control characters')
+
+
 def truncate(path: Path, n_bytes: int) -> int:
     """
     Cuts a metrics log back to its first `n_bytes`, or to its last whole line if it has fewer. Returns how many bytes
@@ -239,7 +255,7 @@ def parse_line(line: str | bytes) -> dict[str, list[tuple[float, list[float]]]] 
     try:
         track = {name: [(_finite(step), [_number(value) for value in values]) for step, values in pairs]
                  for name, pairs in json.loads(line)['track'].items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     is_whole = all(pairs and all(values for _, values in pairs) for pairs in track.values())
     return track if is_whole else None
@@ -247,12 +263,14 @@ def parse_line(line: str | bytes) -> dict[str, list[tuple[float, list[float]]]] 
 
 def _number(value: Any) -> float:
     if type(value) in (int, float):
+        # An integer that no float can be is damage
+        float(value)
         return value
     return _NO_JSON[value]
 
 
 def _finite(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
+    if not is_number(value) or abs(value) >= _MAX_STEP:
         raise ValueError(value)
     return value
 
@@ -269,7 +287,7 @@ def _as_json(value: Any) -> Any:
 
 
 def _whole_lines(path: Path) -> Iterator[str]:
-    with contextlib.suppress(FileNotFoundError, NotOrdinary), open_ordinary(path) as f:
+    with contextlib.suppress(OSError), open_ordinary(path) as f:
         for line in f:
             if line.endswith(b'}\n'):
                 yield line.decode(errors='replace')

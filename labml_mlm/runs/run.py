@@ -13,21 +13,21 @@ import os
 import time
 from pathlib import Path
 
-import yaml
-
 from labml_mlm.common.errors import UserError
-from labml_mlm.common.files import ProcessLock, is_alive, write_atomically
+from labml_mlm.common.files import ProcessLock, is_alive, read_ordinary, write_atomically
+from labml_mlm.common.untrusted import is_number, json_of, parse_json, yaml_of
 from labml_mlm.runs.checkpoint import METADATA
 from labml_mlm.runs.checkpoint_folder import CheckpointFolder
 from labml_mlm.runs.metrics_log import Summary, summarize
 from labml_mlm.runs.samples_log import SamplesLog
+from labml_mlm.runs.snapshot_schema import is_snapshot
 
 # How many runs a message lists
 _LISTED = 10
 # Bytes of a folder's name
 _MAX_NAME = 255
-# The keys of a snapshot
-_KEYS = {'experiment', 'time', 'given', 'defaults', 'computed', 'text', 'tokenizer', 'versions', 'resumed'}
+# Bytes of labml's log of a run, the highest number of a process, and seconds since 1970: some thousand years
+_MAX_LOG, _MAX_PID, _MAX_TIME = 2 ** 24, 2 ** 31, 1e11
 
 
 class Run:
@@ -45,11 +45,8 @@ class Run:
     @property
     def snapshot(self) -> dict | None:
         """Its configs, as `take_snapshot` gave them; `None` if another program wrote the run, or it was damaged."""
-        with contextlib.suppress(OSError, ValueError):
-            snapshot = json.loads((self.path / 'configs.json').read_bytes())
-            if isinstance(snapshot, dict) and snapshot.keys() >= _KEYS:
-                return snapshot
-        return None
+        snapshot = json_of(self.path / 'configs.json')
+        return snapshot if is_snapshot(snapshot) else None
 
     @snapshot.setter
     def snapshot(self, snapshot: dict):
@@ -61,11 +58,8 @@ class Run:
     @property
     def baselines(self) -> dict[str, dict[str, float]]:
         """`loss` and `accuracy` of guesses without a model, by name; empty if it has none."""
-        with contextlib.suppress(OSError, ValueError):
-            found = json.loads((self.path / 'baselines.json').read_bytes())
-            if isinstance(found, dict) and all(map(_is_guess, found.values())):
-                return found
-        return {}
+        found = json_of(self.path / 'baselines.json')
+        return found if isinstance(found, dict) and all(map(_is_guess, found.values())) else {}
 
     @baselines.setter
     def baselines(self, baselines: dict[str, dict[str, float]]):
@@ -95,16 +89,13 @@ class Run:
     @property
     def _info(self) -> dict:
         """How it was started, as labml notes it."""
-        with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
-            info = yaml.safe_load((self.path / 'run.yaml').read_bytes())
-            return info if isinstance(info, dict) else {}
-        return {}
+        return yaml_of(self.path / 'run.yaml')
 
     @property
     def started(self) -> float:
         """When it was started first, in seconds since 1970."""
         info = self._info
-        with contextlib.suppress(ValueError, KeyError, TypeError):
+        with contextlib.suppress(ValueError, KeyError, OverflowError):
             # labml pads its numbers with blanks
             return time.mktime(time.strptime(f'{info["trial_date"]} {info["trial_time"]}'.replace(' ', ''),
                                              '%Y-%m-%d%H:%M:%S'))
@@ -120,18 +111,29 @@ class Run:
         if final := self.final_status():
             return final['status']
         # A run that another program wrote has no lock: its process may be alive
-        with contextlib.suppress(OSError, ValueError):
-            if not self.snapshot and is_alive(int((self.path / 'run.pid').read_text())):
-                return 'running'
+        if not self.snapshot and self.pid is not None and is_alive(self.pid):
+            return 'running'
         return 'killed'
+
+    @property
+    def pid(self) -> int | None:
+        """The process that labml notes, which may have ended."""
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(read_ordinary(self.path / 'run.pid', max_bytes=100))
+            return pid if 0 < pid <= _MAX_PID else None
+        return None
 
     def final_status(self) -> dict | None:
         """labml's entry of its end: `status`, `details`, `time`; `None` if there is none, or the run was resumed."""
-        with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
-            entry = json.loads((self.path / 'run_log.jsonl').read_text().splitlines()[-1])
-            if entry['status'] != 'resumed':
-                return {'status': entry['status'], 'details': entry.get('details'), 'time': entry.get('time')}
-        return None
+        lines = []
+        with contextlib.suppress(OSError):
+            lines = read_ordinary(self.path / 'run_log.jsonl', max_bytes=_MAX_LOG).splitlines()
+        entry = parse_json(lines[-1]) if lines else None
+        if not isinstance(entry, dict) or not isinstance(entry.get('status'), str) or entry['status'] == 'resumed':
+            return None
+        ended = entry.get('time')
+        return {'status': entry['status'], 'details': entry.get('details'),
+                'time': ended if is_number(ended) and 0 <= ended < _MAX_TIME else None}
 
     def summary(self) -> Summary:
         """Its figures; a fine-tuned run has those of its best checkpoint, which may not have the lowest loss."""
@@ -243,7 +245,7 @@ def find_runs(logs: Path, name: str, *, experiment: str = '*') -> tuple[list[Run
 
 
 def _is_guess(found: object) -> bool:
-    return isinstance(found, dict) and all(type(found.get(name)) is float for name in ('loss', 'accuracy'))
+    return isinstance(found, dict) and all(is_number(found.get(name)) for name in ('loss', 'accuracy'))
 
 
 def _listed(runs: list[Run]) -> str:

@@ -4,13 +4,13 @@
 A line for each validation, always with the same prompts and the same masks, to read how a model learns.
 """
 import contextlib
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from labml_mlm.common.files import write_atomically
+from labml_mlm.common.files import open_ordinary, write_atomically
+from labml_mlm.common.untrusted import is_integer, is_list_of, is_number, parse_json, to_json
 
 # In place of a token that is not known, in a prompt that has a mask in it
 MASK_TEXT = '[MASK]'
@@ -51,12 +51,19 @@ class SamplesLog:
 
     def read(self) -> list[ValidationSamples]:
         """All validations, by ascending step. Damaged lines are left out."""
-        validations = []
-        with contextlib.suppress(FileNotFoundError), open(self.path, encoding='utf-8', errors='replace') as f:
+        return self.read_counted()[0]
+
+    def read_counted(self) -> tuple[list[ValidationSamples], int]:
+        """The same, and how many whole lines are damaged."""
+        validations, n_damaged = [], 0
+        with contextlib.suppress(OSError), open_ordinary(self.path) as f:
             for line in f:
-                with contextlib.suppress(ValueError, KeyError, TypeError):
-                    validations.append(_from_json(json.loads(line)))
-        return validations
+                validation = _from_json(parse_json(line.decode(errors='replace')))
+                if validation is not None:
+                    validations.append(validation)
+                # The last line may be one that a program writes now
+                n_damaged += validation is None and line.endswith(b'\n')
+        return validations, n_damaged
 
     def add(self, validation: ValidationSamples):
         """Adds a validation, in place of those at its step and later. Raises `OSError` if it cannot be written."""
@@ -74,7 +81,7 @@ class SamplesLog:
         return [validation for validation in self.read() if validation.step <= step]
 
     def _write(self, validations: Sequence[ValidationSamples]):
-        lines = [json.dumps(as_dict(validation), ensure_ascii=False) + '\n' for validation in validations]
+        lines = [to_json(as_dict(validation), ensure_ascii=False) + '\n' for validation in validations]
         write_atomically(self.path, ''.join(lines).encode(errors='replace'))
 
 
@@ -91,7 +98,24 @@ def printable(token: str) -> str:
     return ''.join('↵' if c == '\n' else c if c.isprintable() else '·' for c in token)
 
 
-def _from_json(line: dict[str, Any]) -> ValidationSamples:
+def _from_json(line: Any) -> ValidationSamples | None:
+    """A validation from what `as_dict` gave; `None` for anything else."""
+    if not isinstance(line, dict) or not is_integer(line.get('step')) or not isinstance(line.get('samples'), list):
+        return None
+    figures = [line.get(name) for name in ('loss', 'accuracy')]
+    if not all(figure is None or type(figure) is float or is_number(figure) for figure in figures) or not all(
+            map(_is_sample, line['samples'])):
+        return None
     samples = [Sample(sample['tokens'], sample['places'], sample['filled'], sample['is_right'])
                for sample in line['samples']]
-    return ValidationSamples(line['step'], line['loss'], line['accuracy'], samples)
+    return ValidationSamples(line['step'], *figures, samples)
+
+
+def _is_sample(sample: Any) -> bool:
+    if not isinstance(sample, dict):
+        return False
+    tokens, places, filled = (sample.get(name) for name in ('tokens', 'places', 'filled'))
+    right = sample.get('is_right')
+    return (is_list_of(str, tokens) and is_list_of(int, places) and is_list_of(str, filled) and isinstance(right, list)
+            and all(value is None or type(value) is bool for value in right)
+            and len(places) == len(filled) == len(right) and all(0 <= place < len(tokens) for place in places))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from labml_mlm.common.files import write_atomically
+from labml_mlm.common.untrusted import is_integer, json_of
 
 _FILE = 'text.json'
 # More files are counted only
@@ -49,11 +50,8 @@ def write_files(run: Path, described: Mapping[str, dict]):
 
 def read_files(run: Path) -> dict[str, dict]:
     """What `write_files` wrote; empty if it is missing, or damaged."""
-    with contextlib.suppress(OSError, ValueError):
-        described = json.loads((run / _FILE).read_bytes())
-        if isinstance(described, dict):
-            return described
-    return {}
+    described = json_of(run / _FILE)
+    return described if isinstance(described, dict) and all(map(_is_description, described.values())) else {}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -78,6 +76,17 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     found = {'added': sorted(added), 'removed': sorted(itertools.chain(*removed.values())),
              'renamed': sorted(renamed), 'changed': changed}
     return '; '.join(f'{what} {_some(names)}' for what, names in found.items() if names)
+
+
+def _is_description(value: Any) -> bool:
+    """What `describe_files` gives."""
+    return isinstance(value, dict) and is_integer(value.get('n_files')) and is_integer(value.get('n_bytes')) and (
+        'files' not in value or isinstance(value['files'], dict) and all(map(_is_file, value['files'].values())))
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and isinstance(value[1], str) and all(
+        map(is_integer, value[::2]))
 
 
 def _is_changed(before: Sequence, now: Sequence) -> bool:

@@ -2,7 +2,6 @@
 # `labml-mlm sweep`
 """
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 from labml_mlm.common.arguments import Parser
 from labml_mlm.common.exit import exit_with
 from labml_mlm.common.table import print_table
+from labml_mlm.common.untrusted import to_json
 from labml_mlm.sweep.runs import Sweep, sweep
 from labml_mlm.sweep.table import printable_rows, rows_of
 
@@ -48,7 +48,7 @@ def sweep_command(parsed: argparse.Namespace):
                  output=sys.stderr if parsed.json else None)
     rows = rows_of(done.outcomes, done.varied)
     if parsed.json:
-        print(json.dumps({'tag': done.tag, 'file': str(done.path), 'varied': done.varied,
+        print(to_json({'tag': done.tag, 'file': str(done.path), 'varied': done.varied,
                           'combinations': [row.as_json() for row in rows],
                           'runs': [outcome._asdict() for outcome in done.outcomes]}), flush=True)
     elif done.n_completed:

@@ -4,7 +4,6 @@
 What is in a text, before one trains on it.
 """
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from labml_mlm.common.errors import UnknownPart, UserError
 from labml_mlm.common.table import print_table, size_text
+from labml_mlm.common.untrusted import to_json
 from labml_mlm.configs.mlm import MLMConfigs
 from labml_mlm.data.documents import TextFiles
 from labml_mlm.inference.fine_tuned import FineTuned
@@ -45,7 +45,7 @@ def text(parsed: argparse.Namespace):
     epoch = epoch_facts(conf, tokenizer, n_tokens=tokens.n_tokens, sample=tokens.sample)
     _show('')
     if parsed.json:
-        print(json.dumps(_as_dict(facts, tokens, epoch, about)))
+        print(to_json(_as_dict(facts, tokens, epoch, about)))
     else:
         print_table([*_rows_of_text(facts), *_rows_of_tokens(tokens, about), *_rows_of_epoch(epoch)], numbers=())
 

@@ -16,14 +16,13 @@ import math
 import os
 import time
 import urllib.parse
-from pathlib import Path
 from typing import Any
 
 import labml
-import yaml
 from labml.internal.computer.configs import computer_singleton
 
-from labml_mlm.common.files import write_atomically
+from labml_mlm.common.files import open_ordinary, write_atomically
+from labml_mlm.common.untrusted import is_number, json_of, yaml_of
 from labml_mlm.runs.metrics_log import parse_line
 from labml_mlm.runs.run import Run
 from labml_mlm.tracking.client import Undelivered, post_updates
@@ -50,7 +49,7 @@ class AppSync:
     """
 
     def __init__(self, run: Run, url: str, *, timeout: float = 10.):
-        info = _read_yaml(run.path / 'run.yaml')
+        info = yaml_of(run.path / 'run.yaml')
         # labml has the rank in the name of the folder, too
         query = {'run_uuid': info.get('uuid') or run.uuid, 'rank': info.get('distributed_rank') or 0, 'main_rank': 0,
                  'world_size': info.get('distributed_world_size') or 0, 'labml_version': labml.__version__}
@@ -59,6 +58,8 @@ class AppSync:
         self.timeout = timeout
         # Values that were sent
         self.n_sent = 0
+        # Where damaged lines of the metrics log end: each may be read more than once
+        self._damaged_at: set[int] = set()
         # Indicators that the app does not keep, and those with values that are not finite
         self.left_out: set[str] = set()
         self.not_finite: set[str] = set()
@@ -151,12 +152,14 @@ class AppSync:
         track, end, n, size = {}, self._offset, 0, self._log_size()
         if end >= size:
             return end, track, n
-        with open(self.run.log, 'rb') as f:
+        with open_ordinary(self.run.log) as f:
             f.seek(end)
             # A line may be written in part
             while n < n_values and end < size and (line := f.readline()).endswith(b'\n'):
                 end += len(line)
-                for name, step, value in _values(line):
+                if (parsed := parse_line(line)) is None:
+                    self._damaged_at.add(end)
+                for name, step, value in _values(parsed or {}):
                     if step > self._received.get(name, -1.) and self._is_kept(name, value):
                         series = track.setdefault(name, {'step': [], 'value': []})
                         series['step'].append(step)
@@ -175,6 +178,21 @@ class AppSync:
         return False
 
     @property
+    def damage(self) -> str:
+        """What of the run's folder could not be read; empty if there is nothing."""
+        wrong = [f'{len(self._damaged_at)} damaged line{"s" * (len(self._damaged_at) > 1)} skipped in {self.run.log}'] \
+            if self._damaged_at else []
+        if os.path.lexists(self.run.log):
+            try:
+                open_ordinary(self.run.log).close()
+            except OSError as e:
+                wrong.append(f'{self.run.log}: {e.strerror}')
+        configs = self.run.path / 'configs.json'
+        if os.path.lexists(configs) and self.run.snapshot is None:
+            wrong.append(f'{configs} is damaged')
+        return '; '.join(wrong)
+
+    @property
     def note(self) -> str:
         """What the app does not show as it is in the run; empty if there is nothing."""
         notes = []
@@ -190,8 +208,8 @@ class AppSync:
     def _read_files(self) -> dict:
         configs: dict = {}
         for name in _CONFIGS:
-            configs |= _without_texts(_read_yaml(self.run.path / name), self.run.snapshot)
-        indicators = _read_yaml(self.run.path / 'indicators.yaml')
+            configs |= _without_texts(yaml_of(self.run.path / name), self.run.snapshot)
+        indicators = yaml_of(self.run.path / 'indicators.yaml')
         return {'configs': configs, 'indicators': indicators.get('indicators') or {},
                 'wildcard_indicators': indicators.get('wildcards') or {}}
 
@@ -208,16 +226,15 @@ class AppSync:
         return [life['tokens'] for life in (self.run.snapshot or {'resumed': []})['resumed']]
 
     def _log_size(self) -> int:
-        try:
-            return self.run.log.stat().st_size
-        except OSError:
-            return 0
+        with contextlib.suppress(OSError), open_ordinary(self.run.log) as f:
+            return os.fstat(f.fileno()).st_size
+        return 0
 
     def _note_received(self, track: dict[str, dict] | None) -> dict[str, float]:
         """For an app that does not say so: the last step of each indicator that it has, after this update."""
         path, noted = self.run.path / 'delivered.json', {}
-        with contextlib.suppress(OSError, ValueError):
-            noted = json.loads(path.read_bytes())
+        if isinstance(found := json_of(path), dict) and all(map(_are_steps, found.values())):
+            noted = found
         received = noted.get(self._app, {}) | {name: series['step'][-1] for name, series in (track or {}).items()}
         if track:
             with contextlib.suppress(OSError):
@@ -225,17 +242,17 @@ class AppSync:
         return received
 
 
-def sync(run: Run, url: str) -> tuple[int, str]:
+def sync(run: Run, url: str) -> tuple[int, str, str]:
     """
     Sends an app everything that it lacks of a run. Returns how many values that were, and what it does not show as it
-    is in the run.
+    is in the run, and what of the run is damaged; both are empty if there is nothing.
 
     Raises `Undelivered` if the app cannot be reached or does not take them.
     """
     app, status = AppSync(run, url), _final_status(run)
     while not app.is_complete(status=status):
         app.send(status=status)
-    return app.n_sent, app.note
+    return app.n_sent, app.note, app.damage
 
 
 def _final_status(run: Run) -> dict:
@@ -245,9 +262,9 @@ def _final_status(run: Run) -> dict:
     return run.final_status() or {'status': 'crashed', 'details': status, 'time': run.path.stat().st_mtime}
 
 
-def _values(line: bytes) -> list[tuple[str, float, float]]:
-    """Indicators, steps and values of a line of metrics; none if the line is damaged."""
-    return [(name, step, sum(values) / len(values)) for name, pairs in (parse_line(line) or {}).items()
+def _values(parsed: dict) -> list[tuple[str, float, float]]:
+    """Indicators, steps and values of a line of metrics, as `parse_line` gives it."""
+    return [(name, step, sum(values) / len(values)) for name, pairs in parsed.items()
             for step, values in pairs]
 
 
@@ -262,17 +279,6 @@ def _without_texts(configs: dict, snapshot: dict | None) -> dict:
             if name in snapshot['defaults'] or name in snapshot['given']}
 
 
-class _Loader(getattr(yaml, 'CSafeLoader', yaml.SafeLoader)):
-    """Reads what labml writes, whose Python tags become plain values."""
-
-
-_Loader.add_multi_constructor('tag:yaml.org,2002:python/', lambda loader, _, node: (
-    loader.construct_sequence(node, deep=True) if isinstance(node, yaml.SequenceNode) else
-    loader.construct_mapping(node, deep=True) if isinstance(node, yaml.MappingNode) else node.value))
-
-
-def _read_yaml(path: Path) -> dict:
-    with contextlib.suppress(OSError, yaml.YAMLError, ValueError):
-        value = yaml.load(path.read_bytes(), _Loader)  # noqa: S506  a safe loader
-        return value if isinstance(value, dict) else {}
-    return {}
+def _are_steps(value: Any) -> bool:
+    """The last step of each indicator."""
+    return isinstance(value, dict) and all(map(is_number, value.values()))

@@ -173,3 +173,14 @@ print(loaded.configs.width, loaded.encode('the fox').shape, loaded.configs.trans
 '''
     result = subprocess.run([sys.executable, '-c', code], cwd=trained.path, capture_output=True, text=True)
     assert result.stdout == '4 torch.Size([1, 16]) 2 1\n', result.stderr
+
+
+def test_a_model_far_larger_than_its_weights_is_refused(run, tmp_path):
+    """Its metadata asks for 10^12 numbers and more, and says that it is intact."""
+    at = tmp_path / '1'
+    shutil.copytree(next(iter(CheckpointFolder(run / 'checkpoints').steps().values())), at)
+    metadata = checkpoint.read(at).metadata
+    metadata['configs']['computed'] |= {'d_model': 10 ** 6, 'transformer.d_model': 10 ** 6}
+    (at / 'checkpoint.json').write_text(checkpoint._with_sha256(metadata))
+    with pytest.raises(UserError, match=r'ask for a model of .* numbers or more, and there are weights of'):
+        labml_mlm.load(at, device='cpu')

@@ -1,13 +1,14 @@
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pytest
 import torch
 from labml.configs import option
 
 from labml_mlm import ClassificationConfigs, Item, MLMConfigs, MLMTransformerConfigs
 from labml_mlm.common.errors import UserError
-from labml_mlm.items.python_values import check_python_values
+from labml_mlm.items.python_values import check_python_values, checked_values
 
 NEW = 'An item of your own with this name needs an annotation'
 
@@ -130,3 +131,12 @@ def test_nested_items_are_set_in_python(class_):
     conf.set_values({'d_model': 16, 'transformer.n_layers': 3, 'transformer.ffn.d_ff': 24})
     check_python_values(conf)
     assert (conf.transformer.n_layers, conf.transformer.ffn.d_ff) == (3, 24)
+
+
+@pytest.mark.parametrize('value', [True, False])
+def test_a_numpy_boolean_is_one_of_python(value):
+    conf = MLMConfigs()
+    found = checked_values(conf, {'verbose': np.bool_(value)})
+    assert found == {'verbose': value} and type(found['verbose']) is bool
+    with pytest.raises(UserError, match='seq_len'):
+        checked_values(conf, {'seq_len': np.bool_(value)})

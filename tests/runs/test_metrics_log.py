@@ -12,6 +12,7 @@ from labml.internal.tracker.indicators.numeric import Scalar
 from labml.internal.tracker.writers import file
 from support.project import values_of
 
+from labml_mlm.common.errors import UserError
 from labml_mlm.runs.metrics_log import MetricsWriter, parse_line, read_curves, summarize, truncate
 
 
@@ -277,3 +278,14 @@ def test_numbers_that_json_does_not_have(tmp_path):
     # As they were written before
     path.write_text('{"track": {"loss.train": [[1, [NaN]], [2, [-Infinity]]]}, "time": 0}\n')
     assert [value for _, value in read_curves(path, ['loss.train'])['loss.train']][1:] == [-math.inf]
+
+
+@pytest.mark.parametrize('name', ['a\nb', 'loss\x1b[2J', 'a\0', '\u2028'])
+def test_metrics_with_control_characters_in_their_names_are_refused(tmp_path, name):
+    writer = MetricsWriter(tmp_path / 'log')
+    with pytest.raises(UserError, match='cannot be the name of a metric: it has control characters') as e:
+        write(writer, 1, **{name: 1.})
+    assert str(e.value).isprintable()
+    write(writer, 2, **{'mon métrique (%)': 1.})
+    writer.finish()
+    assert values_of(tmp_path / 'log') == {'mon métrique (%)': [(2, 1.)]}

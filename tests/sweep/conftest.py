@@ -14,8 +14,9 @@ with open('calls', 'a') as f:
     f.write(json.dumps([uuid, sys.argv[1:]]) + '\\n')
 if resumed is None:
     run.mkdir(parents=True)
-    (run / 'configs.json').write_text(json.dumps({**dict.fromkeys(
-        ['experiment', 'time', 'defaults', 'computed', 'text', 'tokenizer', 'versions', 'resumed']), 'given': values}))
+    (run / 'configs.json').write_text(json.dumps({
+        'experiment': 'test', 'time': 0, 'given': values, 'defaults': {}, 'computed': {}, 'text': {}, 'tokenizer': None,
+        'versions': {}, 'resumed': []}))
 else:
     values = json.loads((run / 'configs.json').read_text())['given']
 

@@ -45,7 +45,9 @@ def test_sync_skips_damaged_lines(app, project, sync, assert_has_all_of):
     whole = (run / 'log.jsonl').read_bytes()
     (run / 'log.jsonl').write_bytes(b'5\n{"track": {"loss.train": [5]}}\n' + whole + b'{"track": {"loss.train": [[9')
     code, out, err = sync()
-    assert code == 0 and 'values sent' in out, err
+    assert code == 1 and 'values sent' in out, err
+    assert err == (f'the run {run.name} is damaged, and the rest of it is sent: 2 damaged lines skipped in '
+                   f'{run / "log.jsonl"}\n')
     (run / 'log.jsonl').write_bytes(whole)
     assert_has_all_of(app, run)
 
