@@ -1,8 +1,8 @@
 """
 # What the pages show before a person has chosen
 
-Upstream's chart begins with the indicators of the first update, its card of configs with none, and its list of runs
-has no tags. What a person selects replaces each of these.
+Upstream's chart begins with the indicators of the first update, and its card of configs with none. What a person
+selects replaces each of these.
 """
 import html
 import json
@@ -12,7 +12,6 @@ from fastapi import FastAPI, Request, Response
 from labml_app import handlers, utils
 from labml_app.analyses.experiments import comparison, stderr, stdlogger, stdout
 from labml_app.analyses.experiments.metrics import MetricsAnalysis, MetricsPreferencesIndex
-from labml_app.db import run as runs
 
 from labml_mlm.app import CURVES, NOT_FINITE
 
@@ -24,7 +23,6 @@ _upstream_default = utils.get_default_series_preference
 def add_routes(app: FastAPI):
     """Call this before upstream's routes are added, as the first route that matches is used."""
     app.add_api_route('/api/v1/run/{run_uuid}', _run, methods=['GET'])
-    app.add_api_route('/api/v1/runs/{labml_token}', _runs, methods=['GET'])
     app.add_api_route('/api/v1/compare/preferences/{run_uuid}', _compare, methods=['POST'])
     for name, read in (('stdout', stdout.get_stdout), ('stderr', stderr.get_std_err),
                        ('std_logger', stdlogger.get_std_logger)):
@@ -66,20 +64,6 @@ async def _run(request: Request, run_uuid: str) -> Response:
     if run and not run['selected_configs']:
         run['selected_configs'] = [config['key'] for config in run['configs'] if config.get('is_explicitly_specified')]
     return _replaced(response, run)
-
-
-async def _runs(request: Request, labml_token: str) -> Response:
-    """Upstream's `get_runs`, with tags behind comments: the page searches in those."""
-    folder = {name: value for name, value in request.query_params.items() if name == 'folder_name'}
-    response = await handlers.get_runs(request, labml_token=labml_token, **folder)
-    answer = json.loads(response.body)
-    for summary in answer.get('runs', []):
-        run = runs.get(summary['run_uuid'])
-        comment = run.comment or ''
-        # labml's own default is the parts of the name
-        tags = [f'#{tag}' for tag in run.tags or [] if tag not in run.name.split('_') and tag not in comment]
-        summary['comment'] = ' '.join([*filter(None, [comment]), *tags])
-    return _replaced(response, answer)
 
 
 async def _compare(request: Request, run_uuid: str) -> Any:

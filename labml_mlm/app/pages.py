@@ -45,6 +45,11 @@ _SCRIPT = {
         'return s',
     'this.baseRun.name+" "': 'this.baseRun.name+" "+this.baseRun.comment',
 }
+# All comes from this server, and no script stands in a page. Upstream colours output by attributes. No other site may
+# show a page in a frame and trick people into clicking its buttons
+_POLICY = ("default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; "
+           "style-src-attr 'unsafe-inline'; img-src 'self' data:; font-src 'self'; manifest-src 'self'; "
+           "base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 _EXTERNAL_TAG = re.compile(r'<(?:link|script)\b[^>]*"(https?://[^"]*)"[^>]*>')
 
 
@@ -64,8 +69,7 @@ def add_pages(app: FastAPI):
         type_ = mimetypes.guess_type(name)[0] or 'application/octet-stream'
         return Response(files[name] if request.method == 'GET' else b'', media_type=type_, headers={
             'Cache-Control': 'max-age=86400' if name.startswith('vendor/') else 'no-cache',
-            # No other site may show it in a frame and trick people into clicking its buttons
-            'Content-Security-Policy': "frame-ancestors 'none'", 'X-Content-Type-Options': 'nosniff'})
+            'Content-Security-Policy': _POLICY, 'X-Content-Type-Options': 'nosniff'})
 
     app.add_api_route('/{path:path}', page, methods=['GET', 'HEAD'])
 

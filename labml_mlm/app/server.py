@@ -15,11 +15,11 @@ from labml_app.logger import logger
 from labml_db import Index
 from labml_db.index_driver.mongo import MongoIndexDbDriver
 
-from labml_mlm.app import curves, first_look, updates
+from labml_mlm.app import curves, first_look, lists, updates
 from labml_mlm.app.guard import LOOPBACK, Guard
 from labml_mlm.app.pages import add_pages
 from labml_mlm.app.store import Store
-from labml_mlm.app.transactions import Transactions
+from labml_mlm.app.transactions import BAD_DATA, Transactions
 from labml_mlm.common.errors import UserError
 
 _WILDCARDS = {'0.0.0.0', '::'}
@@ -44,8 +44,12 @@ def serve(*, host: str, port: int, store: Path, allowed_hosts: list[str]):
             opened.drive(db.models, [*db.indexes, updates.LivesIndex])
             transaction, close, where = opened.transaction, opened.close, str(opened.path)
         stack.callback(close)
-        with transaction():
-            _create_projects()
+        try:
+            with transaction():
+                _create_projects()
+        except BAD_DATA:
+            raise UserError(f'the store {where} is damaged: its list of runs cannot be read. --store takes another file'
+                            ) from None
         app = Guard(Transactions(_build_app(close), transaction), hosts={*LOOPBACK, host, address, *allowed_hosts},
                     is_any_address=host in _WILDCARDS)
         shown = f'[{host}]' if ':' in host else host
@@ -84,12 +88,18 @@ def _connect_mongo() -> Any:
 
 
 def _create_projects():
-    """Assigns every run to the local user from the start, so that none needs to be claimed."""
+    """
+    Assigns every run to the local user from the start, so that none needs to be claimed.
+
+    Raises one of `BAD_DATA` if the store has the user or the project, but damaged.
+    """
     db.project.create_project(settings.FLOAT_PROJECT_TOKEN, 'float project')
     db.project.create_project(settings.SAMPLES_PROJECT_TOKEN, 'samples project')
     local = db.user.get_or_create_user('local', is_local_user=True)
     # labml's clients send no token
     db.project.ProjectIndex.set('', local.projects[0])
+    # Every request needs it
+    local.projects[0].load().runs.keys()
 
 
 def _build_app(close: Callable[[], None]) -> FastAPI:
@@ -109,6 +119,7 @@ def _build_app(close: Callable[[], None]) -> FastAPI:
     curves.keep_all_indicators()
     updates.add_routes(app)
     first_look.add_routes(app)
+    lists.add_routes(app)
     handlers.add_handlers(app)
     add_pages(app)
     return app

@@ -37,6 +37,14 @@ CREATE TABLE indexes (name TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (nam
 '''
 
 
+# A full disk, and a quota or a limit of a file's size
+_FULL = 'SQLITE_FULL', 'SQLITE_IOERR_WRITE'
+
+
+class StoreFullError(OSError):
+    """There is no space for a transaction."""
+
+
 def _damaged(path: Path, wrong: Any) -> str:
     return (f'the store {path} is damaged ({wrong}) and stays as it is. --store takes another file, or a copy with '
             f'what can be read: sqlite3 {shlex.quote(str(path))} .recover | sqlite3 NEW')
@@ -82,6 +90,9 @@ class Store:
             raise UserError(_damaged(self.path, wrong.rpartition('\n')[2]))
         execute('PRAGMA journal_mode = WAL')
         execute('PRAGMA synchronous = FULL')
+        # Nothing of a transaction is written before it is committed, so that a full disk does not matter to one that is
+        # rolled back
+        execute('PRAGMA cache_spill = OFF')
         if is_new:
             with self.transaction():
                 for statement in _TABLES.split(';'):
@@ -91,14 +102,22 @@ class Store:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commits everything done inside, or nothing if an exception is raised."""
-        self._connection.execute('BEGIN IMMEDIATE')
+        """
+        Commits everything done inside, or nothing if an exception is raised.
+
+        Raises `StoreFullError` if there is no space for it.
+        """
+        self._connection.execute('BEGIN')
         try:
             yield
-        except BaseException:
-            self._connection.execute('ROLLBACK')
+            self._connection.execute('COMMIT')
+        except BaseException as e:
+            # SQLite itself rolls back after some errors
+            if self._connection.in_transaction:
+                self._connection.execute('ROLLBACK')
+            if getattr(e, 'sqlite_errorname', '') in _FULL:
+                raise StoreFullError(f'{self.path}: {e}') from e
             raise
-        self._connection.execute('COMMIT')
 
     def close(self):
         """Closes the store; another process may open it."""

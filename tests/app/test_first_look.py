@@ -59,7 +59,7 @@ def test_what_a_person_draws_stays(app, uuid):
 
 def test_comparison_draws_the_same(app, uuid):
     """Also if it was looked at before the first validation."""
-    other = uuid[:-1] + 'f'
+    other = f'{int(uuid, 16) ^ 1:032x}'
     for run in (uuid, other):
         introduce(app, run)
         track(app, run, INDICATORS)
@@ -71,7 +71,7 @@ def test_comparison_draws_the_same(app, uuid):
 
 def test_run_that_was_picked_for_a_comparison_has_the_same_curves(app, uuid):
     """Its page then sends no marks."""
-    other = uuid[:-1] + 'f'
+    other = f'{int(uuid, 16) ^ 1:032x}'
     for run in (uuid, other):
         introduce(app, run)
         track(app, run, [*INDICATORS, *LATER])
@@ -95,7 +95,7 @@ def test_configs_that_were_given_are_selected_until_a_person_selects_others(app,
 
 def test_list_of_runs_can_be_searched_for_tags(app, uuid):
     introduce(app, uuid, comment='seq_len=64', tags=['char', 'sweep'])
-    other = uuid[:-1] + 'f'
+    other = f'{int(uuid, 16) ^ 1:032x}'
     introduce(app, other, comment='hidden', tags=['char', 'mlm'])
     listed = {run['run_uuid']: run['comment'] for run in app.ask('runs/null')['runs']}
     # Parts of the name tell nothing apart

@@ -35,7 +35,8 @@ def test_pages_load_nothing_from_other_sites(app):
         assert app.status_of(f'{style.rpartition("/css/")[0]}/{font}')[1][:4] == b'wOF2'
     assert app.status_of('/', method='HEAD') == (200, b'')
     with urllib.request.urlopen(f'{app.url}/') as response:
-        assert response.headers['Content-Security-Policy'] == "frame-ancestors 'none'"
+        policy = response.headers['Content-Security-Policy']
+    assert "default-src 'none'; script-src 'self'; " in policy and "frame-ancestors 'none'" in policy
     assert app.status_of('/api/v1/nothing')[0] == 404
 
 

@@ -1,6 +1,7 @@
 """`labml-mlm app`: its start, its end, and what survives a kill."""
 import http.client
 import signal
+import sqlite3
 import sys
 import threading
 
@@ -142,3 +143,20 @@ def test_run_of_a_repository_elsewhere_is_no_error(start_app):
     assert server.ask(f'run/{uuid}')['repo_remotes'] == ''
     out, err = server.stop()
     assert 'ERROR' not in out + err and 'unknown repo url' not in out + err
+
+
+@pytest.mark.parametrize('path', [
+    'custom_metrics/{}', 'metrics/preferences/{}', 'compare/preferences/{}', 'computer/{}', 'run/{}', 'run/status/{}',
+    'session/{}', 'runs/{}', 'sessions/{}', 'battery/preferences/{}', 'cpu/{}', 'process/{}/details/x'])
+def test_get_requests_do_not_grow_the_store(app, path):
+    """Any page can make a browser send them; browsers that do not say from where, too."""
+    def rows():
+        with sqlite3.connect(f'file:{app.store}?mode=ro', uri=True) as store:
+            counts = [store.execute(f'SELECT COUNT(*) FROM {name}').fetchone() for name in ('models', 'indexes')]
+        store.close()
+        return counts
+
+    before = rows()
+    for i in range(3):
+        app.status_of(f'/api/v1/{path.format(f"{i:032d}")}')
+    assert rows() == before

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import resource
 import sqlite3
 
 import pytest
@@ -21,14 +22,14 @@ def store(tmp_path):
     store.close()
 
 
-def ask(application, *, path='/api/v1/note'):
+def ask(application, *, path='/api/v1/note', method='POST'):
     """The status and the JSON of the answer."""
     messages = []
 
     async def send(message):
         messages.append(message)
 
-    asyncio.run(application({'type': 'http', 'path': path}, None, send))
+    asyncio.run(application({'type': 'http', 'path': path, 'method': method}, None, send))
     return messages[0]['status'], json.loads(messages[1]['body'] or 'null')
 
 
@@ -83,7 +84,7 @@ def test_request_is_committed_before_it_is_answered(store, tmp_path):
             seen.append(other.execute('SELECT COUNT(*) FROM models').fetchone()[0])
 
     asyncio.run(Transactions(answering(200, save), store.transaction)(
-        {'type': 'http', 'path': '/api/v1/note'}, None, send))
+        {'type': 'http', 'path': '/api/v1/note', 'method': 'POST'}, None, send))
     assert seen == [1, 1]
 
 
@@ -102,7 +103,45 @@ def test_requests_are_processed_one_at_a_time(store):
 
     async def both():
         wrapped = Transactions(application, store.transaction)
-        await asyncio.gather(*(wrapped({'type': 'http', 'path': '/api/v1/note'}, None, send) for _ in range(3)))
+        request = {'type': 'http', 'path': '/api/v1/note', 'method': 'POST'}
+        await asyncio.gather(*(wrapped(request, None, send) for _ in range(3)))
 
     asyncio.run(both())
     assert seen == ['begin', 'end'] * 3
+
+
+@pytest.mark.parametrize('method', ['GET', 'HEAD'])
+def test_get_saves_nothing(store, method):
+    assert ask(Transactions(answering(200, save), store.transaction), method=method) == (200, 'answer')
+    assert Note.get_all() == []
+
+
+@pytest.fixture
+def is_full(store, tmp_path):
+    """A function that makes the disk of the store full, or gives it space again."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    log = tmp_path / 'store.sqlite-wal'
+
+    def is_full(is_so):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size if is_so else hard, hard))
+    yield is_full
+    is_full(False)
+
+
+@pytest.mark.parametrize('path, status', [('/api/v1/note', 507), ('/api/v1/metrics/abc', 200),
+                                          ('/api/v1/logs/stdout/abc', 200), ('/api/v1/metrics/preferences/abc', 507),
+                                          ('/api/v1/default/track', 507)])
+def test_full_disk_ends_writes_alone(store, is_full, path, status):
+    """Nothing that was acknowledged is lost, and the next request after there is space is as ever."""
+    application = Transactions(answering(200, save), store.transaction)
+    ask(application)
+    is_full(True)
+    try:
+        answers = [ask(application, path=path), ask(application, path='/api/v1/runs/null', method='GET')]
+    finally:
+        is_full(False)
+    assert [answer[0] for answer in answers] == [status, 200]
+    assert status == 200 or 'full' in answers[0][1]['error']
+    assert len(Note.get_all()) == 1
+    assert ask(application) == (200, 'answer')
+    assert len(Note.get_all()) == 2
