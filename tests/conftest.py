@@ -12,6 +12,7 @@ os.environ['OMP_NUM_THREADS'] = '1'
 os.environ.setdefault('GOMP_SPINCOUNT', '1000')
 
 import torch
+from hypothesis import HealthCheck, settings
 from labml import tracker
 from labml.internal.lab import lab_singleton
 from support.app_server import AppServer
@@ -26,6 +27,10 @@ from support.trained import assert_refused, command, fill_mask, run, trained  # 
 
 from labml_mlm import MLMConfigs
 
+# No example fails because the machine is busy; CI has the same examples each time
+settings.register_profile('tests', deadline=None, suppress_health_check=[HealthCheck.too_slow],
+                          derandomize='LABML_MLM_SAME_EXAMPLES' in os.environ)
+settings.load_profile('tests')
 # Tests of the screen choose these themselves; a CI's or a person's own would change the output
 for name in ('CI', 'NO_COLOR', 'FORCE_COLOR', 'COLUMNS', 'LINES'):
     os.environ.pop(name, None)
