@@ -70,9 +70,12 @@ class SamplesLog:
         self._write([*self._until(validation.step - 1), validation])
 
     def truncate(self, step: int):
-        """Removes what came after `step`, for a run that resumes there, and leftovers of a kill."""
+        """Removes what came after `step`, for a run that resumes there, and leftovers of a kill. Raises `OSError`."""
         for path in self.path.parent.glob(f'.{self.path.name}.*'):
             path.unlink()
+        # Readers take another kind of file for none; what is to be continued must be one
+        with contextlib.suppress(FileNotFoundError):
+            open_ordinary(self.path).close()
         kept = self._until(step)
         if len(kept) < len(self.read()):
             self._write(kept)
