@@ -47,7 +47,9 @@ async def _sessions(request: Request, labml_token: str) -> Response:
 async def _delete_runs(request: Request) -> dict:
     """Upstream's `delete_runs`; of a damaged run it deletes what it can."""
     owner = user.get_or_create_user('local', is_local_user=True).email
-    for uuid in (await request.json())['run_uuids']:
+    uuids = (await request.json())['run_uuids']
+    # Others are none of its runs, or no uuids
+    for uuid in set(project.get_project('').runs).intersection(uuids):
         with contextlib.suppress(*BAD_DATA):
             project.get_project('').delete_runs([uuid], owner)
         # Upstream itself catches some errors
@@ -78,10 +80,11 @@ def _shown(uuid: str, summarize: Callable[[str], dict | None], key: str) -> dict
     try:
         summary = summarize(uuid)
         if summary is not None:
-            # As the page reads and sorts it
-            json.dumps(summary, allow_nan=False)
-            [f'{summary[name]:s}' for name in ('name', 'comment')]
+            # The page searches in texts, and runs are sorted by their start
+            if not (isinstance(summary['name'], str) and isinstance(summary['comment'], str)):
+                raise TypeError('name and comment are texts')
             float(summary['start_time'])
+            json.dumps(summary, allow_nan=False)
         return summary
     except BAD_DATA:
         return {key: uuid, 'computer_uuid': '', 'name': f'damaged: {uuid}', 'world_size': 0, 'start_time': 0,

@@ -17,8 +17,8 @@ from labml_mlm.common import files
     ('POST', 'default/track?run_uuid=0123456789&rank=x&labml_version=0.5.3', b'[]'),
     ('POST', 'default/track?run_uuid=0123456789&labml_version=x', b'[]'),
     ('POST', 'metrics/0123456789', b'{}'), ('POST', 'metrics/0123456789', b''), ('PUT', 'runs', b'{}'),
-    ('PUT', 'runs', b'[]'), ('POST', 'runs/archive', b'5'), ('POST', 'run/0123456789', b'{}'), ('POST', 'user', b'{}'),
-    ('POST', 'logs/stdout/0123456789', b'[]'),
+    ('PUT', 'runs', b'[]'), ('PUT', 'runs', b'{"run_uuids": [[]]}'), ('POST', 'runs/archive', b'5'),
+    ('POST', 'run/0123456789', b'{}'), ('POST', 'user', b'{}'), ('POST', 'logs/stdout/0123456789', b'[]'),
 ])
 def test_incomplete_request_is_a_client_error(app, method, path, body):
     status, answer = app.status_of(f'/api/v1/{path}', body, method=method,
