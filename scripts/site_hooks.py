@@ -26,15 +26,19 @@ ANNOTATED = ['evaluation/score.py', 'finetuning/heads.py', 'masking/mlm.py', 'ma
 # Pages from the main folder, where GitHub shows them
 PAGES = {'README.md': 'index.md', 'CONTRIBUTING.md': 'contributing.md', 'CHANGELOG.md': 'changelog.md',
          'SECURITY.md': 'security.md'}
+# Files that these pages link to, for download
+FILES = ['experiments/quickstart.ipynb']
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">(\\[(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Adds the pages that are not in `docs/`."""
+    """Adds the pages and files that are not in `docs/`."""
     from mkdocs.structure.files import File
 
     for source, page in PAGES.items():
         files.append(File.generated(config, page, content=_relinked((ROOT / source).read_text(encoding='utf-8'))))
+    for source in FILES:
+        files.append(File.generated(config, source, abs_src_path=str(ROOT / source)))
     for source in ANNOTATED:
         page = f'annotated/{source.removesuffix(".py")}.md'
         files.append(File.generated(config, page, content=annotated_page(PACKAGE / source)))
