@@ -8,7 +8,7 @@ from pathlib import Path
 from labml_mlm.cli.parser import command_parser
 from labml_mlm.common.arguments import check_names
 from labml_mlm.common.errors import UnknownPart, UserError
-from labml_mlm.common.exit import exit_on_error, exit_with
+from labml_mlm.common.exit import Terminated, end_by, exit_on_error, exit_with, interrupted_by_all_signals
 from labml_mlm.tracking.uploader import discard_captured_output
 
 
@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None):
     Runs a command, from `arguments` or the command line.
 
     Exits with 2 and one message for anything wrong in the arguments or in a text, with 1 if the machine fails, with 130
-    after Ctrl-C.
+    after Ctrl-C. After SIGTERM and the like, the process ends by that signal; a file that was half written is removed.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] == ['train']:
@@ -43,10 +43,13 @@ def main(arguments: Sequence[str] | None = None):
                 raise UserError(f'labml-mlm {arguments[0]}: too many arguments: {shlex.join(more)}. '
                                 f'`labml-mlm {arguments[0]} --help` says what it takes')
             _import_files(parsed)
-            parsed.command(parsed)
+            with interrupted_by_all_signals():
+                parsed.command(parsed)
             sys.stdout.flush()
         except UnknownPart as e:
             raise UserError(_how_to_import(e, arguments)) from None
+        except Terminated as e:
+            end_by(e.number)
         except KeyboardInterrupt:
             exit_with(130, 'Interrupted')
 

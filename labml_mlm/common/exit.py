@@ -1,9 +1,11 @@
-"""One message and an exit code in place of a traceback."""
+"""One message and an exit code in place of a traceback; and an end by a signal that leaves nothing half written."""
 import atexit
 import contextlib
 import errno
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -12,6 +14,8 @@ from labml_mlm.common.errors import DivergedError, UserError
 # A disk that is full or read-only
 _DISK_ERRORS = errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG
 
+# Those that ask a process to end, by a person or by a batch system
+SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2
 
 # Is a library still at work in a thread, or would it take Python long to end?
 _is_work_left = False
@@ -78,3 +82,43 @@ def exit_with(code: int, message: str) -> NoReturn:
             sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+class Terminated(KeyboardInterrupt):
+    """A signal other than Ctrl-C, `number`, has come where nothing has to be saved."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
+
+
+@contextlib.contextmanager
+def interrupted_by_all_signals() -> Iterator[None]:
+    """
+    Inside, SIGTERM and the like raise `Terminated`, as Ctrl-C raises `KeyboardInterrupt`: what is half written is
+    removed on the way out. A second one does nothing, as the end of a session often sends several.
+    """
+    received: list[int] = []
+
+    def handle(number: int, _frame):
+        received.append(number)
+        if len(received) == 1:
+            raise Terminated(number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS[1:]:
+            if signal.getsignal(number) == signal.SIG_DFL:
+                before[number] = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def end_by(number: int) -> NoReturn:
+    """Ends the process by this signal, as if nothing had handled it: what waits for the process sees that."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    raise AssertionError(f'signal {number} does not end the process')

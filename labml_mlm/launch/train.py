@@ -20,7 +20,7 @@ from labml.internal.tracker import tracker_singleton
 from labml.logger import Text
 
 from labml_mlm.common.errors import DivergedError, UserError
-from labml_mlm.common.exit import exit_on_error, exit_with, leave_work
+from labml_mlm.common.exit import exit_on_error, exit_with, interrupted_by_all_signals, leave_work
 from labml_mlm.common.files import write_atomically
 from labml_mlm.common.importing import stop_if_importing
 from labml_mlm.common.labml_compat import tolerate_full_disk
@@ -52,7 +52,7 @@ from labml_mlm.runs.run import Run
 from labml_mlm.runs.text_files import write_files
 from labml_mlm.screen import console
 from labml_mlm.tokenization.base import tokenizer_files
-from labml_mlm.training.signals import Stopped, interrupted_by_all_signals
+from labml_mlm.training.signals import Stopped
 
 # In a sweep's process that trains nothing: called with what would be trained
 rehearse: 'Callable[[ToTrain], NoReturn] | None' = None

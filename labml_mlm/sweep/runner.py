@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from labml_mlm.common.errors import UserError
+from labml_mlm.common.exit import SIGNALS
 from labml_mlm.common.project import is_in_project, logs_path
 from labml_mlm.runs import checkpoint
 from labml_mlm.runs.run import Run
-
-# Those that a run answers, without the import of torch
-_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2
 
 
 class Outcome(NamedTuple):
@@ -128,7 +126,7 @@ class Runner:
         before = {}
         # Python lets only the main thread set handlers
         if threading.current_thread() is threading.main_thread():
-            before = {number: signal.signal(number, self._handle) for number in _SIGNALS
+            before = {number: signal.signal(number, self._handle) for number in SIGNALS
                       if signal.getsignal(number) != signal.SIG_IGN}
         try:
             yield

@@ -12,7 +12,7 @@ from typing import Any
 from labml import logger
 from labml.logger import Text
 
-from labml_mlm.common.exit import leave_work
+from labml_mlm.common.exit import SIGNALS, leave_work
 from labml_mlm.distributed.failures import is_rank_failure
 from labml_mlm.distributed.process_group import ranks
 
@@ -20,39 +20,6 @@ from labml_mlm.distributed.process_group import ranks
 _FORWARDED = 5.
 # Seconds after which a signal is answered, if the run has not ended by then
 _ANSWER = 1.
-
-
-class Terminated(KeyboardInterrupt):
-    """A signal other than Ctrl-C, `number`, has come where nothing is trained."""
-
-    def __init__(self, number: int):
-        super().__init__()
-        self.number = number
-
-
-@contextlib.contextmanager
-def interrupted_by_all_signals() -> Iterator[None]:
-    """
-    Inside, SIGTERM and the like raise `Terminated`, as Ctrl-C raises `KeyboardInterrupt`: what is half written is
-    removed on the way out. A second one does nothing, as the end of a session often sends several.
-    """
-    received: list[int] = []
-
-    def handle(number: int, _frame):
-        received.append(number)
-        if len(received) == 1:
-            raise Terminated(number)
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in SignalHandler.signals[1:]:
-            if signal.getsignal(number) == signal.SIG_DFL:
-                before[number] = signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Stopped(KeyboardInterrupt):
@@ -70,7 +37,7 @@ class SignalHandler:
 
     A signal that the parent process ignores (SIGINT under `nohup … &`) stays ignored.
     """
-    signals = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2
+    signals = SIGNALS
 
     def __init__(self):
         self.signal: int | None = None

@@ -2,7 +2,10 @@
 import functools
 import io
 import json
+import signal
+import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -41,6 +44,19 @@ def test_embed_writes_the_features_of_encode(command, lines, tmp_path):
     assert len(err.splitlines()) == 1
     expected = labml_mlm.load('beef').encode(TEXTS, pooling='cls', layer=-2)
     np.testing.assert_allclose(np.load(tmp_path / 'v.npy'), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_no_half_written_file(exports, tmp_path, number):
+    # Texts are waited for, as from a pipe that is still open
+    command = subprocess.Popen([sys.executable, '-m', 'labml_mlm', 'embed', 'feed', '-', '-o', tmp_path / 'v.npy'],
+                               cwd=exports.path, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    while not list(tmp_path.iterdir()) and command.poll() is None:
+        time.sleep(0.05)
+    command.send_signal(number)
+    _, err = command.communicate()
+    assert command.returncode == -number and not list(tmp_path.iterdir())
+    assert b'Traceback' not in err
 
 
 def test_embed_prints_json_lines_of_standard_input(command, monkeypatch):

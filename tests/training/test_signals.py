@@ -8,9 +8,10 @@ import pytest
 from labml.internal.logger import logger_singleton
 
 from labml_mlm.common import exit as exits
+from labml_mlm.common.exit import Terminated, interrupted_by_all_signals
 from labml_mlm.screen.console import PlainDestination
 from labml_mlm.training import signals
-from labml_mlm.training.signals import SignalHandler, Stopped, Terminated, interrupted_by_all_signals
+from labml_mlm.training.signals import SignalHandler, Stopped
 
 
 @pytest.mark.parametrize('number', SignalHandler.signals)
