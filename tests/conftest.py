@@ -46,8 +46,13 @@ def shakespeare() -> Path:
     return SHAKESPEARE
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """The longest first, so that no core waits for one at the end."""
+    """Marks those that start scripts. The longest first, so that no core waits for one at the end."""
+    for item in items:
+        if 'project' in item.fixturenames:
+            item.add_marker('end_to_end')
+
     def minutes(item: pytest.Item) -> float:
         long = item.get_closest_marker('long')
         return 0. if long is None else long.kwargs.get('minutes', 1.)

@@ -149,6 +149,7 @@ def test_readme_is_short():
     assert len(README.splitlines()) <= 250
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize('command', [
     pytest.param(command, marks=[pytest.mark.long] if 'benchmarks/' in command or command in LAUNCHED else [])
     for command in COMMANDS if command not in INSTALL + BENCHMARKS_WITH_FILES])
@@ -175,6 +176,7 @@ def test_command(command, app, request):
     assert next(text for part, text in EXPECTED.items() if part in command) in result.stdout
 
 
+@pytest.mark.end_to_end
 @pytest.mark.long(minutes=4)
 def test_first_command_on_a_fresh_machine(checkout):
     """Installs into a new virtual environment and trains to the end on the text that is available."""
@@ -187,6 +189,7 @@ def test_first_command_on_a_fresh_machine(checkout):
     assert accuracy > 0.5
 
 
+@pytest.mark.end_to_end
 def test_refused_override_is_what_readme_shows(checkout):
     shown = re.findall(r'^\$ (.*)\n(`.*)$', README, re.MULTILINE)
     assert len(shown) == 3
@@ -203,6 +206,7 @@ def test_page_of_configs_is_up_to_date():
     assert page == PAGES['configs.md'], 'run `python scripts/configs_page.py`'
 
 
+@pytest.mark.end_to_end
 def test_use_example(trained):
     assert BLOCKS['inference.md'] == [USE]
     (trained.path / 'use.py').write_text(USE + "\nprint(features.shape, per_token[0].shape)\n")
@@ -227,6 +231,7 @@ def test_parts_of_ones_own_are_those_of_the_tests():
     assert len(PARTS) == 2 and all(part in extensions for part in PARTS)
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize('number', range(len(WORKED_EXAMPLES)))
 def test_worked_example(number, checkout):
     """A small model in place of the default one."""
