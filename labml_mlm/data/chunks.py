@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import regex
 
-from labml_mlm.data.documents import Piece
+from labml_mlm.data.blocks import Block, Piece, pieces_of
 
 # Characters
 CHUNK = 1 << 14
@@ -42,6 +42,25 @@ def split_chunks(pieces: Iterable[Piece], size: int = CHUNK) -> Iterator[Piece]:
         if is_last:
             yield rest, True
             rest = ''
+
+
+def split_blocks(blocks: Iterable[Block], size: int = CHUNK) -> Iterator[Block]:
+    """The same of documents in blocks; what need not be cut stays as it is."""
+    blocks = iter(blocks)
+    for block in blocks:
+        if block.is_last and max(map(len, block.texts)) <= min(size, LONGEST_LINE):
+            yield block
+        else:
+            for chunk, is_last in split_chunks(_to_document_end(block, blocks), size):
+                yield Block([chunk], is_last)
+
+
+def _to_document_end(block: Block, blocks: Iterator[Block]) -> Iterator[Piece]:
+    """The pieces of a block and of those after it, up to one in which the document ends."""
+    yield from pieces_of([block])
+    while not block.is_last:
+        block = next(blocks)
+        yield from pieces_of([block])
 
 
 def _before_line_end(text: str, begin: int, end: int) -> int | None:

@@ -6,14 +6,13 @@ Before a text is tokenized, one pass finds its characters, its SHA-256, and whic
 A document is for validation by a hash of its content alone, so it stays on its side whatever other documents come or
 go, and a copy of it is never on the other side. A text of a single document is cut instead.
 """
-import array
 import hashlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
-from labml_mlm.data.documents import Piece
+from labml_mlm.data.blocks import Piece, blocks_of
 
 _N_CODE_POINTS = 0x110000
 
@@ -36,28 +35,31 @@ def scan(documents: Iterable[Piece], *, valid_fraction: float | None) -> tuple[C
     * `valid_fraction` is the fraction of documents for validation: at least one and not all, if two differ; `None` for
       no validation set
     """
-    n_characters, n_documents, hashes = 0, 0, array.array('Q')
+    n_characters, n_documents = 0, 0
+    hashes: list[np.ndarray] = []
     seen, ascii_seen, whole, one = np.zeros(_N_CODE_POINTS, bool), b'', hashlib.sha256(), hashlib.sha256()
-    for piece, is_last in documents:
-        data = piece.encode('utf-8', 'surrogatepass')
-        one.update(data)
-        n_characters += len(piece)
+    for texts, is_last in blocks_of(documents):
+        text = ''.join(texts)
+        n_characters += len(text)
         # Characters that are new, and those beyond ASCII: all bytes of a character or none
-        if rest := data.translate(None, ascii_seen):
+        if rest := text.encode('utf-8', 'surrogatepass').translate(None, ascii_seen):
             seen[code_points(rest.decode('utf-8', 'surrogatepass'))] = True
             ascii_seen = bytes(np.flatnonzero(seen[:128]).tolist())
+        one.update(texts[0].encode('utf-8', 'surrogatepass'))
         if is_last:
-            n_documents += 1
-            whole.update(one.digest())
-            hashes.append(int.from_bytes(one.digest()[:8], 'little'))
-            last, one = one, hashlib.sha256()
-    sha256 = last.hexdigest() if n_documents == 1 else whole.hexdigest()
+            digests = [one.digest(), *(hashlib.sha256(text.encode('utf-8', 'surrogatepass')).digest()
+                                       for text in texts[1:])]
+            n_documents += len(digests)
+            last, one = digests[-1], hashlib.sha256()
+            whole.update(b''.join(digests))
+            hashes.append(np.frombuffer(b''.join(digest[:8] for digest in digests), '<u8'))
+    sha256 = last.hex() if n_documents == 1 else whole.hexdigest()
     characters = ''.join(map(chr, np.flatnonzero(seen).tolist()))
-    return Corpus(n_documents, n_characters, sha256, characters), _select_validation(hashes, valid_fraction)
+    numbers = np.concatenate(hashes) if hashes else np.zeros(0, np.uint64)
+    return Corpus(n_documents, n_characters, sha256, characters), _select_validation(numbers, valid_fraction)
 
 
-def _select_validation(hashes: array.array, fraction: float | None) -> np.ndarray:
-    numbers = np.array(hashes, np.uint64)
+def _select_validation(numbers: np.ndarray, fraction: float | None) -> np.ndarray:
     if fraction is None or len(numbers) < 2:
         return np.zeros(len(numbers), bool)
     # If all documents are equal, none is for validation; otherwise some are left to train on

@@ -19,12 +19,10 @@ from labml import logger
 from labml.logger import Text
 
 from labml_mlm.common.errors import UserError
+from labml_mlm.data.blocks import Block, Piece, gathered, pieces_of
 from labml_mlm.reading.files import open_text, text_suffix, what_failed
 from labml_mlm.reading.lines import Wrong
-from labml_mlm.reading.texts import Entry, has_records, read_texts_of
-
-# A piece of a document, and whether it is the last one
-Piece = tuple[str, bool]
+from labml_mlm.reading.texts import Entry, has_records, read_blocks_of
 
 # Bytes that are read at once
 _CHUNK = 1 << 22
@@ -89,35 +87,51 @@ class TextFiles:
         return [path for path in self.paths if (path, 0) not in (self._left_out or ())]
 
     def __iter__(self) -> Iterator[Piece]:
+        return pieces_of(self.blocks())
+
+    def blocks(self) -> Iterator[Block]:
+        """The same documents, short ones in blocks of many."""
         if self._left_out is None:
             wrong: dict[tuple[Path, int], Wrong] = {}
             with_text: list[Path] = []
-            pieces = self._check(wrong, with_text)
+            blocks = self._check(wrong, with_text)
             # With `strict`, the first pass yields and raises at its end; otherwise it only finds what to leave out
             is_first_pass = self.errors == 'strict'
-            for piece in self._units(pieces) if is_first_pass else pieces:
+            for block in self._units(blocks) if is_first_pass else blocks:
                 if is_first_pass:
-                    yield piece
+                    yield block
             self._left_out = self._report(wrong, with_text)
             if is_first_pass:
                 return
         for path in self.paths:
             if (path, 0) not in self._left_out:
-                yield from self._units((text, is_last) for line, text, is_last in self._entries(path)
-                                       if isinstance(text, str) and (path, line) not in self._left_out)
+                yield from self._units(self._without_wrong(path))
 
-    def _units(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
-        return _paragraphs(pieces) if self.unit == 'paragraph' else pieces
+    def _units(self, blocks: Iterator[Block]) -> Iterator[Block]:
+        if self.unit == 'paragraph':
+            blocks = (Block([text], is_last) for text, is_last in _paragraphs(pieces_of(blocks)))
+        return gathered(blocks)
 
-    def _entries(self, path: Path) -> Iterator[Entry]:
-        """The texts of a file, in pieces, or what is wrong with them, or `None` for blank ones; with their lines."""
+    def _without_wrong(self, path: Path) -> Iterator[Block]:
+        """The texts of a file after the first pass."""
+        for line, text, is_last in self._entries(path):
+            if isinstance(text, list):
+                yield Block(text)
+            elif isinstance(text, str) and (path, line) not in self._left_out:
+                yield Block([text], is_last)
+
+    def _entries(self, path: Path) -> Iterator[Entry | tuple[int, list[str], bool]]:
+        """
+        The texts of a file, in pieces or many at once, or what is wrong with them, or `None` for blank ones; with their
+        lines.
+        """
         if has_records(path, text_format=self.text_format):
-            yield from read_texts_of(path, field=self.field, role=self.role, decoding=self._decoding,
-                                     text_format=self.text_format)
+            yield from read_blocks_of(path, field=self.field, role=self.role, decoding=self._decoding,
+                                      text_format=self.text_format)
         else:
             yield from ((0, piece, is_last) for piece, is_last in _read_pieces(path, errors=self._decoding))
 
-    def _check(self, wrong: dict[tuple[Path, int], Wrong], with_text: list[Path]) -> Iterator[Piece]:
+    def _check(self, wrong: dict[tuple[Path, int], Wrong], with_text: list[Path]) -> Iterator[Block]:
         """
         All documents. Notes in `wrong` what is wrong with files and lines, a whole file as its line 0, and in
         `with_text` all other files; counts blank texts.
@@ -131,9 +145,12 @@ class TextFiles:
                         wrong[path, line] = text
                     elif text is None:
                         n_blank += 1
+                    elif isinstance(text, list):
+                        is_empty = False
+                        yield Block(text)
                     else:
                         is_empty = is_empty and not text
-                        yield text, is_last
+                        yield Block([text], is_last)
             except UnicodeDecodeError as e:
                 wrong[path, 0] = Wrong(f'is not UTF-8: invalid byte 0x{e.object[e.start]:02x}', True)
             except _Binary as e:

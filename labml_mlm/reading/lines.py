@@ -39,18 +39,24 @@ def decoded_lines(path: Path, *, decoding: str = 'strict') -> Iterator[tuple[int
     Raises what `open_text` does.
     """
     with open_text(path) as f:
-        for number, line in enumerate(f, start=1):
-            if b'\0' in line:
-                is_utf_16 = number == 1 and line.startswith(_UTF_16)
-                yield number, Wrong('is UTF-16 instead of UTF-8: it contains NUL characters', is_whole=True) \
-                    if is_utf_16 else Wrong('is not text: it contains NUL characters')
-                if is_utf_16:
-                    return
-                continue
-            try:
-                yield number, line.decode('utf-8-sig' if number == 1 else 'utf-8', decoding)
-            except UnicodeDecodeError as e:
-                yield number, Wrong(f'is not UTF-8: invalid byte 0x{e.object[e.start]:02x}')
+        yield from decode_lines(f, decoding=decoding)
+
+
+def decode_lines(lines: Iterable[bytes], *, first: int = 1, decoding: str = 'strict') \
+        -> Iterator[tuple[int, str | Wrong]]:
+    """The same of lines of a file from the line `first`."""
+    for number, line in enumerate(lines, start=first):
+        if b'\0' in line:
+            is_utf_16 = number == 1 and line.startswith(_UTF_16)
+            yield number, Wrong('is UTF-16 instead of UTF-8: it contains NUL characters', is_whole=True) \
+                if is_utf_16 else Wrong('is not text: it contains NUL characters')
+            if is_utf_16:
+                return
+            continue
+        try:
+            yield number, line.decode('utf-8-sig' if number == 1 else 'utf-8', decoding)
+        except UnicodeDecodeError as e:
+            yield number, Wrong(f'is not UTF-8: invalid byte 0x{e.object[e.start]:02x}')
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:

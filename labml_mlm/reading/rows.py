@@ -12,7 +12,7 @@ Each reader comes twice: `stream_objects` and `stream_table` give what is wrong 
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ JSON_SUFFIXES = '.json', '.jsonl'
 TABLES = '.csv', '.tsv'
 # Characters: a quote that nothing closes does not read a whole file into memory
 _MAX_FIELD = 1 << 27
+# In place of the rows of a file without any
+EMPTY = 0, Wrong('is empty', is_whole=True)
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"', re.DOTALL)
 
 
@@ -46,15 +48,20 @@ def stream_objects(path: Path, *, decoding: str = 'strict') -> Iterator[tuple[in
     `decoding` is that of `decoded_lines`.
     """
     is_empty = True
-    for number, line in decoded_lines(path, decoding=decoding):
+    for row in objects_of(decoded_lines(path, decoding=decoding)):
+        is_empty = False
+        yield row
+    if is_empty:
+        yield EMPTY
+
+
+def objects_of(lines: Iterable[tuple[int, str | Wrong]]) -> Iterator[tuple[int, dict[str, Any] | Wrong]]:
+    """The objects of lines that are not blank, each with its number, and what is wrong with others."""
+    for number, line in lines:
         if isinstance(line, Wrong):
-            is_empty = False
             yield number, line
         elif line.strip():
-            is_empty = False
             yield number, _object(line)
-    if is_empty:
-        yield 0, Wrong('is empty', is_whole=True)
 
 
 def _object(line: str) -> dict[str, Any] | Wrong:
@@ -112,7 +119,7 @@ def stream_table(path: Path, fields: dict[str, str], *, decoding: str = 'strict'
             else:
                 yield begin, dict(zip(header, values, strict=True))
     if header is None:
-        yield 0, Wrong('is empty', is_whole=True)
+        yield EMPTY
 
 
 class _Lines:

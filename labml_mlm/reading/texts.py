@@ -9,8 +9,9 @@ from pathlib import Path
 
 from labml_mlm.reading import fasta, parquet
 from labml_mlm.reading.files import text_suffix
+from labml_mlm.reading.json_lines import stream_blocks
 from labml_mlm.reading.lines import Wrong, checked_text, no_field
-from labml_mlm.reading.rows import JSON_SUFFIXES, TABLES, stream_objects, stream_table
+from labml_mlm.reading.rows import JSON_SUFFIXES, TABLES, stream_table
 
 # Where its text is, what it is, and whether that is the end of it; `None` for a text that is blank
 Entry = tuple[int, str | None | Wrong, bool]
@@ -45,6 +46,17 @@ def read_texts_of(path: Path, *, field: str, role: str = 'text_field', decoding:
 
     Raises `UserError` for Parquet without pyarrow, `OSError`, and what a decompressor raises.
     """
+    for number, text, is_last in read_blocks_of(path, field=field, role=role, decoding=decoding,
+                                                text_format=text_format):
+        if isinstance(text, list):
+            yield from ((i, one, True) for i, one in enumerate(text, start=number))
+        else:
+            yield number, text, is_last
+
+
+def read_blocks_of(path: Path, *, field: str, role: str = 'text_field', decoding: str = 'strict',
+                   text_format: str = 'auto') -> Iterator[Entry | tuple[int, list[str], bool]]:
+    """The same, with a list of texts in place of many on lines that follow each other, and the number of the first."""
     suffix = text_suffix(path)
     if suffix in fasta.SUFFIXES:
         return fasta.stream_sequences(path, decoding=decoding)
@@ -53,8 +65,8 @@ def read_texts_of(path: Path, *, field: str, role: str = 'text_field', decoding:
                  for number, text in parquet.stream_column(path, field, role=role, decoding=decoding))
     else:
         rows = stream_table(path, {role: field}, decoding=decoding) if suffix in TABLES else \
-            stream_objects(path, decoding=decoding)
-        texts = ((number, row if isinstance(row, Wrong) else _text_of(row, field, role, decoding))
+            stream_blocks(path, field, decoding=decoding)
+        texts = ((number, _text_of(row, field, role, decoding) if isinstance(row, dict) else row)
                  for number, row in rows)
     # Early versions took white space for a text
     is_blank = (lambda text: not text) if text_format == 'plain' else (lambda text: not text.strip())

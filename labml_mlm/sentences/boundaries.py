@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 
 from labml_mlm.common.errors import UserError, did_you_mean
-from labml_mlm.data.documents import Piece
+from labml_mlm.data.blocks import Piece
 
 # Characters of a sentence that comes as a whole
 _LONGEST = 1 << 20

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import regex
 
+from labml_mlm.data.blocks import Piece
 from labml_mlm.data.chunks import split_chunks
 from labml_mlm.data.corpus import Corpus
-from labml_mlm.data.documents import Piece, TextFiles
+from labml_mlm.data.documents import TextFiles
 from labml_mlm.text_facts.facts import TextFacts
 from labml_mlm.tokenization.base import Tokenizer
 from labml_mlm.tokenization.losses import Losses

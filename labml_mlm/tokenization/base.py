@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from labml_mlm.data.batch import NO_TEMPLATE, PairTemplate, Template
-from labml_mlm.data.documents import Piece
+from labml_mlm.data.blocks import Piece
 from labml_mlm.tokenization.word_boundaries import WordBoundaries
 
 SPECIAL_TOKENS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']

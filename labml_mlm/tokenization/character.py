@@ -6,9 +6,10 @@ import numpy as np
 
 from labml_mlm.common.errors import UserError
 from labml_mlm.data.batch import PairTemplate, Template
+from labml_mlm.data.blocks import Block, Piece
 from labml_mlm.data.corpus import code_points
-from labml_mlm.data.documents import Piece
 from labml_mlm.tokenization.base import SPECIAL_TOKENS, SpecialTokens
+from labml_mlm.tokenization.encoded import Encoded
 from labml_mlm.tokenization.word_boundaries import WordBoundaries
 
 
@@ -70,6 +71,11 @@ class CharacterTokenizer:
         units = np.frombuffer(text.encode('utf-16-le', 'surrogatepass'), '<u2')
         # `clip` avoids a check of indices that are in range anyway
         return np.take(self._ids, units if len(units) == len(text) else code_points(text), mode='clip')
+
+    def encode_blocks(self, blocks: Iterable[Block]) -> Iterator[Encoded]:
+        """Token ids of documents that come in blocks."""
+        for texts, is_last in blocks:
+            yield Encoded.of_texts(self.encode(''.join(texts)), list(map(len, texts)), is_last=is_last)
 
     def encode_documents(self, pieces: Iterable[Piece]) -> Iterator[tuple[np.ndarray, bool]]:
         """Token ids of documents that come in pieces, each with whether it ends its document."""

@@ -7,14 +7,14 @@ joiners is misspelt. And what is not in the vocabulary becomes `[UNK]`. So while
 counted.
 """
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from labml_mlm.common.errors import UserError
+from labml_mlm.data.blocks import Block, Piece, pieces_of
 from labml_mlm.data.corpus import Corpus, code_points
-from labml_mlm.data.documents import Piece
 from labml_mlm.tokenization.base import Tokenizer
 
 _N_CODE_POINTS = 0x110000
@@ -58,16 +58,20 @@ class Losses:
 
     def of_text(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
         """The same pieces; what their normalisation loses is counted."""
-        for piece in pieces:
-            self._beginning = self._beginning or piece[0][:1 << 14]
-            if self._is_plain:
-                yield piece
-                continue
-            # Other white space is rare
-            self._n_visible += len(piece[0]) - sum(map(piece[0].count, ' \n\t\r'))
-            if self._altered:
-                self._counts += np.bincount(self._kind_of[code_points(piece[0])], minlength=len(_KINDS))
-            yield piece
+        return pieces_of(self.of_blocks(Block([text], is_last) for text, is_last in pieces))
+
+    def of_blocks(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """The same of documents in blocks."""
+        for block in blocks:
+            if not self._beginning or not self._is_plain:
+                text = ''.join(block.texts)
+                self._beginning = self._beginning or text[:1 << 14]
+            if not self._is_plain:
+                # Other white space is rare
+                self._n_visible += len(text) - sum(map(text.count, ' \n\t\r'))
+                if self._altered:
+                    self._counts += np.bincount(self._kind_of[code_points(text)], minlength=len(_KINDS))
+            yield block
 
     def add_tokens(self, tokens: np.ndarray):
         """Counts token ids of the text, `[n]`."""

@@ -18,8 +18,9 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.data.chunks import CHUNK, LONGEST_LINE, split_chunks
-from labml_mlm.data.documents import Piece
+from labml_mlm.data.blocks import Block, Piece
+from labml_mlm.data.chunks import CHUNK, LONGEST_LINE, split_blocks
+from labml_mlm.tokenization.encoded import Encoded
 from labml_mlm.tokenization.hf_tokenizers import (
     cannot_encode,
     content_of,
@@ -130,20 +131,25 @@ class SubwordTokenizer:
         Token ids of documents that come in pieces, each with whether it ends its document; on all cores. Raises what
         `encode` does.
         """
-        pieces = iter(pieces)
-        first = list(itertools.islice(pieces, 1))
+        for encoded in self.encode_blocks(Block([text], is_last) for text, is_last in pieces):
+            yield from encoded.documents()
+
+    def encode_blocks(self, blocks: Iterable[Block]) -> Iterator[Encoded]:
+        """The same of documents that come in blocks."""
+        blocks = iter(blocks)
+        first = list(itertools.islice(blocks, 1))
         with rust_errors():
-            is_the_same = is_the_same_in_chunks(self.tokenizer, first[0][0][:LONGEST_LINE] if first else '')
+            is_the_same = is_the_same_in_chunks(self.tokenizer, first[0].texts[0][:LONGEST_LINE] if first else '')
         size = CHUNK if is_the_same else _LONG_CHUNK
         # `tokenizers` encodes a batch on all cores, but converts input and output on one: meanwhile another is encoded
         with ThreadPoolExecutor(_N_IN_FLIGHT - 1) as pool:
             pending: deque = deque()
-            for batch in _batches(split_chunks(itertools.chain(first, pieces), size)):
+            for batch in _batches(split_blocks(itertools.chain(first, blocks), size)):
                 pending.append(pool.submit(self._encode_batch, batch))
                 if len(pending) == _N_IN_FLIGHT:
-                    yield from pending.popleft().result()
+                    yield pending.popleft().result()
             while pending:
-                yield from pending.popleft().result()
+                yield pending.popleft().result()
 
     def encode_masked(self, pieces: Sequence[str]) -> np.ndarray:
         """
@@ -224,23 +230,25 @@ class SubwordTokenizer:
                     return self.tokens[ids[0]].startswith(' ')
         return False
 
-    def _encode_batch(self, batch: list[Piece]) -> list[tuple[np.ndarray, bool]]:
-        texts = [text for text, _ in batch]
+    def _encode_batch(self, batch: list[Block]) -> Encoded:
+        texts = [text for block in batch for text in block.texts]
         with rust_errors():
             try:
                 encoded = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
             except Exception as e:  # tokenizers raises nothing more special
                 raise cannot_encode(texts, e) from None
-        return [(np.fromiter(of_text.ids, np.int32, len(of_text)), is_last)
-                for of_text, (_, is_last) in zip(encoded, batch, strict=True)]
+        lengths = list(map(len, encoded))
+        tokens = np.fromiter(itertools.chain.from_iterable(one.ids for one in encoded), np.int32, sum(lengths))
+        return Encoded.of_texts(tokens, lengths, is_last=np.repeat([block.is_last for block in batch],
+                                                                   [len(block.texts) for block in batch]))
 
 
-def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+def _batches(blocks: Iterable[Block]) -> Iterator[list[Block]]:
     """Batches with enough characters to keep all cores busy."""
     batch, size = [], 0
-    for piece in pieces:
-        batch.append(piece)
-        size += len(piece[0])
+    for block in blocks:
+        batch.append(block)
+        size += sum(map(len, block.texts))
         if size >= _BATCH:
             yield batch
             batch, size = [], 0

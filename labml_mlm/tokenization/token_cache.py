@@ -23,10 +23,11 @@ from labml.logger import Text
 from labml_mlm.common.errors import UserError
 from labml_mlm.common.files import exclusive, write_atomically
 from labml_mlm.data import corpus as corpora
+from labml_mlm.data.blocks import Block, Piece, blocks_of, pieces_of
 from labml_mlm.data.chunks import CHUNK, split_chunks
 from labml_mlm.data.corpus import Corpus
-from labml_mlm.data.documents import Piece
 from labml_mlm.tokenization.base import Tokenizer
+from labml_mlm.tokenization.encoded import Encoded, encode_blocks
 from labml_mlm.tokenization.losses import Losses
 from labml_mlm.tokenization.token_file import DamagedTokens, TokenFile, TokenFileWriter
 
@@ -160,19 +161,25 @@ class TokenCache:
         writer, number = TokenFileWriter(path.parent, n_tokens=tokenizer.n_tokens), 0
         # The parts and the whole exist at the same time
         _check_space(path.parent, 2 * self._estimate(corpus, tokenizer) * writer.dtype.itemsize)
-        separator = np.array([tokenizer.special.sep] * (corpus.n_documents > 1 and units is None), writer.dtype)
         losses = Losses(tokenizer, corpus)
-        pieces = losses.of_text(self.read_with_progress(corpus))
-        encoded = ((tokens, is_last, is_last) for tokens, is_last in tokenizer.encode_documents(pieces)) \
-            if units is None else _encode_units(tokenizer, units, pieces)
-        for tokens, is_last, is_document_end in encoded:
-            if number == len(self._is_valid):
-                raise _altered()
+        blocks = losses.of_blocks(self._read_with_progress(corpus))
+        # With the number of documents that end in them
+        encoded = ((encoded, len(encoded.ends)) for encoded in encode_blocks(tokenizer, blocks)) if units is None else \
+            _encode_units(tokenizer, units, pieces_of(blocks))
+        for (tokens, ends), n_ended in encoded:
             losses.add_tokens(tokens)
-            if is_last and len(separator):
-                tokens = np.append(tokens, separator)
-            writer.add(tokens, is_last=is_last, is_valid=bool(self._is_valid[number]))
-            number += is_document_end
+            is_going_on = len(tokens) > (ends[-1] if n_ended else 0)
+            if number + n_ended + is_going_on > len(self._is_valid):
+                raise _altered()
+            if units is None:
+                # The document that goes on may be none
+                is_valid = np.append(self._is_valid[number:number + n_ended + 1], [False])[:n_ended + 1]
+            else:
+                is_valid = np.full(len(ends) + 1, self._is_valid[number])
+            if corpus.n_documents > 1 and units is None:
+                tokens, ends = Encoded(tokens, ends).with_separators(tokenizer.special.sep)
+            writer.add(tokens, ends=ends, is_valid=is_valid)
+            number += n_ended
         if number < len(self._is_valid) or self.documents.identity != self._identity:
             raise _altered()
         losses.check()
@@ -193,12 +200,12 @@ class TokenCache:
         beginning = next((piece for piece, _ in self.documents if piece), '')[:CHUNK]
         return len(tokenizer.encode(beginning)) * corpus.n_characters // max(1, len(beginning))
 
-    def read_with_progress(self, corpus: Corpus) -> Iterator[Piece]:
+    def _read_with_progress(self, corpus: Corpus) -> Iterator[Block]:
         """The documents. `progress` is called on the way."""
         done = shown = 0
-        for piece in self.documents:
-            yield piece
-            done += len(piece[0])
+        for block in blocks_of(self.documents):
+            yield block
+            done += sum(map(len, block.texts))
             if done - shown > _PROGRESS_INTERVAL:
                 shown = done
                 self.progress(done / corpus.n_characters)
@@ -209,7 +216,7 @@ class _Sample:
     """Chunks from all over a text with so many characters in total; can be iterated more than once."""
 
     def __init__(self, cache: TokenCache, corpus: Corpus, n_characters: int):
-        self._pieces = lambda: cache.read_with_progress(corpus)
+        self._pieces = lambda: pieces_of(cache._read_with_progress(corpus))
         self._fraction = n_characters / max(1, corpus.n_characters)
 
     def __iter__(self) -> Iterator[str]:
@@ -225,8 +232,8 @@ class _Sample:
 
 
 def _encode_units(tokenizer: Tokenizer, units: Units, pieces: Iterable[Piece]) \
-        -> Iterator[tuple[np.ndarray, bool, bool]]:
-    """Tokens of units, whether they end their unit, and whether they are the empty unit after a document."""
+        -> Iterator[tuple[Encoded, int]]:
+    """Tokens of units, and the number of documents that end with them: 1 for the empty unit after a document."""
     # Does a unit end its document? The tokenizer reads ahead
     ends: collections.deque[bool] = collections.deque()
 
@@ -239,11 +246,11 @@ def _encode_units(tokenizer: Tokenizer, units: Units, pieces: Iterable[Piece]) \
     is_empty = True
     for tokens, is_last in tokenizer.encode_documents(texts()):
         is_empty = is_empty and not len(tokens)
-        yield tokens, is_last and not is_empty, False
+        yield Encoded.of_texts(tokens, [len(tokens)], is_last=is_last and not is_empty), 0
         if is_last:
             is_empty = True
             if ends.popleft():
-                yield np.zeros(0, np.int32), True, True
+                yield Encoded(np.zeros(0, np.int32), np.zeros(1, np.int64)), 1
 
 
 def _unknown_share(tokens: TokenFile, tokenizer: Tokenizer) -> float:

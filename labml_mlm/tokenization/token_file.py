@@ -91,9 +91,18 @@ class TokenFileWriter:
         """Bytes so far."""
         return sum(part.n for part in self._parts) * self.dtype.itemsize
 
-    def add(self, tokens: np.ndarray, *, is_last: bool, is_valid: bool):
-        """Adds the next tokens of a document, and whether they are its last."""
-        self._parts[is_valid].add(tokens.astype(self.dtype, copy=False), is_last=is_last)
+    def add(self, tokens: np.ndarray, *, ends: np.ndarray, is_valid: np.ndarray):
+        """
+        Adds the next tokens, `[n]`, in which documents end at `ends`, `[n_ends]`. `is_valid` says, for these documents
+        and for one that goes on after them, whether it is for validation, `[n_ends + 1]`.
+        """
+        tokens = tokens.astype(self.dtype, copy=False)
+        lengths = np.diff(ends, prepend=0, append=len(tokens))
+        for part, is_in_it in ((self._parts[0], ~is_valid), (self._parts[1], is_valid)):
+            if is_in_it.any():
+                all_of_them = is_in_it.all()
+                part.add(tokens if all_of_them else tokens[np.repeat(is_in_it, lengths)],
+                         np.cumsum(lengths[:-1][is_in_it[:-1]]))
 
     def finish(self, path: Path, *, about: Any, valid_fraction: float | None):
         """
@@ -141,11 +150,10 @@ class _Part:
         self.n = 0
         self.ends = array.array('q')
 
-    def add(self, tokens: np.ndarray, *, is_last: bool):
-        self.file.write(tokens.tobytes())
+    def add(self, tokens: np.ndarray, ends: np.ndarray):
+        self.file.write(np.ascontiguousarray(tokens).data)
+        self.ends.frombytes((ends + self.n).astype(np.int64).tobytes())
         self.n += len(tokens)
-        if is_last:
-            self.ends.append(self.n)
 
 
 def _header(f: BinaryIO) -> dict:
