@@ -27,6 +27,8 @@ setuptools.setup(
         # The first that leaves the content of a lock file alone
         'filelock>=4',
         'lazy-loader>=0.6',
+        # JSON lines, many at once
+        'orjson>=3.10',
         'regex>=2024.4.16',
         # The live view
         'rich>=13.9,<16',

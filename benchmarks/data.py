@@ -1,7 +1,7 @@
 """
 # From text to batches: speed and memory
 
-    python benchmarks/data.py [--megabytes 200 2000] [--bpe-megabytes 50] [--rounds 5]
+    python benchmarks/data.py [--megabytes 200 2000] [--bpe-megabytes 50] [--short-megabytes 20] [--rounds 5]
 
 On texts of the given sizes, in about five minutes:
 
@@ -12,6 +12,7 @@ On texts of the given sizes, in about five minutes:
   nanoGPT's `prepare.py` (the whole text in memory, encoded document by document on all cores, written as one array),
   and with `tokenizers` alone, which has the text in memory and discards its output, or converts it to ids. Medians
   over interleaved rounds.
+* **Short documents**: the same of JSON lines with 50 to 200 bytes each.
 * **Loader**: tokens per second in batches of 64 × 128, from a stream and from packed documents.
 """
 import argparse
@@ -54,12 +55,12 @@ def write_text(path: Path, megabytes: float):
             f.write(''.join([*lines, '—\n']).encode())
 
 
-def write_documents(path: Path, megabytes: float):
-    """JSON lines with about twenty lines of that text each."""
+def write_documents(path: Path, megabytes: float, *, longest: int = 40):
+    """JSON lines with up to so many lines of that text each."""
     rng, lines, n_bytes = random.Random(0), python_topics().splitlines(keepends=True), int(megabytes * 1e6)
     with open(path, 'w') as f:
         while f.tell() < n_bytes:
-            f.write(json.dumps({'text': ''.join(rng.choices(lines, k=rng.randint(1, 40)))}) + '\n')
+            f.write(json.dumps({'text': ''.join(rng.choices(lines, k=rng.randint(1, longest)))}) + '\n')
 
 
 def characters(path: str, data: str):
@@ -153,7 +154,7 @@ def loader_speed(loader: TrainLoader, n_rounds: int) -> float:
     return statistics.median(speeds)
 
 
-def bpe_results(folder: Path, n_rounds: int) -> dict[str, list[list[float]]]:
+def bpe_results(folder: Path, text: Path, n_rounds: int) -> dict[str, list[list[float]]]:
     """The results of each side in each round."""
     sides = {'tokenizers alone': ('bpe_tokenizers', 'nothing'), 'tokenizers and ids': ('bpe_tokenizers', 'ids'),
              "nanoGPT's prepare.py": ('bpe_nanogpt',),
@@ -161,7 +162,7 @@ def bpe_results(folder: Path, n_rounds: int) -> dict[str, list[list[float]]]:
     results: dict[str, list] = {side: [] for side in sides}
     for _ in range(n_rounds):
         for side, (function, *more) in sides.items():
-            results[side].append(in_subprocess(function, folder / 'text.jsonl', folder, *more))
+            results[side].append(in_subprocess(function, text, folder, *more))
     return results
 
 
@@ -171,11 +172,18 @@ def print_row(name: str, size: float, result: list[float]):
     print(f'{name:24}{size:10,.0f}{seconds:9.2f}{size / seconds:9.1f}{after:10.0f}{before:14.0f}', flush=True)
 
 
+def print_medians(results: dict[str, list[list[float]]], size: float):
+    """Prints a line for each side."""
+    for side, rounds in results.items():
+        print_row(side, size, [statistics.median(values) for values in zip(*rounds, strict=True)])
+
+
 def main():
     """Prints the figures."""
     parser = argparse.ArgumentParser()
     parser.add_argument('--megabytes', type=float, nargs='+', default=[200, 2000])
     parser.add_argument('--bpe-megabytes', type=float, default=50)
+    parser.add_argument('--short-megabytes', type=float, default=20)
     parser.add_argument('--rounds', type=int, default=5)
     arguments = parser.parse_args()
     print(f'Python {platform.python_version()}, tokenizers {version("tokenizers")}, {os.cpu_count()} CPUs\n')
@@ -197,20 +205,25 @@ def main():
         write_documents(folder / 'text.jsonl', arguments.bpe_megabytes)
         tokenizer = train_tokenizer.bpe([python_topics()], vocab_size=VOCAB_SIZE)
         (folder / subword.FILE).write_text(tokenizer.files[subword.FILE])
-        results = bpe_results(folder, arguments.rounds)
-        for side, rounds in results.items():
-            medians = [statistics.median(values) for values in zip(*rounds, strict=True)]
-            print_row(side, arguments.bpe_megabytes, medians)
+        results = bpe_results(folder, folder / 'text.jsonl', arguments.rounds)
+        print_medians(results, arguments.bpe_megabytes)
+        write_documents(folder / 'short.jsonl', arguments.short_megabytes, longest=3)
+        print('\nshort documents')
+        short = bpe_results(folder, folder / 'short.jsonl', arguments.rounds)
+        short['characters'] = [in_subprocess('characters', folder / 'short.jsonl', folder / f'short-{i}')
+                               for i in range(arguments.rounds)]
+        print_medians(short, arguments.short_megabytes)
         cache = TokenCache(folder / 'packed', TextFiles([folder / 'text.jsonl']), valid_fraction=0.1)
         tokens = cache.tokens(cache.corpus(), tokenizer)
         windows = PackedDocuments(tokens.train, tokens.train_ends, seq_len=128, padding_token=0)
         packed = loader_speed(TrainLoader(windows, batch_size=64, seed=1), arguments.rounds)
     print()
-    for side in 'BPE', 'BPE, text scanned before':
-        fractions = [statistics.median(a[0] / b[0] for a, b in zip(results[other], results[side], strict=True))
-                     for other in ('tokenizers alone', 'tokenizers and ids')]
-        print(f'{side}: {fractions[0]:.0%} of the throughput of tokenizers alone, {fractions[1]:.0%} of tokenizers '
-              'and ids')
+    for of, found in ('', results), (' of short documents', short):
+        for side in 'BPE', 'BPE, text scanned before':
+            fractions = [statistics.median(a[0] / b[0] for a, b in zip(found[other], found[side], strict=True))
+                         for other in ('tokenizers alone', 'tokenizers and ids')]
+            print(f'{side}{of}: {fractions[0]:.0%} of the throughput of tokenizers alone, {fractions[1]:.0%} of '
+                  'tokenizers and ids')
     print(f'\nThe loader: {stream / 1e6:.0f} million tokens/s in batches of 64 × 128; with packing=documents '
           f'{packed / 1e6:.0f} million, and {len(tokens.train) / (len(windows) * 128):.1%} of positions are not '
           'padding')

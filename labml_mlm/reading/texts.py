@@ -66,14 +66,14 @@ def read_blocks_of(path: Path, *, field: str, role: str = 'text_field', decoding
     else:
         rows = stream_table(path, {role: field}, decoding=decoding) if suffix in TABLES else \
             stream_blocks(path, field, decoding=decoding)
-        texts = ((number, _text_of(row, field, role, decoding) if isinstance(row, dict) else row)
+        texts = ((number, text_of_row(row, field, role, decoding) if isinstance(row, dict) else row)
                  for number, row in rows)
     # Early versions took white space for a text
     is_blank = (lambda text: not text) if text_format == 'plain' else (lambda text: not text.strip())
     return ((number, None if isinstance(text, str) and is_blank(text) else text, True) for number, text in texts)
 
 
-def _text_of(row: dict, field: str, role: str, decoding: str) -> str | None | Wrong:
+def text_of_row(row: dict, field: str, role: str, decoding: str) -> str | None | Wrong:
     if field not in row:
         return Wrong(no_field(field, role, row))
     return None if row[field] is None else checked_text(row[field], role=role, decoding=decoding)

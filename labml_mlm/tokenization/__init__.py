@@ -4,7 +4,8 @@
 Text comes in; token ids go out, from the token cache if they are known.
 
 Start with `base`, what every tokenizer has. `character` and `subword` are the two kinds; `train_tokenizer` and
-`patterns` make the second from a text. `token_cache` stores tokens, and `losses` counts what they do not keep.
+`patterns` make the second from a text. `token_cache` stores tokens, which come as `encoded`, and `losses`
+counts what they do not keep.
 """
 import lazy_loader
 

@@ -8,16 +8,22 @@ from labml_mlm.tokenization.token_file import TokenFile, TokenFileWriter
 
 
 @given(st.lists(st.tuples(st.lists(st.integers(0, 299), max_size=9), st.booleans()), min_size=1, max_size=9),
-       st.sampled_from([200, 256, 257, 65536, 65537]), st.booleans())
-def test_read_returns_what_was_written(tmp_path_factory, documents, n_tokens, is_cut):
+       st.sampled_from([200, 256, 257, 65536, 65537]), st.booleans(), st.lists(st.integers(0, 90), max_size=9))
+def test_read_returns_what_was_written(tmp_path_factory, documents, n_tokens, is_cut, cuts):
     folder = tmp_path_factory.mktemp('tokens')
     writer = TokenFileWriter(folder, n_tokens=n_tokens)
     assert np.iinfo(writer.dtype).max >= n_tokens - 1
     documents = [([token % n_tokens for token in document], is_valid) for document, is_valid in documents]
-    for document, is_valid in documents:
-        # In two pieces
-        writer.add(np.array(document[:3], np.int32), is_last=False, is_valid=is_valid)
-        writer.add(np.array(document[3:], np.int32), is_last=True, is_valid=is_valid)
+    tokens = np.array([token for document, _ in documents for token in document], np.int32)
+    ends = np.cumsum([len(document) for document, _ in documents])
+    # Cut anywhere; what ends there is in the first part
+    n_ended, begin = 0, 0
+    for end in sorted({*(cut for cut in cuts if cut < len(tokens)), len(tokens)}):
+        n_more = int((ends <= end).sum()) - n_ended
+        is_valid = [is_valid for _, is_valid in documents[n_ended:n_ended + n_more + 1]]
+        is_valid += [False] * (end == len(tokens))
+        writer.add(tokens[begin:end], ends=ends[n_ended:n_ended + n_more] - begin, is_valid=np.array(is_valid))
+        n_ended, begin = n_ended + n_more, end
     writer.finish(folder / 'x.tokens', about={'mine': 1}, valid_fraction=0.25 if is_cut else None)
     read = TokenFile(folder / 'x.tokens')
     assert read.about == {'mine': 1} and read.train.dtype == writer.dtype
