@@ -1,8 +1,9 @@
 """
 # Data
 
-Files come in; batches of token windows go out: `sources` finds texts, `documents` streams them, in
-`blocks`, `corpus` makes a first pass; once they are tokenized, `packing` cuts windows, `replay` mixes old text in, and `loader` makes batches of them.
+Files come in; batches of token windows go out: `sources` finds texts, `documents` streams them, in `blocks`, `corpus`
+makes a first pass; once they are tokenized, `packing` cuts windows, `replay` mixes old text in, and `loader` makes
+batches of them.
 
 Start with `loader` and `batch`.
 """
