@@ -39,16 +39,15 @@ def scan(documents: Iterable[Piece], *, valid_fraction: float | None) -> tuple[C
     hashes: list[np.ndarray] = []
     seen, ascii_seen, whole, one = np.zeros(_N_CODE_POINTS, bool), b'', hashlib.sha256(), hashlib.sha256()
     for texts, is_last in blocks_of(documents):
-        text = ''.join(texts)
-        n_characters += len(text)
+        data = [text.encode('utf-8', 'surrogatepass') for text in texts]
+        n_characters += sum(map(len, texts))
         # Characters that are new, and those beyond ASCII: all bytes of a character or none
-        if rest := text.encode('utf-8', 'surrogatepass').translate(None, ascii_seen):
+        if rest := b''.join(data).translate(None, ascii_seen):
             seen[code_points(rest.decode('utf-8', 'surrogatepass'))] = True
             ascii_seen = bytes(np.flatnonzero(seen[:128]).tolist())
-        one.update(texts[0].encode('utf-8', 'surrogatepass'))
+        one.update(data[0])
         if is_last:
-            digests = [one.digest(), *(hashlib.sha256(text.encode('utf-8', 'surrogatepass')).digest()
-                                       for text in texts[1:])]
+            digests = [one.digest(), *(hashlib.sha256(document).digest() for document in data[1:])]
             n_documents += len(digests)
             last, one = digests[-1], hashlib.sha256()
             whole.update(b''.join(digests))
