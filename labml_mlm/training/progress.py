@@ -43,7 +43,7 @@ class Progress:
 
     def load_state_dict(self, state: dict[str, int | float]):
         """Restores what `state_dict` returned."""
-        vars(self).update(state)
+        vars(self).update((name, state[name]) for name in self.state_dict() if name in state)
 
     def start(self):
         """Training begins, or is resumed."""

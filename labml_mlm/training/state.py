@@ -13,6 +13,7 @@ configs, so that each step after that is, on the CPU and bit for bit, the step o
 import base64
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from labml_mlm.distributed.parallel import shard_like
 from labml_mlm.distributed.process_group import ranks
 from labml_mlm.optim.optimizer import load_optimizer_state
 from labml_mlm.runs.checkpoint import Checkpoint
-from labml_mlm.training.serialization import pack, unpack
+from labml_mlm.training.serialization import UNPACK_ERRORS, pack, unpack
 
 Tensors = dict[str, Tensor]
 
@@ -64,6 +65,16 @@ def restore_state(c: Any, checkpoint: Checkpoint | None, tensors: dict[str, Tens
     if checkpoint is not None and tensors is None:
         tensors = {name: checkpoint.load_tensors(name) for name in ('model', 'optimizer')}
     path, saved = ranks().broadcast(checkpoint and (checkpoint.path, checkpoint.metadata))
+    try:
+        _restore(c, path, saved, tensors)
+    except (*UNPACK_ERRORS, RuntimeError, IndexError, OverflowError) as e:
+        if isinstance(e, UserError) or is_rank_failure(e):
+            raise
+        raise UserError(f'the state in {path} does not fit: {type(e).__name__}: {" ".join(str(e).split())}') from e
+
+
+def _restore(c: Any, path: Path, saved: dict, tensors: dict[str, Tensors] | None):
+    """Puts what a checkpoint in `path` has `saved`, which may be anything, into configs."""
     # First, because the learning rate depends on it
     c.progress.load_state_dict(saved['progress'])
     c._forget_count()
