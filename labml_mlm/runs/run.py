@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.common.files import ProcessLock, is_alive, read_ordinary, write_atomically
+from labml_mlm.common.files import ProcessLock, expand_home, is_alive, read_ordinary, write_atomically
 from labml_mlm.common.untrusted import is_number, json_of, parse_json, yaml_of
 from labml_mlm.runs.checkpoint import METADATA
 from labml_mlm.runs.checkpoint_folder import CheckpointFolder
@@ -212,7 +212,7 @@ def find_runs(logs: Path, name: str, *, experiment: str = '*') -> tuple[list[Run
     """
     if not name:
         raise UserError('the name of the run is empty: give a uuid, a name, a folder, or `last`')
-    path = Path(name).expanduser()
+    path = expand_home(name)
     if path.is_dir() and is_run(path):
         path = path.resolve()
         return ([Run(path.parent.parent)], path) if (path / METADATA).exists() else ([Run(path)], None)
