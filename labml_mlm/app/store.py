@@ -60,8 +60,15 @@ class Store:
 
     def __init__(self, path: Path):
         # Resolved, because a store has one lock, by whichever path it is opened
-        path = path.expanduser().resolve()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path = path.expanduser().resolve()
+        except RuntimeError:
+            raise UserError(f'{path}: there is no home folder of that name here; give --store FILE, or set '
+                            'HOME') from None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise OSError(f'cannot make the folder {path.parent}: {e.strerror}; give --store FILE, or set HOME') from e
         self.path = path
         self._lock = ProcessLock(path.with_name(f'{path.name}.lock'))
         if (owner := self._lock.acquire()) is not None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from labml_mlm.common.errors import UserError
+from labml_mlm.common.labml_compat import give_home
 from labml_mlm.common.project import app_url, logs_path
 from labml_mlm.common.table import print_table
 from labml_mlm.common.untrusted import to_json
@@ -210,6 +211,10 @@ def sync(parsed: argparse.Namespace):
     if parsed.all and parsed.run:
         raise UserError('--all sends all runs: leave out the run')
     found = runs_in(logs) if parsed.all else [find_run(logs, parsed.run or 'last')[0]]
+    with console.silent():
+        message = give_home()
+    if message is not None:
+        print(message, file=sys.stderr)
     sent, errors = {}, []
     for run in found:
         try:

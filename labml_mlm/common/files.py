@@ -160,6 +160,15 @@ def is_alive(pid: int) -> bool:
     return True
 
 
+def expand_home(path: str | Path) -> Path:
+    """A path with `~` and `~user` expanded. Raises `UserError` if there is no such home folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f'{path}: there is no home folder of that name here; set HOME, or give the whole '
+                        'path') from None
+
+
 def refuse_address(path: str | Path):
     """Raises `UserError` if it is an address on the web, or in a storage elsewhere."""
     if _ADDRESS.match(str(path)):

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from labml_mlm.common.errors import UserError
+from labml_mlm.common.files import expand_home
 
 # The file that is being imported
 _importing: list[Path] = []
@@ -30,7 +31,7 @@ def import_file(path: Path) -> ModuleType:
     Modules beside it can be imported in it, as in a script. Raises `UserError` if there is no such file, or if it
     fails.
     """
-    path = path.expanduser()
+    path = expand_home(path)
     if path.suffix != '.py' or not path.is_file():
         kind = 'it is a folder' if path.is_dir() else 'it must end in .py' if path.exists() else 'there is no such file'
         raise UserError(f'--import {path}: {kind}')

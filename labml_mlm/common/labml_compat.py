@@ -8,6 +8,8 @@
   needs `ipywidgets` there; importing this module makes it a notebook like any other where there is none.
 * labml rewrites `indicators.yaml` and `configs.yaml` while it trains, and a full disk would end the run.
   `tolerate_full_disk` makes it try again later; both files only repeat what other files have.
+* labml keeps the uuid of the computer and the list of its projects in `~/.labml`. `give_home` has them in a temporary
+  folder where that cannot be written.
 * labml has one tracker. Inside `untracked` there is another one, whose values go nowhere.
 * labml has one experiment, project, monitor and logger, and leaves in them what a run has set. Inside `in_own_labml`
   they are a run's own, as in a new process.
@@ -15,9 +17,11 @@
 import contextlib
 import copy
 import importlib.util
+import os
 import sys
+import tempfile
 from collections.abc import Iterator
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from labml import tracker
@@ -28,9 +32,16 @@ from labml.internal import logger as labml_logger
 from labml.internal import monitor as labml_monitor
 from labml.internal import tracker as labml_tracker
 from labml.internal.app.logs import APP_CONSOLE_LOGS
+from labml.internal.computer import configs as labml_computer
+from labml.internal.computer.configs import computer_singleton
 from labml.internal.experiment import experiment_singleton
 from labml.internal.logger.destinations import factory
 from labml.internal.tracker import tracker_singleton
+
+from labml_mlm.common.errors import UserError
+
+# labml's home folders that were made here
+_temporary: list[tempfile.TemporaryDirectory] = []
 
 
 def _debug(name: str, value: Any):
@@ -67,6 +78,39 @@ def tolerate_full_disk(conf: BaseConfigs):
 
     tracker_.save_indicators = save_and_try_again
     conf._set_update_callback(save_configs)
+
+
+def give_home() -> str | None:
+    """
+    Has labml's files of the computer in a temporary folder, up to the end of the process, if there is no home folder
+    that can be written. Returns a message that says so, or `None` if there is one.
+
+    Raises `UserError` if there is no temporary folder either.
+    """
+    try:
+        computer = computer_singleton()
+        # Also without permissions, and on a disk that is full or read-only
+        with tempfile.NamedTemporaryFile(dir=computer.projects_folder) as f:
+            f.write(b'0')
+        return None
+    except RuntimeError:
+        reason = 'There is no home folder'
+    except OSError as e:
+        reason = f'{Path.home()} cannot be written ({e.strerror})'
+    home = os.environ.get('HOME')
+    try:
+        # It is removed when Python ends
+        _temporary.append(folder := tempfile.TemporaryDirectory(prefix='labml-'))
+        os.environ['HOME'] = folder.name
+        labml_computer._internal = labml_computer.Computer()
+    except OSError as e:
+        raise UserError(f'{reason}, nor can a temporary folder ({e.strerror}): set HOME or TMPDIR to one that '
+                        'can') from None
+    finally:
+        os.environ.pop('HOME', None)
+        if home is not None:
+            os.environ['HOME'] = home
+    return f'{reason}: labml takes this for a new computer. To keep its uuid, set HOME to a folder that can be written'
 
 
 @contextlib.contextmanager

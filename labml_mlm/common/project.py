@@ -14,6 +14,7 @@ import labml.internal.lab
 from labml.utils import get_caller_file
 
 from labml_mlm.common.errors import UserError
+from labml_mlm.common.files import expand_home
 
 # What is in it calls labml for others
 _PACKAGE = Path(__file__).parent.parent
@@ -64,7 +65,7 @@ def logs_path(folder: Path) -> Path:
 
     Raises `UserError` if there is no project, or if labml cannot use its `.labml.yaml`.
     """
-    folder = folder.expanduser().resolve()
+    folder = expand_home(folder).resolve()
     if not is_in_project(folder):
         if (folder / 'logs').is_dir():
             # labml takes the folder of a script for the project then
@@ -78,7 +79,7 @@ def logs_path_for(run: str | Path, folder: str | Path) -> Path:
     try:
         return logs_path(Path(folder))
     except UserError:
-        if not Path(run).expanduser().is_dir():
+        if not expand_home(run).is_dir():
             raise
         return Path(folder)
 
@@ -95,7 +96,7 @@ def app_url(folder: Path, url: str | None = None) -> str:
             return found
     except RuntimeError as e:
         raise UserError(str(e)) from None
-    folder = folder.expanduser().resolve()
+    folder = expand_home(folder).resolve()
     configs = _lab(folder).app_configs if is_in_project(folder) else None
     if configs is None:
         raise UserError('there is no labml app to send to: set app_url in .labml.yaml, or give --url')

@@ -30,8 +30,6 @@ from labml_mlm.distributed.rendezvous import RankInfo, connect_store, join, rank
 # Time-outs of collectives: in training, and at the start, where the others wait for the main rank to tokenize
 _STEP_TIMEOUT = datetime.timedelta(minutes=10)
 _START_TIMEOUT = datetime.timedelta(hours=2)
-# Seconds in which the threads of a backend let go of the last tensors
-_RELEASE_GRACE = 0.1
 # Seconds that the other ranks give the main rank to report an error
 _REPORT_GRACE = 0.5
 
@@ -42,14 +40,17 @@ class Ranks:
 
     * `info` says which of them this is
     * `store` is what they share besides the process group, a store of `torch.distributed`
-    * `start_group` is a process group with a long time-out, for the start
+    * `start_group` is a process group with a long time-out, for the start, and `step_group` one for tensors on the CPU
+      in training; nothing else may hold them
     """
 
-    def __init__(self, info: RankInfo | None = None, *, store: Any = None, start_group: Any = None):
+    def __init__(self, info: RankInfo | None = None, *, store: Any = None, start_group: Any = None,
+                 step_group: Any = None):
         self.rank, self.size, self.local_rank, _ = info or RankInfo(0, 1, 0, None)
         self.store = store
         self.is_main = self.rank == 0
         self._start_group = start_group
+        self._step_group = step_group
         self._pending: tuple[Any, Tensor] | None = None
         self._is_in_main_first = False
         # The error that all ranks raise, once they have agreed on one
@@ -66,7 +67,7 @@ class Ranks:
         if self.size == 1:
             return lambda: values
         total = torch.stack([value.double() for value in values])
-        work = dist.all_reduce(total, async_op=True)
+        work = dist.all_reduce(total, group=self._step_group if total.device.type == 'cpu' else None, async_op=True)
 
         def wait() -> tuple[Tensor, ...]:
             work.wait()
@@ -81,7 +82,8 @@ class Ranks:
         if self.size == 1:
             return value
         largest = torch.tensor(value)
-        previous, self._pending = self._pending, (dist.all_reduce(largest, dist.ReduceOp.MAX, async_op=True), largest)
+        work = dist.all_reduce(largest, dist.ReduceOp.MAX, group=self._step_group, async_op=True)
+        previous, self._pending = self._pending, (work, largest)
         if previous is None:
             return 0
         previous[0].wait()
@@ -122,7 +124,7 @@ class Ranks:
         shape, dtype = self.broadcast(None if value is None else (value.shape, value.dtype))
         value = torch.empty(shape, dtype=dtype) if value is None else value.contiguous()
         # As bytes, because backends do not send every type
-        dist.broadcast(value.reshape(-1).view(torch.uint8), src=0)
+        dist.broadcast(value.reshape(-1).view(torch.uint8), src=0, group=self._step_group)
         return value
 
     @contextlib.contextmanager
@@ -194,15 +196,17 @@ class Ranks:
         """
         Leaves the process group, at the end of the process.
 
-        Threads of gloo may still hold tensors of the last collectives. To free them they need Python, and one that
-        asks for it while the interpreter shuts down aborts the process
-        ([pytorch#179291](https://github.com/pytorch/pytorch/pull/179291)). So the start group ends here, with its
-        threads, and those of the default group, which the model may hold, get the time to finish.
+        Threads of gloo hold the tensors of the last collectives a moment longer than it takes to wait for these. If
+        they come from Python, it takes Python to free them, and a thread that asks for it while the interpreter shuts
+        down aborts the process ([pytorch#179291](https://github.com/pytorch/pytorch/pull/179291)). The threads of a
+        group end with it, and that of the ranks' own groups is here. The default group lives on in a sharded model, and
+        in modules of torch that were imported after it was made; DDP gives it only tensors from C++.
         """
-        self._start_group = None
+        self._pending = None
         with contextlib.suppress(Exception):
             dist.destroy_process_group()
-        time.sleep(_RELEASE_GRACE)
+        # The last references
+        self._start_group = self._step_group = None
 
     def _all_gather(self, value: Any) -> list[Any]:
         values = [None] * self.size
@@ -230,7 +234,9 @@ def ranks() -> Ranks:
     store = dist.PrefixStore(join(store, info), store)
     dist.init_process_group('cpu:gloo,cuda:nccl' if torch.cuda.is_available() else 'gloo', store=store,
                             rank=info.rank, world_size=info.size, timeout=_STEP_TIMEOUT)
-    result = Ranks(info, store=store, start_group=dist.new_group(timeout=_START_TIMEOUT, backend='gloo'))
+    start_group, step_group = (dist.new_group(timeout=timeout, backend='gloo')
+                               for timeout in (_START_TIMEOUT, _STEP_TIMEOUT))
+    result = Ranks(info, store=store, start_group=start_group, step_group=step_group)
     atexit.register(result.leave)
     return result
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.common.files import sync_folder
+from labml_mlm.common.files import expand_home, sync_folder
 from labml_mlm.export.card import CARD, CURVES
 from labml_mlm.export.custom_code import HEAD_MODELING, MODELING
 from labml_mlm.export.sentence_transformers import FILES as SENTENCE_FILES
@@ -33,7 +33,7 @@ _EXISTS = errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR
 
 def check_target(trained: Pretrained, path: Path, *, is_forced: bool):
     """Raises `UserError` if an export may not write there: to a run, to its source, or to what something else wrote."""
-    target = path.expanduser().resolve()
+    target = expand_home(path).resolve()
     for source in filter(None, (trained.checkpoint and trained.checkpoint.path, trained.source)):
         source = _run_of(source.resolve())
         # In a folder that was published, another one is harmless
@@ -75,7 +75,7 @@ def new_folder(path: Path, *, is_forced: bool) -> Iterator[Path]:
 
     Raises `UserError` if something has come to be there meanwhile.
     """
-    target = path.expanduser().resolve()
+    target = expand_home(path).resolve()
     temporary = target.with_name(f'.{target.name}.{uuid.uuid4().hex[:8]}')
     temporary.mkdir()
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from labml_mlm.common.errors import UnknownPart, UserError
+from labml_mlm.common.files import expand_home
 from labml_mlm.common.importing import find_class, subclasses
 from labml_mlm.common.project import logs_path, logs_path_for
 from labml_mlm.configs.mlm import MLMConfigs
@@ -49,7 +50,7 @@ def load(run: str | Path, *, which: str = 'best', configs: MLMConfigs | None = N
     Raises `UserError` if there is no such run or checkpoint, if none is intact, and if the model has parts of your own
     that are unknown here: import the file that registers them first.
     """
-    path = Path(run).expanduser()
+    path = expand_home(run)
     if is_published(path) and not is_run(path):
         if which != 'best':
             raise UserError(f'{path} is a published encoder, and has no checkpoint {which}')

@@ -24,6 +24,7 @@ from labml_mlm.items.overrides import parse_overrides
 from labml_mlm.items.python_values import check_python_values, checked_values
 from labml_mlm.items.schema import chosen_value, config_items
 from labml_mlm.items.unread import given_names, refuse_unread
+from labml_mlm.launch import session
 from labml_mlm.launch.options import Options, default_tags, given_comment, split_arguments
 from labml_mlm.launch.resume import Resumption, run_of_job
 from labml_mlm.model.pairs import PARTS
@@ -66,6 +67,8 @@ class PreparedRun:
         with ranks().synchronize_errors():
             check_experiment_name(name)
             script = set_project(folder)
+            if ranks().is_main:
+                session.give_home()
             check_python_values(conf)
             overrides, options = split_arguments(arguments)
             if options.resume is None and resume is not None:
@@ -153,6 +156,7 @@ class PreparedRun:
         before = run_of_job(folder / self.name)
         resume_name = before or resume_name
         if resume_name is None:
+            _check_logs(folder / self.name)
             if self.source is not None:
                 if not {'tokenizer', 'tokenizer_path'} & set(values):
                     self.conf._saved_tokenizer = self.source.tokenizer
@@ -235,6 +239,13 @@ class PreparedRun:
         """Another process may train the run."""
         if self.run is not None:
             self.run.unlock()
+
+
+def _check_logs(folder: Path):
+    """Refuses a run whose folder could not be made in `folder`, before its text is read."""
+    there = next(path for path in (folder, *folder.parents) if os.path.isdir(path))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f'no run can be started in {folder}: this user cannot write to {there}')
 
 
 def _name_of_run(resume: str | Path) -> str:

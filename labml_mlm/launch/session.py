@@ -14,9 +14,11 @@ import threading
 from collections.abc import Iterator
 
 import torch
+from labml import logger
+from labml.logger import Text
 
+from labml_mlm.common import labml_compat
 from labml_mlm.common.exit import is_interactive
-from labml_mlm.common.labml_compat import in_own_labml
 from labml_mlm.configs.mlm import MLMConfigs
 from labml_mlm.items.schema import computed_values
 from labml_mlm.screen import console
@@ -43,10 +45,18 @@ def command_line() -> list[str]:
     return sys.argv[1:] if is_command() else []
 
 
+def give_home():
+    """Says so where labml, which writes to the home folder when a run starts, needs a temporary one."""
+    with console.silent():
+        message = labml_compat.give_home()
+    if message is not None:
+        logger.log(message, Text.warning)
+
+
 @contextlib.contextmanager
 def in_own_process() -> Iterator[None]:
     """Inside, it is as if nothing was trained before; afterwards the process is as it was."""
-    with in_own_labml(), console.in_own_streams(), _in_own_torch(), _in_own_signals():
+    with labml_compat.in_own_labml(), console.in_own_streams(), _in_own_torch(), _in_own_signals():
         yield
 
 

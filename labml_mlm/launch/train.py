@@ -27,6 +27,7 @@ from labml_mlm.common.labml_compat import tolerate_full_disk
 from labml_mlm.configs.mlm import MLMConfigs
 from labml_mlm.configs.snapshot import describe_texts, take_snapshot
 from labml_mlm.distributed.failures import exit_on_rank_failure, is_rank_failure
+from labml_mlm.distributed.last_word import repeat_after_torchrun
 from labml_mlm.distributed.process_group import ranks
 from labml_mlm.items.help import help_text, width
 from labml_mlm.items.overrides import parse_overrides
@@ -338,5 +339,6 @@ def _exit(code: int, message: str) -> NoReturn:
     if session.is_interactive():
         raise KeyboardInterrupt(message) from None
     if ranks().is_main:
+        repeat_after_torchrun(message)
         exit_with(code, message)
     sys.exit(code)

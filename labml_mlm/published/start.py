@@ -15,8 +15,12 @@ from labml.configs import BaseConfigs
 from torch import Tensor, nn
 
 from labml_mlm.common.errors import UserError
+<<<<<<< HEAD
 from labml_mlm.common.files import how_to_download, refuse_address
 from labml_mlm.common.untrusted import is_integer
+=======
+from labml_mlm.common.files import expand_home, how_to_download, refuse_address
+>>>>>>> proc
 from labml_mlm.configs.snapshot import model_values, saved_tokenizer, with_current_names
 from labml_mlm.items.schema import NO_DEFAULT, chosen_value, config_items
 from labml_mlm.model.pairs import PARTS
@@ -301,7 +305,7 @@ def find_source(name: str, logs: Path, conf: BaseConfigs) -> Source:
     Raises `UserError` if there is none, if it is both, and what the sources raise.
     """
     refuse_address(name)
-    path = Path(name).expanduser()
+    path = expand_home(name)
     if not is_published(path):
         if path.is_dir() and not is_run(path):
             raise UserError(f'init_from={name}: the folder is neither one that save_pretrained wrote, as it has no '

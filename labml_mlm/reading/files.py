@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from labml_mlm.common.errors import UserError
-from labml_mlm.common.files import refuse_address
+from labml_mlm.common.files import expand_home, refuse_address
 
 COMPRESSED = '.gz', '.zst'
 # Bytes that are decompressed at once
@@ -19,10 +18,7 @@ _DECOMPRESSED = 1 << 22
 def expand_path(path: str | Path) -> Path:
     """A path with `~` expanded. Raises `UserError` if there is no such user, and for an address."""
     refuse_address(path)
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as e:
-        raise UserError(f'cannot read {path}: {e}') from None
+    return expand_home(path)
 
 
 def text_suffix(path: Path) -> str:

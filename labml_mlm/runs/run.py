@@ -17,6 +17,7 @@ from labml_mlm.common.errors import UserError
 from labml_mlm.common.files import (
     NotOrdinary,
     ProcessLock,
+    expand_home,
     is_alive,
     open_ordinary,
     read_ordinary,
@@ -226,7 +227,7 @@ def find_runs(logs: Path, name: str, *, experiment: str = '*') -> tuple[list[Run
     """
     if not name:
         raise UserError('the name of the run is empty: give a uuid, a name, a folder, or `last`')
-    path = Path(name).expanduser()
+    path = expand_home(name)
     if path.is_dir() and is_run(path):
         path = path.resolve()
         return ([Run(path.parent.parent)], path) if (path / METADATA).exists() else ([Run(path)], None)

@@ -6,10 +6,10 @@ What is in a text, before one trains on it.
 import argparse
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from labml_mlm.common.errors import UnknownPart, UserError
+from labml_mlm.common.files import expand_home
 from labml_mlm.common.table import print_table, size_text
 from labml_mlm.common.untrusted import to_json
 from labml_mlm.configs.mlm import MLMConfigs
@@ -60,7 +60,7 @@ def _find_tokenizer(parsed: argparse.Namespace) -> tuple[MLMConfigs, Tokenizer |
     if name is None:
         conf.recipe = 'char'
         return conf, None, 'recipe=char'
-    path = Path(name).expanduser()
+    path = expand_home(name)
     if path.exists() and not is_run(path) and not (path.is_dir() and is_published(path)):
         conf.recipe, conf.tokenizer, conf.tokenizer_path = 'subword', 'file', name
         with silent():

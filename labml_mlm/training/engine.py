@@ -191,9 +191,13 @@ class Engine:
         return output
 
     def forget_compiled(self):
-        """The next step compiles again. torch keeps a few compiled models in all, and runs further ones eagerly."""
+        """
+        The next step wraps and compiles again: what was wrapped holds the process group. torch keeps a few compiled
+        models in all, and runs further ones eagerly.
+        """
+        self._wrapped = None
         if self._compiled is not None:
-            self._wrapped = self._compiled = None
+            self._compiled = None
             torch.compiler.reset()
 
     def _micro_batches(self, n: int) -> Iterator[tuple[int, int, bool]]:

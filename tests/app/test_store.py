@@ -197,3 +197,11 @@ def test_damaged_store_is_told_in_one_message_or_still_works(full_store, place):
     except UserError as e:
         assert 'is damaged' in str(e) and '\n' not in str(e)
         assert full_store.read_bytes() == data
+
+
+def test_store_without_a_home_folder_says_what_to_give(monkeypatch):
+    monkeypatch.setenv('HOME', '/proc')
+    with pytest.raises(OSError, match='cannot make the folder /proc/.labml: .*; give --store FILE, or set HOME'):
+        Store(Path('~/.labml/app.sqlite'))
+    with pytest.raises(UserError, match='there is no home folder of that name here; give --store FILE, or set HOME'):
+        Store(Path('~nobody-is-called-so/app.sqlite'))

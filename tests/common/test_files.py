@@ -148,3 +148,10 @@ def test_lock_that_is_no_file_is_refused_and_nothing_is_cut(tmp_path, put):
     with pytest.raises(files.NotOrdinary):
         lock.acquire()
     assert other.read_text() == 'precious'
+
+
+def test_home_folder_that_does_not_exist_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert files.expand_home('~/text') == tmp_path / 'text'
+    with pytest.raises(UserError, match='~nobody-is-called-so/text: there is no home folder of that'):
+        files.expand_home('~nobody-is-called-so/text')

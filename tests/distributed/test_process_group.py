@@ -43,10 +43,11 @@ def test_single_process_exchanges_nothing():
         raise KeyError('mine')
 
 
-# Each rank prints how many threads of gloo there are before it leaves, and after
+# Each rank prints how many threads of gloo there are before it leaves, and after, and what the default group has sent
 LEAVES = """
 import os
 import time
+import torch
 import torch.distributed as dist
 from labml_mlm.distributed.process_group import ranks
 
@@ -54,24 +55,28 @@ def threads():
     names = [open(f'/proc/self/task/{task}/comm').read().strip() for task in os.listdir('/proc/self/task')]
     return names.count('pt_gloo_runloop')
 
-# DDP and FSDP hold the default group
+# FSDP holds the default group
 joined, default = ranks(), dist.group.WORLD
+assert joined.delayed_max(1) == 0 and joined.delayed_max(2) == 1
+assert joined.all_reduce_sum(torch.tensor(3))() == (6,)
+assert joined.broadcast('x') == 'x'
+assert joined.broadcast_tensor(torch.tensor([5]) if joined.is_main else None) == 5
 deadline = time.monotonic() + 30
-while threads() < 4 and time.monotonic() < deadline:
+while threads() < 6 and time.monotonic() < deadline:
     time.sleep(0.01)
-before = threads()
+before, sent = threads(), default._get_sequence_number_for_group()
 joined.leave()
-os.write(1, f'{before} -> {threads()}\\n'.encode())
+os.write(1, f'{before} -> {threads()}, {sent}\\n'.encode())
 """
 
 
 @pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='needs the names of threads in /proc')
-def test_threads_of_the_start_group_end_before_the_interpreter(tmp_path):
+def test_threads_with_tensors_of_python_end_before_the_interpreter(tmp_path):
     # One that asks for Python while the interpreter shuts down aborts the process
     (tmp_path / 'leaves.py').write_text(LEAVES)
     result = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
                              'leaves.py'], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert result.stdout.splitlines() == ['4 -> 2'] * 2
+    assert result.stdout.splitlines() == ['6 -> 2, 0'] * 2
 
 
 def test_main_rank_tokenizes_and_writes_the_run(trained):

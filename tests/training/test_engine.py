@@ -1,5 +1,7 @@
 """Precision, compilation and gradient accumulation do not change what a step computes."""
+import gc
 import shutil
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +13,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from labml_mlm import MLM, MLMConfigs, MLMTransformerConfigs
 from labml_mlm.common.errors import UserError
+from labml_mlm.distributed.parallel import SingleProcess
 from labml_mlm.model.freeze import freeze
 from labml_mlm.training.engine import Engine, should_compile
 
@@ -304,6 +307,23 @@ def test_what_a_run_has_compiled_is_forgotten(monkeypatch):
         engine.forward_backward(*make_batch())
         engine.forget_compiled()
         assert len(n_resets) == n
+
+
+def test_wrapped_model_is_given_up():
+    """It would keep the process group, and its threads."""
+    wrapped = []
+
+    class Wrapping(SingleProcess):
+        def wrap(self, model):
+            wrapped.append(weakref.ref(wrapper := torch.nn.ModuleList([model])))
+            wrapper.forward = model.forward
+            return wrapper
+
+    engine = make_engine(make_model(), parallel=Wrapping())
+    engine.forward_backward(*make_batch())
+    engine.forget_compiled()
+    gc.collect()
+    assert [wrapper() for wrapper in wrapped] == [None]
 
 
 @pytest.mark.long
