@@ -15,12 +15,8 @@ from labml.configs import BaseConfigs
 from torch import Tensor, nn
 
 from labml_mlm.common.errors import UserError
-<<<<<<< HEAD
-from labml_mlm.common.files import how_to_download, refuse_address
-from labml_mlm.common.untrusted import is_integer
-=======
 from labml_mlm.common.files import expand_home, how_to_download, refuse_address
->>>>>>> proc
+from labml_mlm.common.untrusted import is_integer
 from labml_mlm.configs.snapshot import model_values, saved_tokenizer, with_current_names
 from labml_mlm.items.schema import NO_DEFAULT, chosen_value, config_items
 from labml_mlm.model.pairs import PARTS

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from labml_mlm.common.errors import UserError
 from labml_mlm.common.files import expand_home, refuse_address
 
 COMPRESSED = '.gz', '.zst'
