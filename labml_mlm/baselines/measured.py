@@ -5,7 +5,6 @@ The result is kept beside the tokens of the text, under a hash of all that it de
 """
 import contextlib
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from labml_mlm.baselines.counts import Counts, sampled
 from labml_mlm.baselines.guesses import Guess, guess
 from labml_mlm.baselines.masked import Masked
 from labml_mlm.common.files import write_atomically
-from labml_mlm.common.untrusted import is_number, json_of
+from labml_mlm.common.untrusted import is_number, json_of, to_json
 
 # Of the guesses; another version measures them again
 _VERSION = 1
@@ -39,7 +38,7 @@ def measure(tokens: Tensor, masked: Masked, *, is_maskable: np.ndarray, folder: 
     found = guess(Counts(parts, is_maskable=is_maskable), masked)
     # The run does not depend on it
     with contextlib.suppress(OSError):
-        write_atomically(path, json.dumps(as_json(found)).encode())
+        write_atomically(path, to_json(as_json(found)).encode())
     return found
 
 

@@ -136,7 +136,8 @@ def _write(folder: Path, trained: Pretrained, files: Files, *, python: str | Non
 
 def write_files(folder: Path, files: Files):
     """Writes config, weights and texts."""
-    (folder / CONFIG).write_text(json.dumps(files.config, indent=2, sort_keys=True) + '\n', encoding='utf-8')
+    (folder / CONFIG).write_text(json.dumps(files.config, indent=2, sort_keys=True, allow_nan=False) + '\n',
+                                 encoding='utf-8')
     weights = {name: tensor.float().contiguous() if tensor.is_floating_point() else tensor.contiguous()
                for name, tensor in files.weights.items()}
     try:

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.common.files import read_json
+from labml_mlm.common.files import open_ordinary, read_json
 
 CONFIG = 'config.json'
 WEIGHTS, INDEX, PICKLE = 'model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin'
@@ -74,6 +74,8 @@ def _read_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 def _tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
     try:
+        # A pipe would be waited for
+        open_ordinary(file, is_link_followed=True).close()
         if file.suffix == '.bin':
             content = torch.load(file, map_location='cpu', weights_only=True)
             if not isinstance(content, dict) or not all(isinstance(name, str) and isinstance(tensor, Tensor)

@@ -50,12 +50,13 @@ class ModernBERTFamily:
             config = {'global_attn_every_n_layers': 3, **config}
             require_number(config, 'global_attn_every_n_layers')
             return config['global_attn_every_n_layers']
-        every = next((i for i in range(1, n_layers) if layers[i:i + 1] == [_GLOBAL]), n_layers) \
-            if isinstance(layers, list) else n_layers
-        if layers != self._layer_types(every, n_layers):
-            raise UserError('layer_types is not supported: the first of every so many layers must attend to all, and '
-                            f'there must be as many as layers, {n_layers}')
-        return every
+        # Their number first, as `n_layers` may be anything
+        if isinstance(layers, list) and len(layers) == n_layers:
+            every = next((i for i in range(1, n_layers) if layers[i] == _GLOBAL), n_layers)
+            if layers == self._layer_types(every, n_layers):
+                return every
+        raise UserError('layer_types is not supported: the first of every so many layers must attend to all, and there '
+                        f'must be as many as layers, {n_layers}')
 
     @staticmethod
     def _theta(config: Mapping[str, Any]) -> dict[str, float]:

@@ -184,6 +184,13 @@ class PublishedEncoder(Source):
             items = self._items = self.family.items(self.folder.config, self.folder.weights)
         except UserError as e:
             raise UserError(f'{path}: {e}') from None
+        n_numbers_there = n_numbers(self.folder.weights)
+        for name, most in (('n_layers', len(self.folder.weights)), ('n_tokens', n_numbers_there),
+                           ('d_model', n_numbers_there)):
+            if (asked := items.get(name, 0)) > most:
+                raise UserError(f'{path}: the configs are damaged, or not those of the weights: they ask for '
+                                f'{name}={asked:,}, and there are {len(self.folder.weights):,} weights, of '
+                                f'{n_numbers_there:,} numbers')
         values = {name if name in ('d_model', 'n_tokens') else f'transformer.{name}': value
                   for name, value in items.items()}
         super().__init__(path, about=f'{path}, {self.family.model_type}', n_tokens=items['n_tokens'],
@@ -242,7 +249,7 @@ class TrainedModel(Source):
         self._labels = snapshot.get('labels')
         values = model_values(conf, self._snapshot)
         n_tokens = {**snapshot['computed'], **snapshot['given']}.get('n_tokens')
-        if not is_integer(n_tokens):
+        if not is_integer(n_tokens) or n_tokens > self.n_weights:
             raise UserError(f'the configs of {chosen.path} are damaged: they have n_tokens={n_tokens!r:.60}')
         super().__init__(chosen.path, about=about, values=values, n_tokens=n_tokens,
                          max_seq_len=values.get('transformer.max_positions'))

@@ -23,7 +23,7 @@ from labml_mlm.common.files import (
     read_ordinary,
     write_atomically,
 )
-from labml_mlm.common.untrusted import is_number, json_of, parse_json, yaml_of
+from labml_mlm.common.untrusted import is_number, json_of, parse_json, to_json, yaml_of
 from labml_mlm.runs.checkpoint import METADATA
 from labml_mlm.runs.checkpoint_folder import CheckpointFolder
 from labml_mlm.runs.metrics_log import Summary, summarize
@@ -73,7 +73,7 @@ class Run:
 
     @baselines.setter
     def baselines(self, baselines: dict[str, dict[str, float]]):
-        write_atomically(self.path / 'baselines.json', json.dumps(baselines).encode())
+        write_atomically(self.path / 'baselines.json', to_json(baselines).encode())
 
     @property
     def is_fine_tuned(self) -> bool:
@@ -155,7 +155,7 @@ class Run:
     def log_resumed(self, changes: list[str]):
         """Adds to labml's log of the run that it was resumed, and what has changed."""
         with open(self.path / 'run_log.jsonl', 'a') as f:
-            f.write(json.dumps({'status': 'resumed', 'rank': 0, 'details': changes, 'time': time.time()}) + '\n')
+            f.write(to_json({'status': 'resumed', 'rank': 0, 'details': changes, 'time': time.time()}) + '\n')
 
     def owner(self) -> int | None:
         """The process that trains it now, if any."""

@@ -7,6 +7,7 @@ How far a run has come is not in it: its folder says that.
 import contextlib
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,11 +18,13 @@ from typing import Any, NamedTuple
 
 from labml_mlm.common.errors import UserError
 from labml_mlm.common.files import ProcessLock, write_atomically
+from labml_mlm.common.untrusted import is_list_of, json_of
 from labml_mlm.sweep import grid
 
 _FORMAT = 1
 _OVERRIDE = re.compile(r'[A-Za-z_][\w.]*=')
 _TAG = re.compile(r'[\w.-]{1,60}')
+_UUID = re.compile(r'\w{1,60}')
 
 
 class Plan(NamedTuple):
@@ -95,28 +98,34 @@ class PlanFile:
 
     def read(self) -> list[PlannedRun] | None:
         """Its runs; `None` if there is no file. Raises `UserError` if it is that of another sweep, or damaged."""
-        try:
-            found = json.loads(self.path.read_bytes())
-            runs = [PlannedRun(run['uuid'], run['values']) for run in found['runs']]
-            if found['format'] != _FORMAT or not isinstance(found['plan'], dict):
-                raise ValueError(found['format'])
-        except FileNotFoundError:
+        if not os.path.lexists(self.path):
             return None
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f'{self.path} is damaged, or of another version: remove it, and the sweep begins '
-                            'anew') from None
+        if not _is_plan(found := json_of(self.path)):
+            raise UserError(f'{self.path} is damaged, or of another version: remove it, and the sweep begins anew')
         if found['plan'] != self._asked:
             differing = [name for name, value in self._asked.items() if found['plan'].get(name) != value]
             raise UserError(f'--tag {self.tag}: there is a sweep of that name with other {" and ".join(differing)}, in '
                             f'{self.path}: give another name, or the same command to go on')
-        return runs
+        return [PlannedRun(run['uuid'], run['values']) for run in found['runs']]
 
     def create(self) -> list[PlannedRun]:
         """Finds and checks all combinations, and writes them. Raises `UserError` if one of them cannot be trained."""
         runs = [PlannedRun(uuid.uuid1().hex, values) for values in _combinations(self._plan)]
         content = {'format': _FORMAT, 'tag': self.tag, 'plan': self._asked, 'runs': [run._asdict() for run in runs]}
-        write_atomically(self.path, json.dumps(content, indent=1).encode())
+        write_atomically(self.path, json.dumps(content, indent=1, allow_nan=False).encode())
         return runs
+
+
+def _is_plan(found: Any) -> bool:
+    """Is it what `create` writes?"""
+    return isinstance(found, dict) and found.get('format') == _FORMAT and isinstance(found.get('plan'), dict) and \
+        isinstance(found.get('runs'), list) and all(map(_is_run, found['runs']))
+
+
+def _is_run(run: Any) -> bool:
+    """Is it a planned run, with the name of a folder?"""
+    return isinstance(run, dict) and isinstance(run.get('uuid'), str) and bool(_UUID.fullmatch(run['uuid'])) and \
+        isinstance(run.get('values'), dict) and is_list_of(str, list(run['values'].values()))
 
 
 def _combinations(plan: Plan) -> list[grid.Combination]:

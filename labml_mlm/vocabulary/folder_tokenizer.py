@@ -11,11 +11,14 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.common.files import read_json
+from labml_mlm.common.files import read_json, read_ordinary
 from labml_mlm.tokenization.patterns import matches_of
 from labml_mlm.tokenization.subword import FILE, SubwordTokenizer
 
 _WORD_PIECES, _BPE, _MERGES, _ADDED = 'vocab.txt', 'vocab.json', 'merges.txt', 'added_tokens.json'
+# Bytes of a vocabulary, and settings that are true or false
+_MAX_BYTES = 2 ** 28
+_SWITCHES = 'tokenize_chinese_chars', 'strip_accents', 'do_lower_case', 'add_prefix_space'
 # Files that are no tokenizer without the others
 PARTS = _WORD_PIECES, _BPE, _MERGES, _ADDED, 'special_tokens_map.json', 'tokenizer_config.json'
 # Classes of Hugging Face's that read nothing but these files; those for Japanese, for example, have more
@@ -53,11 +56,7 @@ def folder_tokenizer(folder: Path) -> SubwordTokenizer | None:
 
 
 def _of_word_pieces(folder: Path) -> Tokenizer:
-    try:
-        lines = (folder / _WORD_PIECES).read_text(encoding='utf-8').split('\n')
-    except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f'cannot read {folder / _WORD_PIECES}: {getattr(e, "strerror", None) or "it is not UTF-8"}') \
-            from None
+    lines = _read(folder / _WORD_PIECES).split('\n')
     vocabulary = {line.rstrip('\r'): i for i, line in enumerate(lines[:-1] if not lines[-1] else lines)}
     about = _settings(folder, _BERT, _WORD_PIECES)
     _check_special(folder / _WORD_PIECES, about, _BERT, vocabulary)
@@ -92,12 +91,13 @@ def _of_whole_tokens(folder: Path, vocabulary: dict[str, int], special: list[str
 def _of_byte_pairs(folder: Path) -> Tokenizer:
     about = _settings(folder, _ROBERTA, _BPE)
     try:
-        model = models.BPE.from_file(str(folder / _BPE), str(folder / _MERGES))
         vocabulary = read_json(folder / _BPE)
+        _read(folder / _MERGES)
+        model = models.BPE.from_file(str(folder / _BPE), str(folder / _MERGES))
     except UserError:
         raise
     except Exception as e:  # tokenizers raises nothing more special
-        raise UserError(f'cannot read {_BPE} and {_MERGES} in {folder}: {e}') from None
+        raise UserError(f'cannot read {_BPE} and {_MERGES} in {folder}: {" ".join(str(e).split())}') from None
     _check_special(folder / _BPE, about, _ROBERTA, vocabulary)
     tokenizer, is_spaced = Tokenizer(model), about.get('add_prefix_space', False)
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=is_spaced), \
@@ -106,6 +106,14 @@ def _of_byte_pairs(folder: Path) -> Tokenizer:
     cls, sep = ((about[role], vocabulary[about[role]]) for role in ('cls_token', 'sep_token'))
     tokenizer.post_processor = processors.RobertaProcessing(sep, cls, add_prefix_space=is_spaced)
     return tokenizer
+
+
+def _read(path: Path) -> str:
+    """A text. Raises `UserError` if it cannot be read."""
+    try:
+        return read_ordinary(path, max_bytes=_MAX_BYTES, is_link_followed=True).decode()
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f'cannot read {path}: {getattr(e, "strerror", None) or "it is not UTF-8"}') from None
 
 
 def _add_tokens(tokenizer: Tokenizer, path: Path):
@@ -122,6 +130,9 @@ def _settings(folder: Path, roles: dict[str, str], file: str) -> dict[str, Any]:
     for name in ('special_tokens_map.json', 'tokenizer_config.json'):
         if (folder / name).exists():
             about |= read_json(folder / name)
+    for name in _SWITCHES:
+        if not isinstance(about.get(name), bool | None):
+            raise UserError(f'{folder} has a tokenizer with {name}={about[name]!r:.60}: it must be true or false')
     if about.get('tokenizer_class', _CLASSES[file][0]) not in _CLASSES[file]:
         raise UserError(f'{folder} has a tokenizer of the class {about["tokenizer_class"]}, which needs more than '
                         f'{file}: save it once more with transformers, which may write a {FILE}')
@@ -129,6 +140,8 @@ def _settings(folder: Path, roles: dict[str, str], file: str) -> dict[str, Any]:
         with contextlib.suppress(TypeError, KeyError):
             # An added token with its properties
             about[role] = about[role] if isinstance(about[role], str) else about[role]['content']
+        if not isinstance(about[role], str):
+            raise UserError(f'{folder} has a tokenizer with {role}={about[role]!r:.60}: it must be a token')
     return about
 
 

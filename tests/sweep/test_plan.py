@@ -36,10 +36,25 @@ def test_what_is_written_is_read(file, unchecked):
     assert file.read() == runs
 
 
-@pytest.mark.parametrize('content', ['', '[]', '{"runs": []}', '{"format": 9, "plan": {}, "runs": []}', '\xff'])
+RUN = '{"format": 1, "plan": {}, "runs": [%s]}'
+
+
+@pytest.mark.parametrize('content', ['', '[]', '{"runs": []}', '{"format": 9, "plan": {}, "runs": []}', '\xff',
+                                     '[' * 100_000, '{"format": 1, "plan": {}, "runs": 5}', RUN % '5', RUN % '{}',
+                                     RUN % '{"uuid": 5, "values": {}}', RUN % '{"uuid": "../x", "values": {}}',
+                                     RUN % '{"uuid": "a", "values": []}', RUN % '{"uuid": "a", "values": {"x": NaN}}'])
 def test_a_damaged_file_is_refused(file, content):
     file.path.parent.mkdir()
     file.path.write_bytes(content.encode('latin-1'))
+    with pytest.raises(UserError, match='is damaged, or of another version: remove it'):
+        file.read()
+
+
+@pytest.mark.parametrize('put', [os.mkfifo, lambda path: path.symlink_to('/dev/zero'), lambda path: path.mkdir()],
+                         ids=['pipe', 'endless', 'folder'])
+def test_what_is_no_file_is_refused(file, put):
+    file.path.parent.mkdir()
+    put(file.path)
     with pytest.raises(UserError, match='is damaged, or of another version: remove it'):
         file.read()
 
