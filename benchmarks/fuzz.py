@@ -3,13 +3,14 @@
 
     python benchmarks/fuzz.py --minutes 20 [--format NAME,…] [--seed S] [--cases N] [--keep FOLDER]
 
-Each case damages one file of a project (a checkpoint, a log, a token cache, the folder of an encoder, …; `--format` lists
-them) and lets one of the commands read it that people use, in a process of its own. It may do what it is asked for, leave
-something out, or end with a message of the project's own. What is a finding: another exception, a death, output that is no
-JSON where JSON was asked for, a flood of output, more than 2 GB of memory, 10 seconds of CPU or 120 of a clock.
+Each case damages one file of a project (a checkpoint, a log, a token cache, the folder of an encoder, …; an unknown
+`--format` lists them) and lets one of the commands read it that people use, in a process of its own. It may do what
+it is asked for, leave something out, or end with a message of the project's own. A finding is another exception, a
+death, output that is no JSON where JSON was asked for, a flood of output, more than 2 GB of memory, 10 seconds of
+CPU, or 120 of a clock.
 
-A case is made by its seed: they go up from `--seed`. The file of a finding is kept, and the exit code is 1 then. It takes
-about a third of a second for a case, on one core.
+A case is made by its seed; seeds go up from `--seed`. The file of a finding is kept, and the exit code is 1 then. A
+case takes about a third of a second on one core.
 """
 import argparse
 import contextlib
@@ -90,7 +91,8 @@ class Fuzzer:
         self.keep.mkdir(parents=True, exist_ok=True)
         kept = self.keep / f'{seed}-{path.name}'
         kept.write_bytes(damaged)
-        kept.with_name(f'{kept.name}.txt').write_text(f'{path.relative_to(self.project)}, {reader}\n{printed[-10 ** 6:]}')
+        kept.with_name(f'{kept.name}.txt').write_text(
+            f'{path.relative_to(self.project)}, {reader}\n{printed[-10 ** 6:]}')
         return Finding(seed, name, reader, wrong, kept)
 
     def _read(self, reader: str, target: str) -> int:
@@ -112,8 +114,9 @@ class Fuzzer:
         code = _UNEXPECTED
         try:
             n_pages = int(Path('/proc/self/statm').read_text().split()[0])
-            for kind, bound in ((resource.RLIMIT_AS, n_pages * resource.getpagesize() + _MEMORY),
-                                (resource.RLIMIT_CPU, _SECONDS), (resource.RLIMIT_FSIZE, _FILE), (resource.RLIMIT_CORE, 0)):
+            bounds = {resource.RLIMIT_AS: n_pages * resource.getpagesize() + _MEMORY, resource.RLIMIT_CPU: _SECONDS,
+                      resource.RLIMIT_FSIZE: _FILE, resource.RLIMIT_CORE: 0}
+            for kind, bound in bounds.items():
                 resource.setrlimit(kind, (bound, bound))
             fuzz_targets.read(reader, target)
             code = 0
@@ -178,7 +181,8 @@ def main():
                 print(finding, flush=True)
             n += 1
     print(f'Python {platform.python_version()}, torch {torch.__version__}; {n:,} cases from seed {arguments.seed}, '
-          f'{(time.monotonic() - began) / 60:.1f} minutes\n\n{"":16}{"cases":>7}{"read":>7}{"refused":>9}{"failed":>8}{"findings":>10}')
+          f'{(time.monotonic() - began) / 60:.1f} minutes\n')
+    print(f'{"":16}{"cases":>7}{"read":>7}{"refused":>9}{"failed":>8}{"findings":>10}')
     of = Counter(finding.format for finding in findings)
     for name in formats:
         codes = Counter({code: k for (format_, code), k in fuzzer.outcomes.items() if format_ == name})

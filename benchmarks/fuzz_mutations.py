@@ -20,9 +20,14 @@ import yaml
 _DEEP, _HUGE = '@deep@', '@huge@'
 _RAW = {f'"{_DEEP}"': '[' * 100_000 + ']' * 100_000, f'"{_HUGE}"': '9' * 5000}
 # What takes the place of a value
-_VALUES = [None, True, False, 0, -1, 1, 5, 0.5, 2 ** 31, 2 ** 63 - 1, 2 ** 63, -2 ** 63 - 1, 10 ** 12, 10 ** 400, 1e308, -1e308,
-           math.nan, math.inf, -math.inf, '', 'x', 'NaN', 'Infinity', '../../etc/passwd', '/dev/zero', '\0', '\ud800', '\x1b[2J',
-           'a\nb', 'ü' * 10_000, [], {}, [[]], [None], [1], ['x'], [0.5], {'': 0}, {'a': {'b': []}}, _DEEP, _HUGE]
+_VALUES = [None, True, False, 0, -1, 1, 5, 0.5, 2 ** 31, 2 ** 63 - 1, 2 ** 63, -2 ** 63 - 1, 10 ** 12, 10 ** 400, 1e308,
+           -1e308, math.nan, math.inf, -math.inf, '', 'x', 'NaN', 'Infinity', '../../etc/passwd', '/dev/zero', '\0',
+           '\ud800', '\x1b[2J', 'a\nb', 'ü' * 10_000, [], {}, [[]], [None], [1], ['x'], [0.5], {'': 0},
+           {'a': {'b': []}}, _DEEP, _HUGE]
+# What is put between bytes
+_NEW_BYTES = [b'\xff\xfe', b'\xed\xa0\x80', b'\0' * 100, b'9' * 5000, b'[' * 100_000, b'{"a":' * 50_000, b'NaN',
+              b'-Infinity', b'1e999', b'\n', b'}\n', b'"', b'&a [*a]', b'!!python/object/apply:os.system [id]', b'\r',
+              '\u2028'.encode()]
 # Levels that a parser of JSON takes, and a function that calls itself perhaps not
 _LEVELS = 10, 200, 330, 480, 900
 _TOKENS_HEAD = struct.Struct('<8sII32s')
@@ -89,9 +94,7 @@ def _swap(data: bytes, rng: random.Random) -> bytes:
 
 def _insert(data: bytes, rng: random.Random) -> bytes:
     at = _place(data, rng)
-    new = rng.choice([b'\xff\xfe', b'\xed\xa0\x80', b'\0' * 100, b'9' * 5000, b'[' * 100_000, b'{"a":' * 50_000, b'NaN', b'-Infinity',
-                      b'1e999', b'\n', b'}\n', b'"', b'&a [*a]', b'!!python/object/apply:os.system [id]', b'\r', '\u2028'.encode()])
-    return data[:at] + new + data[at:]
+    return data[:at] + rng.choice(_NEW_BYTES) + data[at:]
 
 
 def _zero(data: bytes, rng: random.Random) -> bytes:
@@ -121,7 +124,8 @@ def _other(value: Any, rng: random.Random) -> Any:
     if kind == 0:
         return _nested(value, rng)
     if kind == 1 and type(value) in (int, float):
-        return rng.choice([-value, value + 1, value * 10 ** 6, str(value), float(value) if abs(value) < 1e300 else 0, [value]])
+        return rng.choice([-value, value + 1, value * 10 ** 6, str(value), float(value) if abs(value) < 1e300 else 0,
+                           [value]])
     if kind == 1 and isinstance(value, str):
         return rng.choice([value[:-1], value * 2, value + '/..', value.upper(), value[::-1], [value]])
     if kind == 1 and isinstance(value, list):

@@ -18,19 +18,21 @@ from unittest import mock
 
 import matplotlib.pyplot  # noqa: F401  as torch's compiler: imported once, not in each case
 import torch._dynamo  # noqa: F401
+from fuzz_mutations import mutate, seal
 
 import labml_mlm.evaluation.evaluate  # noqa: F401
 import labml_mlm.launch.train_files  # noqa: F401
 import labml_mlm.report.command  # noqa: F401
 import labml_mlm.runs.plot  # noqa: F401
-from fuzz_mutations import mutate, seal
 from labml_mlm.cli.main import main
 from labml_mlm.configs.mlm import MLMConfigs
 from labml_mlm.sweep.plan import PlanFile, PlannedRun, make_plan
 from labml_mlm.sweep.runner import Runner
 
 TEXT = 'the quick brown fox jumps over the lazy dog\n' * 60
-SIZES = ['recipe=none', 'transformer.n_layers=1', 'd_model=8', 'transformer.n_heads=2', 'batch_size=8', 'seq_len=16', 'text_path=text.txt']
+SIZES = ['recipe=none', 'transformer.n_layers=1', 'd_model=8', 'transformer.n_heads=2', 'batch_size=8', 'seq_len=16',
+         'text_path=text.txt']
+WORDS = ['tokenizer=wordpiece', 'vocab_size=60']
 SWEEP = ['text.txt', 'recipe=none', 'seq_len=16,32']
 # Codes that the commands may end with; the last is that of an interrupted one
 CODES = 0, 1, 2, 130
@@ -55,12 +57,15 @@ FORMATS = {
     'samples.jsonl': Format('jsonl', (f'{_RUN}/samples.jsonl',), ('samples', 'samples --json', 'report', 'resume')),
     'run_log.jsonl': Format('jsonl', (f'{_RUN}/run_log.jsonl',), (*_LOOK, 'sync', 'resume')),
     'configs.json': Format('json', (f'{_RUN}/configs.json',), (*_LOOK, 'sync', 'resume', 'resume', 'evaluate')),
-    'run.yaml': Format('yaml', (f'{_RUN}/run.yaml', f'{_RUN}/configs.yaml', f'{_RUN}/indicators.yaml'), (*_LOOK, 'sync', 'resume')),
+    'run.yaml': Format('yaml', (f'{_RUN}/run.yaml', f'{_RUN}/configs.yaml', f'{_RUN}/indicators.yaml'),
+                       (*_LOOK, 'sync', 'resume')),
     'text.json': Format('json', (f'{_RUN}/text.json',), ('info', 'evaluate other', 'resume other')),
-    'baselines': Format('json', (f'{_RUN}/baselines.json', 'data/tokens/*.baselines.json'), ('info', 'report', 'resume', 'train')),
+    'baselines': Format('json', (f'{_RUN}/baselines.json', 'data/tokens/*.baselines.json'),
+                        ('info', 'report', 'resume', 'train')),
     'delivered': Format('json', (f'{_RUN}/delivered.json',), ('sync upstream',)),
     'tokens': Format('tokens', ('data/tokens/*.tokens',), ('train', 'resume', 'evaluate')),
-    'cache': Format('json', ('data/tokens/*[0-9a-f].json', 'data/tokens/*.tokenizer.json'), ('train', 'resume', 'evaluate')),
+    'cache': Format('json', ('data/tokens/*[0-9a-f].json', 'data/tokens/*.tokenizer.json'),
+                    ('train', 'resume', 'evaluate')),
     'tokenizer.json': Format('json', (f'{_WORDS}/tokenizer.json', 'encoder/tokenizer.json'), (*_MODEL, 'text')),
     'safetensors': Format('safetensors', (f'{_RUN}/checkpoints/*/*.safetensors', 'encoder/model.safetensors'), _MODEL),
     'sweep': Format('json', ('sweeps/*.json',), ('sweep', 'sweep --json')),
@@ -75,8 +80,7 @@ def make_project(folder: Path):
     (folder / 'other.txt').write_text(TEXT[::-1])
     more = ['epochs=2', 'checkpoint_interval=200', 'keep_checkpoints=2']
     _call(folder, ['train', *SIZES, *more, '--name', 'char'], uuid='feed')
-    _call(folder, ['train', *SIZES, *more, 'transformer=bert', 'tokenizer=wordpiece', 'vocab_size=60', 'n_prompts=0', '--name', 'words'],
-          uuid='bead')
+    _call(folder, ['train', *SIZES, *WORDS, *more, 'transformer=bert', 'n_prompts=0', '--name', 'words'], uuid='bead')
     _call(folder, ['export', 'bead', 'encoder'])
     (folder / _RUN / 'delivered.json').write_text(json.dumps({'http://localhost:1/': {'loss.train': 640., 'lr': 640.}}))
     file = PlanFile(folder, make_plan(SWEEP))
@@ -140,8 +144,9 @@ def _stop(*_):
 def _train(*arguments: str) -> Callable:
     """Trains up to the first step: values of a damaged file may ask for any number of them."""
     def call(target: str, _: list[str], option: str):
+        more = ['text_path=other.txt'] if option else []
         with mock.patch.object(MLMConfigs, 'training_step', _stop):
-            main(['train', *(argument.format(target) for argument in arguments), *(['text_path=other.txt'] if option else [])])
+            main(['train', *(argument.format(target) for argument in arguments), *more])
     return call
 
 
@@ -169,13 +174,15 @@ def _evaluate(target: str, _: list[str], option: str):
     main(['evaluate', target, '--json', *text])
 
 
+# By the first word of what `FORMATS` has
 _READERS = {
     'runs': _command('runs'), 'info': _command('info', '{}'), 'diff': _command('diff', 'feed', 'bead'),
     'report': _command('report', 'feed', 'bead', '-o', 'report.html'), 'samples': _command('samples', '{}'),
-    'export-metrics': _command('export-metrics', '{}', '-o', 'metrics.csv'), 'plot': _command('plot', '{}', '-o', 'plot.png'),
-    'fill-mask': _command('fill-mask', '{}', 'the quick [MASK] fox', '--json'), 'text': _command('text', 'text.txt', '--tokenizer', '{}'),
-    'embed': _command('embed', '{}', 'text.txt', '-o', 'vectors.npy'), 'evaluate': _evaluate, 'sync': _sync, 'sweep': _sweep,
-    'resume': _train('--resume', '{}', 'epochs=3'), 'train': _train(*SIZES, 'tokenizer=wordpiece', 'vocab_size=60', '--name', 'new'),
+    'export-metrics': _command('export-metrics', '{}', '-o', 'metrics.csv'),
+    'plot': _command('plot', '{}', '-o', 'plot.png'), 'text': _command('text', 'text.txt', '--tokenizer', '{}'),
+    'fill-mask': _command('fill-mask', '{}', 'the quick [MASK] fox', '--json'),
+    'embed': _command('embed', '{}', 'text.txt', '-o', 'vectors.npy'), 'evaluate': _evaluate, 'sync': _sync,
+    'sweep': _sweep, 'resume': _train('--resume', '{}', 'epochs=3'), 'train': _train(*SIZES, *WORDS, '--name', 'new'),
     'init_from': _train('text.txt', 'recipe=none', 'init_from={}', 'seq_len=16', '--name', 'new'),
 }
 
@@ -191,7 +198,8 @@ def _call(folder: Path, arguments: Sequence[str], *, uuid: str = ''):
         sys.stdout.flush()
         os._exit(0)
     if code := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
-        raise SystemExit(f'labml-mlm {" ".join(arguments)} has ended with {code}: {(folder / "output.txt").read_text()}')
+        said = (folder / 'output.txt').read_text()
+        raise SystemExit(f'labml-mlm {" ".join(arguments)} has ended with {code}: {said}')
 
 
 def enter(folder: Path, output: Path):

@@ -1,13 +1,13 @@
 """
 # What is known of the store already
 
-Upstream loads a run, its project and its curves several times in a request, and all runs for their list; most of that time
-goes into decoding texts that are as they were. `Known` keeps what came of them. It reads the texts each time, and compares
-them, so that nothing it gives is ever out of date, whoever has written and whatever was rolled back.
+Upstream loads a run, its project and its curves several times in a request, and all runs for their list; most of that
+time goes into decoding texts that are as they were. `Known` keeps what came of them. It reads the texts each time, and
+compares them, so that nothing it gives is ever out of date, whoever has written and whatever was rolled back.
 """
 import collections
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -63,8 +63,8 @@ class Known:
 
     def result(self, name: str, compute: Callable[[], Any], *, is_kept: Callable[[Any], bool]) -> Any:
         """
-        What `compute` returns, or what it has returned before, if all that it read by `read` is the same. Nobody may change
-        it.
+        What `compute` returns, or what it has returned before, if all that it read by `read` is the same. Nobody may
+        change it.
 
         * `name` tells it from others
         * `is_kept` says of a value whether it depends on nothing but the store

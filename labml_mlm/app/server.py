@@ -52,8 +52,8 @@ def serve(*, host: str, port: int, store: Path, allowed_hosts: list[str]):
         except BAD_DATA:
             raise UserError(f'the store {where} is damaged: its list of runs cannot be read. --store takes another file'
                             ) from None
-        app = Guard(Transactions(_build_app(close, known), transaction), hosts={*LOOPBACK, host, address, *allowed_hosts},
-                    is_any_address=host in _WILDCARDS)
+        app = Guard(Transactions(_build_app(close, known), transaction),
+                    hosts={*LOOPBACK, host, address, *allowed_hosts}, is_any_address=host in _WILDCARDS)
         shown = f'[{host}]' if ':' in host else host
         print(f'The labml app is at http://{shown}:{port}, with its runs in {where}. '
               'Ctrl-C ends it', flush=True)

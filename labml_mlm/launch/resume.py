@@ -144,6 +144,9 @@ class Resumption:
                 raise UserError(f'no checkpoint of the run {self.run.uuid} can be used: {"; ".join(wrong)}')
             for message in wrong:
                 logger.log(f'{message}. The checkpoint before it is used', Text.warning)
+        if self.checkpoint is not None and self.checkpoint.metadata.get('log_bytes') is None:
+            raise UserError(f'no run can be resumed from {self.checkpoint.path}: it does not say how long the log of '
+                            'its metrics was')
         if self.checkpoint is None and not self.is_restarted and metrics_log.summarize(self.run.log).loss is not None:
             raise UserError(f'the run {self.run.uuid} has metrics of a validation, but no checkpoint to resume from: '
                             f'{self.run.checkpoints.path} is empty. Start a new run instead')

@@ -281,7 +281,15 @@ class TrainedModel(Source):
         return n_numbers(self._tensors)
 
     def _state(self) -> dict[str, Tensor]:
-        return unpack(self._checkpoint.metadata['model'], self._tensors)
+        try:
+            state = unpack(self._checkpoint.metadata['model'], self._tensors)
+        except (LookupError, TypeError, ValueError):
+            state = None
+        # What its `checkpoint.json` says of the tensors may be anything
+        if not isinstance(state, dict) or not all(isinstance(name, str) and isinstance(weight, Tensor)
+                                                  for name, weight in state.items()):
+            raise UserError(f'{self.path} has no weights of a model that can be read')
+        return state
 
 
 def n_numbers(tensors: Mapping[str, Tensor]) -> int:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from labml_mlm.common.errors import UserError
 from labml_mlm.common.files import NotOrdinary, open_ordinary, read_ordinary, sync_folder, write_atomically
-from labml_mlm.common.untrusted import is_number
+from labml_mlm.common.untrusted import is_integer, is_number, parse_json
 from labml_mlm.runs.snapshot_schema import is_snapshot
 
 if TYPE_CHECKING:
@@ -85,9 +85,14 @@ class Checkpoint(NamedTuple):
                 raise Damaged(f'{self.path / name} was altered: its SHA-256 differs')
 
     def load_tensors(self, name: str) -> dict[str, 'Tensor']:
-        """The tensors of `name.safetensors`, on the CPU."""
+        """The tensors of `name.safetensors`, on the CPU. Raises `Damaged` if it has none."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file  # and with it torch, which a list of runs does without
-        return load_file(self.path / f'{name}.safetensors')
+        path = self.path / f'{name}.safetensors'
+        try:
+            return load_file(path)
+        except SafetensorError as e:
+            raise Damaged(f'{path} is no file of tensors: {" ".join(str(e).split())}') from None
 
 
 def to_minimize(valid: dict | None) -> float | None:
@@ -102,7 +107,7 @@ def read(path: Path) -> Checkpoint:
     """The checkpoint in a folder. Raises `Damaged` if its `checkpoint.json` is missing or altered."""
     try:
         with _readable(path / METADATA):
-            metadata = json.loads(read_ordinary(path / METADATA, max_bytes=_MAX_METADATA))
+            metadata = parse_json(read_ordinary(path / METADATA, max_bytes=_MAX_METADATA))
         sha256 = metadata.pop('sha256')
         is_intact = sha256 == _sha256(metadata)
     except UserError:
@@ -219,7 +224,8 @@ def _is_progress(value: Any) -> bool:
 
 # What must be in `checkpoint.json`, and what it must be
 _PARTS = {'step': lambda value: _is_number(value, int) and value >= 0, 'files': _are_files, 'valid': _are_figures,
-          'configs': lambda value: value is None or is_snapshot(value), 'progress': _is_progress}
+          'configs': lambda value: value is None or is_snapshot(value), 'progress': _is_progress,
+          'log_bytes': lambda value: value is None or is_integer(value) and value >= 0}
 
 
 def _with_sha256(metadata: dict) -> str:

@@ -36,14 +36,12 @@ def read_model(run: Run, at: Path | None, which: str) -> tuple[Checkpoint, str, 
     """
     An intact checkpoint, what it is, and its model. Arguments and errors are those of `choose_checkpoint`.
     """
-    from safetensors import SafetensorError
-
     # A run that is being trained may remove it at any time
     while True:
         chosen, about = choose_checkpoint(run, at, which)
         try:
             return chosen, about, chosen.load_tensors('model')
-        except (OSError, SafetensorError):
+        except (OSError, Damaged):
             if chosen.path.exists():
                 raise
 

@@ -13,6 +13,7 @@ configs, so that each step after that is, on the CPU and bit for bit, the step o
 import base64
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ from labml_mlm.runs.checkpoint import Checkpoint
 from labml_mlm.training.serialization import pack, unpack
 
 Tensors = dict[str, Tensor]
+# What a state that no run has written raises, deep in the parts that it is for
+_MISFITS = ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError
 
 
 def capture_state(c: Any) -> tuple[dict[str, Tensors], dict]:
@@ -64,6 +67,18 @@ def restore_state(c: Any, checkpoint: Checkpoint | None, tensors: dict[str, Tens
     if checkpoint is not None and tensors is None:
         tensors = {name: checkpoint.load_tensors(name) for name in ('model', 'optimizer')}
     path, saved = ranks().broadcast(checkpoint and (checkpoint.path, checkpoint.metadata))
+    try:
+        _restore(c, path, saved, tensors)
+    except UserError:
+        raise
+    except _MISFITS as e:
+        if is_rank_failure(e):
+            raise
+        reason = f'{type(e).__name__}: {" ".join(str(e).split())}'
+        raise UserError(f'the state in {path} does not fit this run: {reason}') from e
+
+
+def _restore(c: Any, path: Path, saved: dict[str, Any], tensors: dict[str, Tensors] | None):
     # First, because the learning rate depends on it
     c.progress.load_state_dict(saved['progress'])
     c._forget_count()
