@@ -20,7 +20,10 @@ import matplotlib.pyplot  # noqa: F401  as torch's compiler: imported once, not 
 import torch._dynamo  # noqa: F401
 from fuzz_mutations import mutate, seal
 
+import labml_mlm.cli.embed  # noqa: F401
+import labml_mlm.cli.fill_mask  # noqa: F401
 import labml_mlm.evaluation.evaluate  # noqa: F401
+import labml_mlm.inference.loading  # noqa: F401
 import labml_mlm.launch.train_files  # noqa: F401
 import labml_mlm.report.command  # noqa: F401
 import labml_mlm.runs.plot  # noqa: F401
