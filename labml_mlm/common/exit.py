@@ -37,8 +37,8 @@ def leave_work():
 def exit_on_error(*, is_user_code: bool = True) -> Iterator[None]:
     """
     Exits with one message: code 2 for what a person can fix (`UserError`), code 1 for what the machine cannot do (no
-    space left, closed pipe), and for a run that diverges. All other errors keep their traceback. With `is_user_code`,
-    so does an `OSError` that may come from the user's own code.
+    space left, no memory, closed pipe), and for a run that diverges. All other errors keep their traceback. With
+    `is_user_code`, so does an `OSError` or a `MemoryError` that may come from the user's own code.
     """
     try:
         yield
@@ -50,6 +50,10 @@ def exit_on_error(*, is_user_code: bool = True) -> Iterator[None]:
         # The reader is gone; Python's own flush at exit would fail again
         discard_output()
         sys.exit(1)
+    except MemoryError as e:
+        if is_user_code:
+            raise
+        exit_with(1, f'there is not enough memory: {e}' if str(e) else 'there is not enough memory')
     except OSError as e:
         # Ours have a message and no errno
         if is_user_code and e.errno is not None and e.errno not in _DISK_ERRORS:

@@ -18,6 +18,8 @@ from labml_mlm.common.errors import UserError
 _PATIENCE = 1.
 # A `Path` makes one of two slashes; a single letter is a drive
 _ADDRESS = re.compile(r'[a-z][a-z0-9+.-]+:/', re.IGNORECASE)
+# Bytes of a JSON file beside published weights
+_MAX_JSON = 2 ** 28
 # Of a model at a hub, and what looks like one, but is the beginning of a uuid, or a file
 _HUB_NAME = re.compile(r'[\w-][\w.-]*(/[\w-][\w.-]*)?')
 _NO_HUB_NAME = re.compile(r'[0-9a-f]+|last|.*\.(json|txt|model|bin|pt|safetensors|zip|gz|zst)')
@@ -27,24 +29,25 @@ class NotOrdinary(OSError):
     """Something else than a file: a device, a pipe, a folder, a link; or a file that is too large."""
 
 
-def read_ordinary(path: Path, *, max_bytes: int) -> bytes:
+def read_ordinary(path: Path, *, max_bytes: int, is_link_followed: bool = False) -> bytes:
     """
-    The content of a file in a folder that may be anybody's. No link is followed, and nothing that never ends is read.
+    The content of a file in a folder that may be anybody's. Nothing that never ends is read, and no link is followed
+    unless `is_link_followed`.
 
     Raises `NotOrdinary` for anything but a file of up to `max_bytes`, and `OSError` if it cannot be read.
     """
-    with open_ordinary(path) as f:
+    with open_ordinary(path, is_link_followed=is_link_followed) as f:
         data = f.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise NotOrdinary(errno.EFBIG, f'it has more than {max_bytes:,} bytes', str(path))
     return data
 
 
-def open_ordinary(path: Path) -> BinaryIO:
+def open_ordinary(path: Path, *, is_link_followed: bool = False) -> BinaryIO:
     """An ordinary file to be read. Raises `NotOrdinary` for anything else, and `OSError` if it cannot be read."""
     try:
         # A pipe without a writer would be waited for
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW * (not is_link_followed) | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as e:
         if e.errno in (errno.ELOOP, errno.ENXIO):
             raise NotOrdinary(e.errno, 'it is no ordinary file', str(path)) from None
@@ -174,11 +177,14 @@ def how_to_download(name: str, item: str) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file of the folder. Raises `UserError` if there is none."""
+    """
+    The object in a file of a folder that `save_pretrained` wrote, whose files may be links, as in the cache of a hub.
+    Raises `UserError` if there is none.
+    """
     if not path.parent.is_dir():
         raise UserError(f'{path.parent} is not a folder: it must be one that save_pretrained wrote')
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
+        content = json.loads(read_ordinary(path, max_bytes=_MAX_JSON, is_link_followed=True))
     except FileNotFoundError:
         raise UserError(f'{path.parent} has no {path.name}: it must be a folder that save_pretrained wrote') from None
     except (OSError, ValueError, RecursionError) as e:

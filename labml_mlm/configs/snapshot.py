@@ -22,7 +22,16 @@ from labml_mlm.common.files import refuse_address
 from labml_mlm.data.documents import TextFiles
 from labml_mlm.distributed.process_group import ranks
 from labml_mlm.items.own_code import is_plain, own_code
-from labml_mlm.items.schema import ConfigField, aggregating, computed_values, config_items, current_names, given_values
+from labml_mlm.items.python_values import wrong_value
+from labml_mlm.items.schema import (
+    ConfigField,
+    aggregating,
+    computed_values,
+    config_items,
+    current_names,
+    given_values,
+    scalar_type,
+)
 from labml_mlm.runs.text_files import describe_files, differences
 from labml_mlm.tokenization.base import Tokenizer
 from labml_mlm.tokenization.character import CharacterTokenizer
@@ -69,10 +78,38 @@ def take_snapshot(conf: BaseConfigs, *, experiment: str, script: str | None = No
 
 
 def with_current_names(conf: BaseConfigs, snapshot: dict) -> dict:
-    """A snapshot of a run, whose items may have earlier names, with the present ones."""
-    renamed = current_names(config_items(conf, chosen=snapshot['given']))
-    return snapshot | {part: {renamed.get(name, name): value for name, value in snapshot[part].items()}
-                       for part in ('given', 'defaults', 'computed')}
+    """
+    A snapshot of a run, whose items may have earlier names, with the present ones.
+
+    Raises `UserError` for a value that its item cannot have: it is damaged then.
+    """
+    items = config_items(conf, chosen=snapshot['given'])
+    renamed = current_names(items)
+    snapshot = snapshot | {part: {renamed.get(name, name): value for name, value in snapshot[part].items()}
+                           for part in ('given', 'defaults', 'computed')}
+    of_model = {name: value for name, value in snapshot['computed'].items()
+                if name.startswith('transformer.') and name in items and _is_number_item(items[name])}
+    for values in (snapshot['given'], snapshot['defaults'], of_model):
+        for name, value in values.items():
+            if name in items and (must_be := _wrong_value(items[name], value, snapshot)) is not None:
+                raise UserError(f'the configs of the run are damaged: they have {name}={value!r:.60}, and it must be '
+                                f'{must_be}')
+    return snapshot
+
+
+def _wrong_value(item: ConfigField, value: Any, snapshot: dict) -> str | None:
+    """What the value of an item must be, if no run could have had this one."""
+    if item.is_own or value == as_json(item.default):
+        return None
+    if isinstance(value, str) and (not _is_number_item(item) or snapshot.get('own_code') is None
+                                   or item.name in snapshot['own_code']):
+        # Perhaps the name of an option that is unknown here
+        return None
+    return wrong_value(item, value)
+
+
+def _is_number_item(item: ConfigField) -> bool:
+    return not item.options and scalar_type(item.type)[0] in (int, float, int | float)
 
 
 def restored_values(conf: BaseConfigs, snapshot: dict) -> dict[str, Any]:
@@ -92,9 +129,9 @@ def restored_values(conf: BaseConfigs, snapshot: dict) -> dict[str, Any]:
     defaults |= _EARLIER | snapshot['defaults']
     values = {name: value for name, value in defaults.items()
               if name in items and value != as_json(items[name].default)} | snapshot['given']
-    if snapshot['text']['source'] is not None and values.get('text', 'auto') == 'auto':
+    if (source := snapshot['text'].get('source')) is not None and values.get('text', 'auto') == 'auto':
         # `auto` may find another text by now
-        values['text'] = snapshot['text']['source']
+        values['text'] = source
     values = {name: retyped(items[name], value) for name, value in values.items() if name in items}
     return {name: value for name, value in values.items() if items[name].is_possible(value)}
 
@@ -125,12 +162,12 @@ def check_same_text(conf: BaseConfigs, snapshot: dict, files: Mapping[str, dict]
     text, saved = identify_text(conf), snapshot['text']
     if text['valid_sha256'] != saved.get('valid_sha256'):
         raise UserError('the validation text is not that of the run' + _since(conf, files, 'valid_path', 'text_path'))
-    if text['sha256'] != saved['sha256']:
-        if not text['sha256'] or not saved['sha256']:
+    if text['sha256'] != saved.get('sha256'):
+        if not text['sha256'] or not saved.get('sha256'):
             raise UserError('either the run or these configs have no text')
         raise UserError(f'this is not the text of the run: {text["characters"]:,} characters with the SHA-256 '
-                        f'{text["sha256"][:12]}… instead of {saved["characters"]:,} with {saved["sha256"][:12]}…'
-                        + _since(conf, files, 'text_path'))
+                        f'{text["sha256"][:12]}… instead of {saved.get("characters") or 0:,} with '
+                        f'{saved["sha256"][:12]}…' + _since(conf, files, 'text_path'))
     tokenizer = conf._get_computed('tokenizer')
     if hasattr(tokenizer, 'to_dict') and tokenizer.to_dict() != snapshot['tokenizer']:
         raise UserError('this is not the tokenizer of the run: its vocabulary differs')
@@ -158,9 +195,12 @@ def saved_tokenizer(saved: dict, folder: Path) -> Tokenizer:
     if saved.get('kind') not in TOKENIZERS:
         raise UserError(f'this version has no tokenizer of the kind {saved.get("kind")}')
     if saved['kind'] == CharacterTokenizer.kind:
-        return CharacterTokenizer.from_dict(saved)
+        try:
+            return CharacterTokenizer.from_dict(saved)
+        except (KeyError, TypeError, ValueError):
+            raise UserError('the configs of the run are damaged: their tokenizer has no characters') from None
     from labml_mlm.tokenization import subword
-    return subword.SubwordTokenizer.from_file(folder / subword.FILE)
+    return subword.SubwordTokenizer.from_file(folder / subword.FILE, is_link_followed=False)
 
 
 def differing_versions(conf: BaseConfigs, snapshot: dict) -> list[str]:

@@ -60,8 +60,8 @@ class Windows:
         self.n_offsets = len(tokens)
         # Tokens of the text in a window
         self._length = template.text_length(seq_len)
-        # `[length, 1]`
-        self._positions = np.arange(self._length)[:, None]
+        # `[length, 1]`; no window is longer than the text
+        self._positions = np.arange(self._length if len(self) else 0)[:, None]
 
     def __len__(self) -> int:
         return len(self.tokens) // self._length

@@ -26,7 +26,7 @@ from labml_mlm.runs.checkpoint import Checkpoint
 from labml_mlm.runs.choose import find_trained, read_model
 from labml_mlm.runs.run import is_run
 from labml_mlm.tokenization.character import CharacterTokenizer
-from labml_mlm.training.serialization import unpack
+from labml_mlm.training.serialization import unpack_model
 
 # Items that say how a run began
 _OF_START = 'init_from', 'vocab_extend'
@@ -78,10 +78,10 @@ def load(run: str | Path, *, which: str = 'best', configs: MLMConfigs | None = N
         else:
             # Nothing is to be printed later
             _ = conf.seq_len, conf.mask_token, conf.add_special_tokens
+        state = unpack_model(chosen.metadata.get('model'), tensors, path=chosen.path)
         try:
-            model.load_state_dict(unpack(chosen.metadata['model'], tensors))
-        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
-            # What its `checkpoint.json` says of the tensors may be anything
+            model.load_state_dict(state)
+        except (RuntimeError, TypeError, AttributeError) as e:
             raise UserError(f'the model of {chosen.path} differs: {" ".join(str(e).split())}') from None
         source = chosen.metadata['configs']['given'].get('init_from')
         kind = Pretrained if objective == 'mlm' else FineTuned

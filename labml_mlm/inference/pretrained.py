@@ -156,7 +156,7 @@ class Pretrained:
         snapshot, parts = self.checkpoint.metadata['configs'], ('tokens', 'train_tokens', 'train_loader')
         if own := [name for name in parts if name in (snapshot.get('own_code') or ())]:
             raise UserError(f'the run was trained on its own `{own[0]}`')
-        if not snapshot['text']['sha256']:
+        if not snapshot['text'].get('sha256'):
             raise UserError('the run was trained on batches of a loader, without a text')
         return self._of_run('_training_text', ('text', *parts), what='trained on')
 

@@ -141,7 +141,7 @@ def _check(conf: BaseConfigs, items: Mapping[str, ConfigField], name: str, value
         raise UserError(f'{written} is not possible: {item.declaration.refused_options[value]}')
     if item.nested is not None and isinstance(value, dict | str | numbers.Number) and not _is_option(item, value):
         raise UserError(f'{written}: {_of_nested(items, item, value)}')
-    if (must_be := _wrong(item, value)) is not None:
+    if (must_be := wrong_value(item, value)) is not None:
         guess = did_you_mean(value, _options(item)) if isinstance(value, str) else ''
         raise UserError(f'{written}: it must be {must_be}' + (f'.{guess}' if guess else ''))
 
@@ -165,7 +165,7 @@ def _how_to_nest(name: str, value: Any) -> str:
     return f' In Python: `conf.set_values({{{name!r}: {_shown(value)}}})`' if '.' in name else ''
 
 
-def _wrong(item: ConfigField, value: Any) -> str | None:
+def wrong_value(item: ConfigField, value: Any) -> str | None:
     """What the value of an item must be, if this is no such value."""
     scalar, is_optional = scalar_type(item.type)
     if _is_option(item, value) or value is None and (is_optional or scalar is None):

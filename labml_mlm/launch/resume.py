@@ -90,8 +90,8 @@ class Resumption:
             raise UserError(f'the run was given `{missing[0]}`, which the configs of this script do not have')
         values, changed = restored_values(conf, self.snapshot), {}
         # A tokenizer is not trained again
-        with contextlib.suppress(UserError, AttributeError):
-            saved = saved_tokenizer(self.snapshot['tokenizer'], self.run.path)
+        with contextlib.suppress(UserError):
+            saved = saved_tokenizer(self.snapshot['tokenizer'] or {}, self.run.path)
             if saved.to_dict() == self.snapshot['tokenizer']:
                 conf._saved_tokenizer = saved
         for name, value in new.items():
@@ -145,8 +145,8 @@ class Resumption:
             for message in wrong:
                 logger.log(f'{message}. The checkpoint before it is used', Text.warning)
         if self.checkpoint is not None and self.checkpoint.metadata.get('log_bytes') is None:
-            raise UserError(f'no run can be resumed from {self.checkpoint.path}: it does not say how long the log of '
-                            'its metrics was')
+            raise UserError(f'{self.checkpoint.path} does not say how long the metrics were: no run can be resumed '
+                            'from it')
         if self.checkpoint is None and not self.is_restarted and metrics_log.summarize(self.run.log).loss is not None:
             raise UserError(f'the run {self.run.uuid} has metrics of a validation, but no checkpoint to resume from: '
                             f'{self.run.checkpoints.path} is empty. Start a new run instead')
@@ -193,8 +193,8 @@ class Resumption:
         snapshot = self.snapshot
         written = snapshot['given'][name] if name in snapshot['given'] else snapshot['defaults'].get(name)
         values = [written, snapshot['computed'].get(name)]
-        if name == 'text' and snapshot['text']['source'] is not None:
-            values += ['auto', snapshot['text']['source']]
+        if name == 'text' and (source := snapshot['text'].get('source')) is not None:
+            values += ['auto', source]
         return [value for value in values if value is not None] or [None]
 
 

@@ -16,6 +16,8 @@ from labml_mlm.common.errors import UserError
 
 # Beside its weights, a model has constants, such as positions, and what is needed to initialize them
 _TIMES, _MORE = 8, 2 ** 26
+# What a small tensor counts as: it takes time and memory itself, and there may be billions of them
+_LEAST = 2048
 
 
 @contextlib.contextmanager
@@ -45,10 +47,13 @@ class _Bounded(TorchDispatchMode):
             self._count(math.prod(first))
         elif func.overloadpacket is torch.ops.aten.arange and all(isinstance(number, int | float) for number in args):
             self._count(max(map(abs, args)))
+        elif func.overloadpacket is torch.ops.aten.clone:
+            # Layers may be copies of one
+            self._count(first.numel())
         return func(*args, **(kwargs or {}))
 
     def _count(self, n: float):
-        self._n += n
+        self._n += max(n, _LEAST)
         if self._n > _TIMES * self._n_weights + _MORE:
             raise UserError(f'the configs ask for a model of {self._n:,.0f} numbers or more, and there are weights of '
                             f'{self._n_weights:,}: the configs are damaged, or not those of the weights')

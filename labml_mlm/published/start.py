@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from labml_mlm.common.errors import UserError
 from labml_mlm.common.files import how_to_download, refuse_address
+from labml_mlm.common.untrusted import is_integer
 from labml_mlm.configs.snapshot import model_values, saved_tokenizer, with_current_names
 from labml_mlm.items.schema import NO_DEFAULT, chosen_value, config_items
 from labml_mlm.model.pairs import PARTS
@@ -26,7 +27,7 @@ from labml_mlm.runs.choose import find_trained, read_model
 from labml_mlm.runs.run import Run, is_run, list_runs
 from labml_mlm.tokenization.base import Tokenizer
 from labml_mlm.tokenization.subword import SubwordTokenizer
-from labml_mlm.training.serialization import unpack
+from labml_mlm.training.serialization import unpack_model
 from labml_mlm.vocabulary.adapt import Vocabulary
 from labml_mlm.vocabulary.folder_tokenizer import folder_tokenizer
 
@@ -240,8 +241,10 @@ class TrainedModel(Source):
         self._snapshot = with_current_names(conf, snapshot)
         self._labels = snapshot.get('labels')
         values = model_values(conf, self._snapshot)
-        super().__init__(chosen.path, about=about, values=values,
-                         n_tokens={**snapshot['computed'], **snapshot['given']}['n_tokens'],
+        n_tokens = {**snapshot['computed'], **snapshot['given']}.get('n_tokens')
+        if not is_integer(n_tokens):
+            raise UserError(f'the configs of {chosen.path} are damaged: they have n_tokens={n_tokens!r:.60}')
+        super().__init__(chosen.path, about=about, values=values, n_tokens=n_tokens,
                          max_seq_len=values.get('transformer.max_positions'))
 
     def run_values(self, given: Mapping[str, Any], conf: BaseConfigs) -> dict[str, Any]:
@@ -281,14 +284,9 @@ class TrainedModel(Source):
         return n_numbers(self._tensors)
 
     def _state(self) -> dict[str, Tensor]:
-        try:
-            state = unpack(self._checkpoint.metadata['model'], self._tensors)
-        except (LookupError, TypeError, ValueError):
-            state = None
-        # What its `checkpoint.json` says of the tensors may be anything
-        if not isinstance(state, dict) or not all(isinstance(name, str) and isinstance(weight, Tensor)
-                                                  for name, weight in state.items()):
-            raise UserError(f'{self.path} has no weights of a model that can be read')
+        state = unpack_model(self._checkpoint.metadata.get('model'), self._tensors, path=self._checkpoint.path)
+        if not all(isinstance(weight, Tensor) for weight in state.values()):
+            raise UserError(f'the model of {self._checkpoint.path} has what is no weight')
         return state
 
 

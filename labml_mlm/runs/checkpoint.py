@@ -85,14 +85,18 @@ class Checkpoint(NamedTuple):
                 raise Damaged(f'{self.path / name} was altered: its SHA-256 differs')
 
     def load_tensors(self, name: str) -> dict[str, 'Tensor']:
-        """The tensors of `name.safetensors`, on the CPU. Raises `Damaged` if it has none."""
+        """The tensors of `name.safetensors`, on the CPU. Raises `Damaged` if it holds none."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file  # and with it torch, which a list of runs does without
         path = self.path / f'{name}.safetensors'
+        if path.name not in self.metadata['files']:
+            # It was not verified
+            raise Damaged(f'{self.path / METADATA} does not name {path.name}')
         try:
-            return load_file(path)
+            with _readable(path):
+                return load_file(path)
         except SafetensorError as e:
-            raise Damaged(f'{path} is no file of tensors: {" ".join(str(e).split())}') from None
+            raise Damaged(f'{path} has no tensors that can be read: {e}') from None
 
 
 def to_minimize(valid: dict | None) -> float | None:
@@ -209,21 +213,34 @@ def _are_files(value: Any) -> bool:
 
 
 def _are_figures(value: Any) -> bool:
-    """Those of a validation; the one that the best is chosen by is a number."""
+    """Those of a validation; the one that the best is chosen by is a number, and the others are numbers or nothing."""
     if value is None:
         return True
-    return isinstance(value, dict) and isinstance(value.get('best_by', 'loss'), str) and _is_number(
-        value.get(value.get('best_by', 'loss')), int, float)
+    if not isinstance(value, dict) or not isinstance(value.get('best_by', 'loss'), str):
+        return False
+    chosen = value.get(value.get('best_by', 'loss'))
+    return _is_figure(chosen) and all(figure is None or isinstance(figure, bool | str) or _is_figure(figure)
+                                      for figure in value.values()) and all(
+        value.get(name) is None or _is_figure(value[name]) for name in ('loss', 'accuracy'))
+
+
+def _is_figure(value: Any) -> bool:
+    """A number, which may be NaN."""
+    return type(value) is float or is_integer(value)
 
 
 def _is_progress(value: Any) -> bool:
     """How far the run had come."""
     return value is None or isinstance(value, dict) and all(
-        is_number(value[name]) for name in ('tokens', 'steps', 'epoch', 'seconds') if name in value)
+        is_number(value[name]) for name in ('seconds', 'left_out') if name in value) and all(
+        is_integer(value[name]) and value[name] >= 0 for name in _COUNTS if name in value) and (
+        value.get('best') is None or is_number(value['best']))
 
 
+# Of the progress of a run
+_COUNTS = 'epoch', 'round', 'batches', 'windows', 'steps', 'tokens', 'validations_since_best'
 # What must be in `checkpoint.json`, and what it must be
-_PARTS = {'step': lambda value: _is_number(value, int) and value >= 0, 'files': _are_files, 'valid': _are_figures,
+_PARTS = {'step': lambda value: is_integer(value) and value >= 0, 'files': _are_files, 'valid': _are_figures,
           'configs': lambda value: value is None or is_snapshot(value), 'progress': _is_progress,
           'log_bytes': lambda value: value is None or is_integer(value) and value >= 0}
 

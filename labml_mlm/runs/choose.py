@@ -41,7 +41,7 @@ def read_model(run: Run, at: Path | None, which: str) -> tuple[Checkpoint, str, 
         chosen, about = choose_checkpoint(run, at, which)
         try:
             return chosen, about, chosen.load_tensors('model')
-        except (OSError, Damaged):
+        except Damaged:
             if chosen.path.exists():
                 raise
 

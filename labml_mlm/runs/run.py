@@ -14,7 +14,14 @@ import time
 from pathlib import Path
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.common.files import ProcessLock, is_alive, read_ordinary, write_atomically
+from labml_mlm.common.files import (
+    NotOrdinary,
+    ProcessLock,
+    is_alive,
+    open_ordinary,
+    read_ordinary,
+    write_atomically,
+)
 from labml_mlm.common.untrusted import is_number, json_of, parse_json, yaml_of
 from labml_mlm.runs.checkpoint import METADATA
 from labml_mlm.runs.checkpoint_folder import CheckpointFolder
@@ -22,6 +29,8 @@ from labml_mlm.runs.metrics_log import Summary, summarize
 from labml_mlm.runs.samples_log import SamplesLog
 from labml_mlm.runs.snapshot_schema import is_snapshot
 
+# What a process that trains it writes to, or cuts
+_WRITTEN = 'log.jsonl', 'samples.jsonl', 'run_log.jsonl', 'run.pid', 'configs.resumed.yaml'
 # How many runs a message lists
 _LISTED = 10
 # Bytes of a folder's name
@@ -155,10 +164,15 @@ class Run:
         """
         Makes this the process that trains it, until `unlock` or the end of the process.
 
-        Raises `UserError` if another process trains it or this one may not, and `OSError` if the disk is full.
+        Raises `UserError` if another process trains it or this one may not, or if there is something else in place of a
+        file that training writes to, and `OSError` if the disk is full.
         """
+        for path in map(self.path.joinpath, _WRITTEN):
+            _check_ordinary(path)
         try:
             owner = self._lock.acquire()
+        except NotOrdinary as e:
+            raise UserError(f'{e.filename}: {e.strerror}') from None
         except PermissionError as e:
             raise UserError(f'this user cannot train the run {self.uuid}: {e.filename}: {e.strerror}') from None
         if owner is not None:
@@ -242,6 +256,17 @@ def find_runs(logs: Path, name: str, *, experiment: str = '*') -> tuple[list[Run
                                                *(run.uuid for run in runs)], n=1)
     nearest = f' Did you mean {nearest[0]}?' if nearest else ''
     raise UserError(f'there is no run {name} in {logs}.{nearest} The newest: {_listed(runs[:3])}')
+
+
+def _check_ordinary(path: Path):
+    """Raises `UserError` for anything but a file, or nothing."""
+    try:
+        open_ordinary(path).close()
+    except NotOrdinary as e:
+        raise UserError(f'{path}: {e.strerror}') from None
+    except OSError:
+        # It is missing, or is said where it is written
+        pass
 
 
 def _is_guess(found: object) -> bool:

@@ -36,14 +36,17 @@ def _are_items(value: Any) -> bool:
 
 
 def _is_about_text(value: Any) -> bool:
-    """What is known of the text: numbers, and hashes and names."""
+    """What is known of the text: its size, and hashes and names."""
     return isinstance(value, dict) and all(
-        inner is None or (is_integer(inner) if name == 'characters' else _is_text(inner) or is_number(inner))
+        inner is None or (is_integer(inner) if name == 'characters' else _is_text(inner))
         for name, inner in value.items())
 
 
 def _is_tokenizer(value: Any) -> bool:
-    return value is None or isinstance(value, dict) and (value.get('kind') is None or _is_text(value['kind']))
+    if value is None:
+        return True
+    return isinstance(value, dict) and (value.get('kind') is None or _is_text(value['kind'])) and (
+        value.get('kind') != 'character' or _is_text(value.get('characters')))
 
 
 def _are_versions(value: Any) -> bool:

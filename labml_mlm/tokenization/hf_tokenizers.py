@@ -22,6 +22,8 @@ from labml_mlm.tokenization.base import SpecialTokens
 _ROLES = {'pad': ['pad'], 'unk': ['unk', 'unknown'], 'cls': ['cls', 's', 'bos', 'begin_of_text'],
           'sep': ['sep', '/s', 'eos', 'end_of_text', 'endoftext'], 'mask': ['mask']}
 _LONE_SURROGATE = re.compile('[\ud800-\udfff]')
+# Ids without a token that a vocabulary may have: each of them has an embedding
+_MAX_GAPS = 2 ** 16
 # A score of Unigram's: lower than that of any spelling
 NEVER = -1e4
 
@@ -39,6 +41,8 @@ def find_special_tokens(tokenizer: Tokenizer) -> SpecialTokens:
         raise UserError('has no [MASK], which a masked language model needs: its special tokens are '
                         + (', '.join(names) or 'none'))
     ids = set(tokenizer.get_vocab(with_added_tokens=True).values())
+    if max(ids) >= len(ids) + _MAX_GAPS:
+        raise UserError(f'has {len(ids):,} tokens, and ids up to {max(ids):,}: it is damaged')
     for role in 'pad', 'sep':
         if found[role] is None:
             if len(ids) <= max(ids):

@@ -18,6 +18,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from labml_mlm.common.errors import UserError
+from labml_mlm.common.files import read_ordinary
 from labml_mlm.data.chunks import CHUNK, LONGEST_LINE, split_chunks
 from labml_mlm.data.documents import Piece
 from labml_mlm.tokenization.hf_tokenizers import (
@@ -34,6 +35,8 @@ from labml_mlm.tokenization.hf_tokenizers import (
 from labml_mlm.tokenization.word_boundaries import WordBoundaries
 
 FILE = 'tokenizer.json'
+# Bytes of it: those of a million tokens take a tenth of that
+_MAX_BYTES = 2 ** 30
 # Characters of a chunk where the beginning of a text changes its tokens, and of a batch of chunks
 _LONG_CHUNK = 1 << 22
 _BATCH = (1 << 17) * (os.cpu_count() or 1)
@@ -87,10 +90,13 @@ class SubwordTokenizer:
             raise UserError(f'{source} {e}') from None
 
     @classmethod
-    def from_file(cls, path: Path) -> 'SubwordTokenizer':
-        """From a `tokenizer.json`. Raises `UserError` if it cannot be read, is invalid, or has no `[MASK]`."""
+    def from_file(cls, path: Path, *, is_link_followed: bool = True) -> 'SubwordTokenizer':
+        """
+        From a `tokenizer.json`, which may be a link if `is_link_followed`. Raises `UserError` if it cannot be read, is
+        invalid, or has no `[MASK]`.
+        """
         try:
-            text = path.read_text(encoding='utf-8')
+            text = read_ordinary(path, max_bytes=_MAX_BYTES, is_link_followed=is_link_followed).decode()
         except (OSError, UnicodeDecodeError) as e:
             raise UserError(f'cannot read {path}: {getattr(e, "strerror", None) or "it is not UTF-8"}') from None
         return cls.from_json(text, source=path)
@@ -181,7 +187,10 @@ class SubwordTokenizer:
         parts = [part for pair in zip(pieces, [*stand_ins, ''], strict=True) for part in pair]
         ends = np.cumsum([len(part) for part in parts])
         try:
-            encoded = self.tokenizer.encode(''.join(parts), add_special_tokens=False)
+            with rust_errors():
+                encoded = self.tokenizer.encode(''.join(parts), add_special_tokens=False)
+        except UserError:
+            raise
         except Exception as e:  # tokenizers raises nothing more special
             if not stand_ins:
                 raise cannot_encode(list(pieces), e) from None
@@ -203,7 +212,8 @@ class SubwordTokenizer:
 
     def unknown(self, text: str) -> list[str]:
         """The parts of `text` that are not in the vocabulary, sorted, each once."""
-        encoded = self.tokenizer.encode(text, add_special_tokens=False)
+        with rust_errors():
+            encoded = self.tokenizer.encode(text, add_special_tokens=False)
         spans = [span for span, i in zip(encoded.offsets, encoded.ids, strict=True) if i == self.special.unk]
         return sorted({text[begin:end] for begin, end in spans})
 

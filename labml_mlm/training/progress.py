@@ -5,7 +5,6 @@ from typing import Any
 
 from labml import tracker
 
-from labml_mlm.common.untrusted import is_integer
 from labml_mlm.data.loader import loader_length
 from labml_mlm.screen.time_left import Work
 
@@ -43,13 +42,8 @@ class Progress:
         return {name: value for name, value in vars(self).items() if not name.startswith('_')}
 
     def load_state_dict(self, state: dict[str, int | float]):
-        """Restores what `state_dict` returned. Raises `ValueError` for anything else."""
-        known = {name: state[name] for name in self.state_dict().keys() & state.keys()}
-        for name, value in known.items():
-            is_count = isinstance(getattr(self, name), int)
-            if not (is_integer(value) and value >= 0 if is_count else value is None or type(value) in (int, float)):
-                raise ValueError(f'{name} is {value!r}')
-        vars(self).update(known)
+        """Restores what `state_dict` returned."""
+        vars(self).update((name, state[name]) for name in self.state_dict() if name in state)
 
     def start(self):
         """Training begins, or is resumed."""

@@ -5,12 +5,18 @@ A checkpoint holds tensors in one table per file, and everything else as JSON. `
 two, and `unpack` puts it together again.
 """
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from labml_mlm.common.errors import UserError
 from labml_mlm.distributed.parallel import full_tensor
+from labml_mlm.training.skipped_steps import are_finite
+
+# What `unpack` raises for a value that `pack` does not give
+UNPACK_ERRORS = KeyError, TypeError, ValueError, AttributeError, RecursionError
 
 
 def pack(value: Any, tensors: dict[str, Tensor] | None, name: str = '') -> Any:
@@ -56,3 +62,19 @@ def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if '$tuple' in value:
         return tuple(unpack(value['$tuple'], tensors))
     return {key: unpack(inner, tensors) for key, inner in value.items()}
+
+
+def unpack_model(value: Any, tensors: Mapping[str, Tensor], *, path: Path) -> dict[str, Tensor]:
+    """
+    The weights of the checkpoint in `path`. Raises `UserError` if `value`, what it says of them, is damaged, and for
+    weights that are not finite, with which nothing can be predicted.
+    """
+    try:
+        state = unpack(value, tensors)
+        if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+            raise TypeError('it is no table of weights')
+    except UNPACK_ERRORS as e:
+        raise UserError(f'the model of {path} is damaged: {e}') from None
+    if not are_finite({name: weight for name, weight in state.items() if isinstance(weight, Tensor)}):
+        raise UserError(f'the model of {path} has weights that are not finite')
+    return state

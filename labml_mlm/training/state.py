@@ -26,11 +26,9 @@ from labml_mlm.distributed.parallel import shard_like
 from labml_mlm.distributed.process_group import ranks
 from labml_mlm.optim.optimizer import load_optimizer_state
 from labml_mlm.runs.checkpoint import Checkpoint
-from labml_mlm.training.serialization import pack, unpack
+from labml_mlm.training.serialization import UNPACK_ERRORS, pack, unpack
 
 Tensors = dict[str, Tensor]
-# What a state that no run has written raises, deep in the parts that it is for
-_MISFITS = ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError
 
 
 def capture_state(c: Any) -> tuple[dict[str, Tensors], dict]:
@@ -69,16 +67,14 @@ def restore_state(c: Any, checkpoint: Checkpoint | None, tensors: dict[str, Tens
     path, saved = ranks().broadcast(checkpoint and (checkpoint.path, checkpoint.metadata))
     try:
         _restore(c, path, saved, tensors)
-    except UserError:
-        raise
-    except _MISFITS as e:
-        if is_rank_failure(e):
+    except (*UNPACK_ERRORS, RuntimeError, IndexError, OverflowError) as e:
+        if isinstance(e, UserError) or is_rank_failure(e):
             raise
-        reason = f'{type(e).__name__}: {" ".join(str(e).split())}'
-        raise UserError(f'the state in {path} does not fit this run: {reason}') from e
+        raise UserError(f'the state in {path} does not fit: {type(e).__name__}: {" ".join(str(e).split())}') from e
 
 
-def _restore(c: Any, path: Path, saved: dict[str, Any], tensors: dict[str, Tensors] | None):
+def _restore(c: Any, path: Path, saved: dict, tensors: dict[str, Tensors] | None):
+    """Puts what a checkpoint in `path` has `saved`, which may be anything, into configs."""
     # First, because the learning rate depends on it
     c.progress.load_state_dict(saved['progress'])
     c._forget_count()

@@ -135,7 +135,7 @@ def test_file_without_tensors_is_damaged_even_if_its_checksum_is_right(folder, w
         rewrite(folder.path / '1', files={path.name: {'bytes': len(wrong), 'sha256': digest}})
         found = checkpoint.read(folder.path / '1')
         found.verify()
-        with pytest.raises(Damaged, match=f'{path} is no file of tensors'):
+        with pytest.raises(Damaged, match=f'{path} has no tensors that can be read'):
             found.load_tensors('model')
 
 
