@@ -11,6 +11,7 @@ import json
 import os
 import random
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -194,12 +195,18 @@ def _call(folder: Path, arguments: Sequence[str], *, uuid: str = ''):
     """`labml-mlm` in a process of its own, that is to end well."""
     pid = os.fork()
     if pid == 0:
-        enter(folder, folder / 'output.txt')
-        if uuid:
-            os.environ['RUN_UUID'] = uuid
-        main(arguments)
-        sys.stdout.flush()
-        os._exit(0)
+        code = 1
+        try:
+            enter(folder, folder / 'output.txt')
+            if uuid:
+                os.environ['RUN_UUID'] = uuid
+            main(arguments)
+            sys.stdout.flush()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        # The stack is that of the caller
+        os._exit(code)
     if code := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
         said = (folder / 'output.txt').read_text()
         raise SystemExit(f'labml-mlm {" ".join(arguments)} has ended with {code}: {said}')
