@@ -9,10 +9,11 @@ go, and a copy of it is never on the other side. A text of a single document is 
 import array
 import hashlib
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from labml_mlm.common.untrusted import is_integer
 from labml_mlm.data.documents import Piece
 
 _N_CODE_POINTS = 0x110000
@@ -26,6 +27,14 @@ class Corpus(NamedTuple):
     sha256: str
     # All distinct ones, sorted
     characters: str
+
+
+def from_json(found: Any) -> Corpus | None:
+    """From the fields of one, by name; `None` for anything else."""
+    is_one = isinstance(found, dict) and found.keys() == set(Corpus._fields) and all(
+        is_integer(found[name]) and found[name] >= 0 for name in ('n_documents', 'n_characters')) and all(
+        isinstance(found[name], str) for name in ('sha256', 'characters'))
+    return Corpus(**found) if is_one else None
 
 
 def scan(documents: Iterable[Piece], *, valid_fraction: float | None) -> tuple[Corpus, np.ndarray]:

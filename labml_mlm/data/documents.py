@@ -19,7 +19,7 @@ from labml import logger
 from labml.logger import Text
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.reading.files import open_text, text_suffix, what_failed
+from labml_mlm.reading.files import open_text, text_suffix, was_changed, what_failed
 from labml_mlm.reading.lines import Wrong
 from labml_mlm.reading.texts import Entry, has_records, read_texts_of
 
@@ -82,6 +82,13 @@ class TextFiles:
         # Paragraphs were cut otherwise before, and all files but `.jsonl` were taken as they are
         return [files, self.field, self.errors, 'paragraph, 2' if self.unit == 'paragraph' else self.unit,
                 *(['auto'] * (self.text_format == 'auto' and any(map(has_records, self.paths))))]
+
+    def what_changed(self, identity: list) -> str:
+        """A message on the first file that is another one than when `identity` was that of the text; empty if none."""
+        for name, before, now in zip(self.names, identity[0], self.identity[0], strict=True):
+            if before != now:
+                return was_changed(name, before[1], now[1])
+        return ''
 
     @property
     def taken(self) -> list[Path]:

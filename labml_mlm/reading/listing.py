@@ -134,6 +134,9 @@ def _is_text(path: Path) -> bool:
             sample = f.read(_SAMPLE)
         # Whose last character may be cut
         codecs.getincrementaldecoder('utf-8')().decode(sample)
+    except UserError:
+        # It is changing: that is said when it is read
+        return True
     except Exception:  # of any kind, as for `open_text`
         return False
     return bool(sample) and b'\0' not in sample

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.reading.files import COMPRESSED
+from labml_mlm.reading.files import COMPRESSED, open_text
 from labml_mlm.reading.lines import Wrong, no_field
 
 SUFFIXES = ('.parquet',)
@@ -31,7 +31,7 @@ def stream_column(path: Path, field: str, *, role: str, decoding: str = 'strict'
     if path.suffix.lower() in COMPRESSED:
         yield 0, Wrong(f'is compressed as a whole, and Parquet cannot be read so: decompress it to {path.stem}', True)
         return
-    with open(path, 'rb') as f:
+    with open_text(path) as f:
         number = 0
         try:
             file = parquet.ParquetFile(f)

@@ -7,7 +7,6 @@ and nothing in the cache is ever out of date; a file that was damaged since is d
 again.
 """
 import collections
-import contextlib
 import errno
 import hashlib
 import json
@@ -21,7 +20,8 @@ from labml import logger
 from labml.logger import Text
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.common.files import exclusive, write_atomically
+from labml_mlm.common.files import exclusive, read_ordinary, write_atomically
+from labml_mlm.common.untrusted import json_of, parse_json
 from labml_mlm.data import corpus as corpora
 from labml_mlm.data.chunks import CHUNK, split_chunks
 from labml_mlm.data.corpus import Corpus
@@ -36,6 +36,8 @@ _VERSION = 2
 _PROGRESS_INTERVAL = 1 << 20
 # The share of `[UNK]` that is said each time that tokens are used; how many of them are looked at, in blocks
 _MANY_UNKNOWN, _LOOKED_AT, _BLOCK = 0.001, 1 << 22, 1 << 14
+# Bytes of a tokenizer
+_MAX_BYTES = 2 ** 30
 # A quarter of the longest line that is one chunk
 _SAMPLED = 16_380
 
@@ -73,18 +75,25 @@ class TokenCache:
         # Log that files are reused?
         self.is_verbose = True
         self._is_valid: np.ndarray | None = None
-        identity = documents.identity
-        self._corpus_path = folder / f'{_key([identity, valid_fraction])}.json' if identity else None
 
     def corpus(self) -> Corpus:
-        """The result of the first pass over the text, which is read unless that is cached."""
-        if self._corpus_path is not None:
-            with contextlib.suppress(OSError, ValueError, TypeError):
-                return Corpus(**json.loads(self._corpus_path.read_bytes()))
+        """
+        The result of the first pass over the text, which is read unless that is cached.
+
+        Raises `UserError` if the text changed while it was read.
+        """
+        path = self._corpus_path
+        if path is not None and (found := corpora.from_json(json_of(path))) is not None:
+            return found
         corpus = self._scan()
-        if self._corpus_path is not None:
-            write_atomically(self._corpus_path, json.dumps(corpus._asdict()).encode())
+        if path is not None:
+            write_atomically(path, json.dumps(corpus._asdict()).encode())
         return corpus
+
+    @property
+    def _corpus_path(self) -> Path | None:
+        identity = self.documents.identity
+        return self.folder / f'{_key([identity, self.valid_fraction])}.json' if identity else None
 
     def tokenizer_json(self, corpus: Corpus, key: Any, train: Callable[[Iterable[str]], str], *, sample: int) -> str:
         """
@@ -156,7 +165,7 @@ class TokenCache:
 
     def _try_to_write(self, path: Path, corpus: Corpus, tokenizer: Tokenizer, units: Units | None):
         if self._is_valid is None and self._scan() != corpus:
-            raise _altered()
+            raise self._altered()
         writer, number = TokenFileWriter(path.parent, n_tokens=tokenizer.n_tokens), 0
         # The parts and the whole exist at the same time
         _check_space(path.parent, 2 * self._estimate(corpus, tokenizer) * writer.dtype.itemsize)
@@ -167,14 +176,14 @@ class TokenCache:
             if units is None else _encode_units(tokenizer, units, pieces)
         for tokens, is_last, is_document_end in encoded:
             if number == len(self._is_valid):
-                raise _altered()
+                raise self._altered()
             losses.add_tokens(tokens)
             if is_last and len(separator):
                 tokens = np.append(tokens, separator)
             writer.add(tokens, is_last=is_last, is_valid=bool(self._is_valid[number]))
             number += is_document_end
         if number < len(self._is_valid) or self.documents.identity != self._identity:
-            raise _altered()
+            raise self._altered()
         losses.check()
         for message in losses.messages() if self.is_verbose else ():
             logger.log(message, Text.warning)
@@ -186,7 +195,13 @@ class TokenCache:
         # The result is valid only if the identity is the same in the end
         self._identity = self.documents.identity
         corpus, self._is_valid = corpora.scan(self.documents, valid_fraction=self.valid_fraction)
+        if self.documents.identity != self._identity:
+            raise self._altered()
         return corpus
+
+    def _altered(self) -> UserError:
+        changed = self._identity and self.documents.what_changed(self._identity)
+        return UserError(changed or 'the text was changed while it was read: its documents are others each time')
 
     def _estimate(self, corpus: Corpus, tokenizer: Tokenizer) -> int:
         """The number of its tokens, estimated from its beginning."""
@@ -261,15 +276,10 @@ def _unknown_share(tokens: TokenFile, tokenizer: Tokenizer) -> float:
 def _read_json(path: Path) -> str | None:
     """The content of a file; `None` if it is missing or not JSON."""
     try:
-        text = path.read_text(encoding='utf-8')
-        json.loads(text)
+        text = read_ordinary(path, max_bytes=_MAX_BYTES).decode()
     except (OSError, ValueError):
         return None
-    return text
-
-
-def _altered() -> UserError:
-    return UserError('the text was altered while it was read: its present content was not checked')
+    return None if parse_json(text) is None else text
 
 
 def _check_space(folder: Path, needed: int):

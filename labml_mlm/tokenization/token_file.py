@@ -25,13 +25,17 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from labml_mlm.common.files import sync_folder
+from labml_mlm.common.files import open_ordinary, sync_folder
+from labml_mlm.common.untrusted import is_integer, is_list_of
 
 _MAGIC = b'MLMtoken'
 _VERSION = 1
 _HEAD = struct.Struct('<8sII32s')
 # Bytes before the tokens
 _TOKENS_AT = 1 << 14
+# Types of tokens, and numbers in the header
+_DTYPES = [np.dtype(name).str for name in ('uint8', 'uint16', 'uint32')]
+_SIZES = 'n_tokens', 'n_train_tokens', 'n_documents', 'n_train_documents', 'ends_at', 'size'
 # Blocks of tokens with a checksum, and the bytes of one
 _N_BLOCKS = 64
 _BLOCK = 4096
@@ -53,17 +57,19 @@ class TokenFile:
     def __init__(self, path: Path):
         self.path = path
         try:
-            with open(path, 'rb') as f:
+            with open_ordinary(path) as f:
                 header = _header(f)
-                self.about = header['about']
                 size = os.fstat(f.fileno()).st_size
+                if not _is_header(header):
+                    raise DamagedTokens(f'the header of {path} does not fit its size')
+                self.about = header['about']
                 if size != header['size']:
                     raise DamagedTokens(f'{path} has {size:,} bytes instead of {header["size"]:,}')
                 for at, length, checksum in header['blocks']:
                     f.seek(at)
                     if zlib.crc32(f.read(length)) != checksum:
                         raise DamagedTokens(f'{path} was altered at byte {at:,}')
-        except (ValueError, KeyError, TypeError, struct.error) as e:
+        except (ValueError, RecursionError, struct.error) as e:
             raise DamagedTokens(f'{path} is not a token file: {e}') from None
         n, cut, n_train = header['n_tokens'], header['n_train_tokens'], header['n_train_documents']
         # `c`: torch warns of read-only arrays; writes stay in memory
@@ -153,10 +159,23 @@ def _header(f: BinaryIO) -> dict:
     magic, version, length, checksum = _HEAD.unpack(f.read(_HEAD.size))
     if magic != _MAGIC or version != _VERSION:
         raise DamagedTokens(f'{f.name} is not a token file, or of another version')
-    data = f.read(length)
+    data = f.read(min(length, _TOKENS_AT))
     if hashlib.sha256(data).digest() != checksum:
         raise DamagedTokens(f'the header of {f.name} was altered')
     return json.loads(data)
+
+
+def _is_header(header: Any) -> bool:
+    """Is it what `finish` writes: are its parts in a file of its size, one after the other?"""
+    if not isinstance(header, dict) or not all(is_integer(header.get(name)) and header[name] >= 0 for name in _SIZES):
+        return False
+    n, n_documents, ends_at, size = (header[name] for name in ('n_tokens', 'n_documents', 'ends_at', 'size'))
+    if header.get('dtype') not in _DTYPES or 'about' not in header or not isinstance(header.get('blocks'), list):
+        return False
+    return (header['n_train_tokens'] <= n and header['n_train_documents'] <= n_documents and ends_at % 8 == 0
+            and _TOKENS_AT + n * np.dtype(header['dtype']).itemsize <= ends_at and ends_at + 8 * n_documents == size
+            and all(is_list_of(int, block) and len(block) == 3 and block[0] >= 0 and 0 <= block[1] <= _BLOCK
+                    for block in header['blocks']))
 
 
 def _checksums(f: BinaryIO, n_bytes: int) -> list[tuple[int, int, int]]:

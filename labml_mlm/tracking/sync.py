@@ -32,6 +32,7 @@ _CHUNK = 10_000
 # From `run.yaml`
 _INFO = ('name', 'comment', 'python_file', 'repo_remotes', 'commit', 'commit_message', 'is_dirty', 'start_step',
          'load_run', 'tags', 'notes')
+_DELIVERED = 'delivered.json'
 _CONFIGS = 'configs.yaml', 'configs.resumed.yaml'
 # Losses of an app without any progress, after which it is left alone for a while
 _MAX_LOST = 3
@@ -99,6 +100,9 @@ class AppSync:
         """
         is_first, offset, update, n_values = not self._is_introduced, self._offset, {}, 0
         stamp = self._stamp_now()
+        if not self._is_ours:
+            # `labml-mlm sync` and the training process may both send
+            self._received = _later(self._received, self._noted().get(self._app, {}))
         if is_first:
             update |= self._info | {'computer': computer_singleton().uuid, 'began': self.run.started}
         else:
@@ -139,9 +143,10 @@ class AppSync:
             self._n_lost = 0
             raise Undelivered('it does not keep the run')
 
-    def is_complete(self, *, status: dict | None = None) -> bool:
-        """Has the app everything, and that status?"""
-        return self._is_introduced and self._next(1)[0] == self._offset and self._stamp == self._stamp_now() and (
+    def is_complete(self, *, status: dict | None = None, n_bytes: int | None = None) -> bool:
+        """Has the app everything, or, of the metrics log, its first `n_bytes`; and that status?"""
+        has_metrics = n_bytes is not None and self._offset >= n_bytes or self._next(1)[0] == self._offset
+        return self._is_introduced and has_metrics and self._stamp == self._stamp_now() and (
             status is None or status == self._status)
 
     def _next(self, n_values: int) -> tuple[int, dict[str, dict], int]:
@@ -149,7 +154,7 @@ class AppSync:
         The next lines of the metrics log, up to so many values: where they end, what they hold for the app, and how
         many values that is.
         """
-        track, end, n, size = {}, self._offset, 0, self._log_size()
+        track, end, n, size = {}, self._offset, 0, self.log_size()
         if end >= size:
             return end, track, n
         with open_ordinary(self.run.log) as f:
@@ -225,21 +230,27 @@ class AppSync:
         """The steps at which the run was resumed."""
         return [life['tokens'] for life in (self.run.snapshot or {'resumed': []})['resumed']]
 
-    def _log_size(self) -> int:
+    def log_size(self) -> int:
+        """Bytes of the metrics log."""
         with contextlib.suppress(OSError), open_ordinary(self.run.log) as f:
             return os.fstat(f.fileno()).st_size
         return 0
 
     def _note_received(self, track: dict[str, dict] | None) -> dict[str, float]:
         """For an app that does not say so: the last step of each indicator that it has, after this update."""
-        path, noted = self.run.path / 'delivered.json', {}
-        if isinstance(found := json_of(path), dict) and all(map(_are_steps, found.values())):
-            noted = found
-        received = noted.get(self._app, {}) | {name: series['step'][-1] for name, series in (track or {}).items()}
+        noted = self._noted()
+        sent = {name: series['step'][-1] for name, series in (track or {}).items()}
+        received = _later(noted.get(self._app, {}), sent)
         if track:
             with contextlib.suppress(OSError):
-                write_atomically(path, json.dumps(noted | {self._app: received}).encode())
+                write_atomically(self.run.path / _DELIVERED,
+                                 json.dumps(noted | {self._app: received}, allow_nan=False).encode())
         return received
+
+    def _noted(self) -> dict[str, dict[str, float]]:
+        """By app, the last steps that it has acknowledged, to any process."""
+        found = json_of(self.run.path / _DELIVERED)
+        return found if isinstance(found, dict) and all(map(_are_steps, found.values())) else {}
 
 
 def sync(run: Run, url: str) -> tuple[int, str, str]:
@@ -247,11 +258,20 @@ def sync(run: Run, url: str) -> tuple[int, str, str]:
     Sends an app everything that it lacks of a run. Returns how many values that were, and what it does not show as it
     is in the run, and what of the run is damaged; both are empty if there is nothing.
 
+    Of a run that is in training it is what there is at the beginning. The process that trains is not disturbed: it may
+    send the same at the same time.
+
     Raises `Undelivered` if the app cannot be reached or does not take them.
     """
-    app, status = AppSync(run, url), _final_status(run)
-    while not app.is_complete(status=status):
-        app.send(status=status)
+    app, in_training = AppSync(run, url), True
+    while in_training:
+        in_training = run.status == 'running'
+        status, n_bytes = _final_status(run), app.log_size() if in_training else None
+        while not app.is_complete(status=status, n_bytes=n_bytes):
+            app.send(status=status)
+        if in_training and run.status == 'running':
+            return app.n_sent, '; '.join(filter(None, ['it is in training, and there will be more', app.note])), \
+                app.damage
     return app.n_sent, app.note, app.damage
 
 
@@ -277,6 +297,11 @@ def _without_texts(configs: dict, snapshot: dict | None) -> dict:
     computed = {name: value for name, value in snapshot['computed'].items() if name not in ('text', 'corpus')}
     return {name: config | {'computed': computed.get(name)} for name, config in configs.items()
             if name in snapshot['defaults'] or name in snapshot['given']}
+
+
+def _later(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    """The later step of each indicator."""
+    return one | {name: max(step, one.get(name, step)) for name, step in other.items()}
 
 
 def _are_steps(value: Any) -> bool:

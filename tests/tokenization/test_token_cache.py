@@ -1,3 +1,5 @@
+import hashlib
+import json
 import multiprocessing
 import os
 import shutil
@@ -135,12 +137,49 @@ def test_damaged_tokens_are_rewritten(cache, capsys, damage):
     assert [name for name in os.listdir(path.parent) if name.endswith('.new')] == []
 
 
+@pytest.mark.parametrize('content', [b'[1, 2', b'[]', b'[' * 100_000, b'{"n_documents": 1}', b'5', bytes(range(256)),
+                                     b'{"n_documents": "x", "n_characters": -1, "sha256": 5, "characters": []}'])
 @pytest.mark.parametrize('name', ['json', 'tokens'])
-def test_invalid_files_in_the_cache_are_rewritten(cache, name):
+def test_invalid_files_in_the_cache_are_rewritten(cache, name, content):
     before, _ = tokens_of(cache())
     train = before.train.copy()
     for path in before.path.parent.glob(f'*.{name}'):
-        path.write_bytes(b'[1, 2')
+        path.write_bytes(content)
+    assert np.array_equal(tokens_of(cache())[0].train, train)
+
+
+@pytest.mark.parametrize('put', [os.mkfifo, lambda path: path.symlink_to('/dev/zero')], ids=['pipe', 'endless'])
+@pytest.mark.parametrize('name', ['json', 'tokens'])
+def test_what_is_no_file_in_the_cache_is_replaced(cache, name, put):
+    before, _ = tokens_of(cache())
+    train = before.train.copy()
+    for path in before.path.parent.glob(f'*.{name}'):
+        path.unlink()
+        put(path)
+    assert np.array_equal(tokens_of(cache())[0].train, train)
+    assert all(path.is_file() and not path.is_symlink() for path in before.path.parent.glob(f'*.{name}'))
+
+
+HEADERS = [{'dtype': 'O'}, {'dtype': 'f8'}, {'dtype': 'x'}, {'dtype': 5}, {'dtype': '(1000000000000,)u1'},
+           {'n_tokens': 10 ** 12}, {'n_tokens': -1}, {'n_tokens': 'x'}, {'n_train_tokens': 10 ** 12},
+           {'n_documents': 10 ** 12}, {'n_train_documents': -1}, {'ends_at': 10 ** 12}, {'ends_at': 3}, {'blocks': 5},
+           {'blocks': [[0, 10 ** 15, 0]]}, {'blocks': [[-1, 4, 0]]}, {'size': 5}, {'about': None}]
+
+
+@pytest.mark.parametrize('changes', HEADERS, ids=str)
+def test_header_that_asks_for_what_is_not_in_the_file_is_damage(cache, changes):
+    """Also with a right checksum."""
+    before, _ = tokens_of(cache())
+    path, train = before.path, before.train.copy()
+    with open(path, 'rb') as f:
+        header = token_file._header(f)
+    data = json.dumps(header | changes).encode()
+    with open(path, 'r+b') as f:
+        f.write(token_file._HEAD.pack(token_file._MAGIC, token_file._VERSION, len(data), hashlib.sha256(data).digest())
+                + data)
+    if changes != {'about': None}:
+        with pytest.raises(DamagedTokens):
+            TokenFile(path)
     assert np.array_equal(tokens_of(cache())[0].train, train)
 
 
@@ -186,9 +225,35 @@ def test_text_that_changes_while_it_is_read_is_refused(cache, text_files):
         of_text = cache()
         found = of_text.corpus()
         change()
-        with pytest.raises(UserError, match='the text was altered while it was read'):
+        with pytest.raises(UserError, match=r'\d\.txt was changed while it was read'):
             of_text.tokens(found, CharacterTokenizer(found.characters))
         assert not list(of_text.folder.glob('*.tokens'))
+
+
+@pytest.mark.parametrize('change', [lambda path: path.write_text('other'), lambda path: path.unlink(),
+                                    lambda path: path.open('a').write('more')], ids=['other', 'gone', 'more'])
+def test_file_that_changes_after_it_was_read_is_named_by_the_first_pass(cache, text_files, monkeypatch, change):
+    def scan(documents, **options):
+        found = whole(documents, **options)
+        change(text_files[7])
+        return found
+
+    whole = corpus.scan
+    monkeypatch.setattr(corpus, 'scan', scan)
+    of_text = cache()
+    with pytest.raises(UserError, match=r'7\.txt was changed while it was read'):
+        of_text.corpus()
+    # Nothing is kept of it
+    assert not of_text.folder.exists() or not list(of_text.folder.iterdir())
+
+
+def test_text_is_named_by_what_it_was_when_it_was_read(cache, text_files):
+    """A change before the first pass is none: it must not be kept under the name of the earlier text."""
+    of_text, before = cache(), [path.read_text() for path in text_files]
+    text_files[0].write_text('0123456789' * 20)
+    assert '9' in of_text.corpus().characters
+    text_files[0].write_text(before[0])
+    assert cache().corpus() == corpus.scan(TextIterable(before), valid_fraction=0.1)[0]
 
 
 class Growing:
@@ -210,7 +275,7 @@ def test_text_whose_number_of_documents_changes_is_refused(tmp_path, step):
     found = cache.corpus()
     # Another reading estimates the number of tokens
     growing.n += step - 1
-    with pytest.raises(UserError, match='the text was altered while it was read'):
+    with pytest.raises(UserError, match='the text was changed while it was read'):
         cache.tokens(found, CharacterTokenizer(found.characters))
 
 
