@@ -5,8 +5,9 @@
 
 Fills a store with `runs` runs of `points` steps and six indicators each. Then `writers` of them go on, each with an
 update a second, as a run sends them, while `readers` people look at pages, one after another, with a second between
-two. The time of a page is that of all that a browser asks for it at once. It prints the times of the pages, how many
-values were lost, and the memory of the server; the exit code is 1 if one was lost or a request failed.
+two. The time of a page is that of all that a browser asks for it at once. It prints those times, the CPU that each
+page takes of the server where nobody else asks, how many values were lost, and the memory of the server; the exit
+code is 1 if one was lost or a request failed.
 
 Only the first run is sent step by step: the others are copies of its rows. With the default sizes it takes three
 minutes and 150 MB of disk.
@@ -35,6 +36,8 @@ from labml_mlm.app.store import decode, encode
 _INTERVAL, _PAUSE = 1., 1.
 # Steps in an update
 _STEPS = 10
+# Requests of each kind whose CPU is measured
+_ROUNDS = 10
 # What a browser asks of a server at a time
 _CONNECTIONS = 6
 # Points of a curve that upstream keeps as they are: more are merged
@@ -111,6 +114,23 @@ def pages(uuid: str, other: str) -> dict[str, list[tuple[str, dict | None]]]:
         'comparison': [(f'compare/preferences/{uuid}', None), (f'compare/metrics/{uuid}?current={uuid}', metrics),
                        (f'compare/metrics/{other}?current={uuid}', metrics)],
     }
+
+
+def cpu_times(server: Server, arguments: argparse.Namespace) -> dict[str, float]:
+    """Seconds of CPU that the server takes for each page and for an update, where nobody else asks for anything."""
+    seconds, last = {}, arguments.runs - 1
+    for name, asked in pages(uuid_of(last), uuid_of(0)).items():
+        for _ in range(2):
+            # The second time, as on all days but the first
+            before = server.cpu_seconds()
+            for path, body in asked * _ROUNDS:
+                server.request(path, body)
+        seconds[name] = (server.cpu_seconds() - before) / _ROUNDS
+    before = server.cpu_seconds()
+    for i in range(_ROUNDS):
+        server.update(uuid_of(last), steps_update(arguments.points + _STEPS * i, _STEPS))
+    seconds['an update'] = (server.cpu_seconds() - before) / _ROUNDS
+    return seconds
 
 
 class Load:
@@ -210,8 +230,10 @@ def main():
         server = Server(store)
         try:
             n_listed = len(server.request('runs/null?folder_name=default')['runs'])
-            load = Load(server, arguments)
+            cpu = cpu_times(server, arguments)
+            before, load = server.cpu_seconds(), Load(server, arguments)
             load.run()
+            share = (server.cpu_seconds() - before) / arguments.seconds
             n_lost = load.n_lost()
             memory = server.peak_memory()
         finally:
@@ -220,14 +242,15 @@ def main():
           f'{n_listed:,} runs of {arguments.points:,} steps and {len(NAMES)} indicators, {size / 1e6:.0f} MB, made in '
           f'{filled:.0f} s')
     print(f'{arguments.writers} runs write and {arguments.readers} people look for {arguments.seconds} s\n')
-    print(f'{"":16}{"number":>8}{"p50":>10}{"p99":>10}{"slowest":>10}')
+    print(f'{"":16}{"CPU":>10}{"number":>8}{"p50":>10}{"p99":>10}{"slowest":>10}')
     for name, seconds in {**load.pages, 'an update': load.updates}.items():
         if seconds:
             p50, p99, slowest = (1000 * value for value in np.quantile(seconds, [0.5, 0.99, 1]))
-            print(f'{name:16}{len(seconds):8,}{p50:7,.0f} ms{p99:7,.0f} ms{slowest:7,.0f} ms')
+            print(f'{name:16}{1000 * cpu[name]:7,.1f} ms{len(seconds):8,}{p50:7,.0f} ms{p99:7,.0f} ms'
+                  f'{slowest:7,.0f} ms')
     slowest = max((name for name in load.pages if load.pages[name]), key=lambda name: max(load.pages[name]))
     print(f'\nThe slowest page is that of: {slowest}. Requests that failed: {len(load.failed)}. Values lost: {n_lost}. '
-          f'Peak memory of the server: {memory / 1e6:.0f} MB')
+          f'The server took {share:.0%} of a CPU, and {memory / 1e6:.0f} MB of memory at most')
     for message in sorted(set(load.failed))[:5]:
         print(message)
     raise SystemExit(bool(n_lost or load.failed))

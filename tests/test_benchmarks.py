@@ -123,7 +123,7 @@ def test_load_loses_nothing():
     assert '5 runs of 2,000 steps and 6 indicators' in out
     assert 'Requests that failed: 0. Values lost: 0.' in out
     # A page may not have been looked at in that time; updates were sent
-    assert re.search(r'an update +\d+ +\d+ ms', out) and int(re.search(r'server: (\d+) MB', out)[1]) > 20
+    assert re.search(r'an update +\d+\.\d ms +\d+ +\d+ ms', out) and int(re.search(r'(\d+) MB of memory', out)[1]) > 20
 
 
 def test_reviews_keep_figures_and_go_on(tmp_path):
