@@ -38,6 +38,8 @@ URL = 'http://app/api/v1/default/track?'
 # Tokens of a step: curves of evenly spaced points are kept as they are
 STEP = 10
 TRAIN, VALID = 'loss.train', 'loss.valid'
+# Means of one value have no -0
+VALUES = st.lists(st.floats(-9, 9, width=16).map(lambda value: value + 0.), min_size=2, max_size=4)
 SHOWN = {'running': 'in progress', 'completed': 'completed', 'killed': 'crashed'}
 
 
@@ -175,7 +177,7 @@ class AnyOrder(RuleBasedStateMachine):
         found.writer = MetricsWriter(run.log)
         return uuid
 
-    @rule(uuid=runs, values=st.lists(st.floats(-9, 9, width=16), min_size=2, max_size=4), is_bad=st.booleans())
+    @rule(uuid=runs, values=VALUES, is_bad=st.booleans())
     def track(self, uuid, values, is_bad):
         if found := self._of(uuid, is_running=True):
             # After the first points, from which the app takes their distance
@@ -200,8 +202,9 @@ class AnyOrder(RuleBasedStateMachine):
             kept = {*sorted(found.checkpoints)[-keep:], -best}
             found.checkpoints = {step: values for step, values in found.checkpoints.items() if step in kept}
 
-    @rule(uuid=runs, rest=st.sampled_from([None, b'', b'{"tr', b'{"track": {"loss.train": [[9']))
-    def end(self, uuid, rest):
+    @rule(uuid=runs, rest=st.sampled_from([None, b'', b'{"tr', b'{"track": {"loss.train": [[9']),
+          is_resumed=st.booleans())
+    def end(self, uuid, rest, is_resumed):
         """Of a run that is killed, a line is written in part, and a checkpoint."""
         found = self._of(uuid, is_running=True)
         if found and rest is None:
@@ -217,13 +220,16 @@ class AnyOrder(RuleBasedStateMachine):
             leftover.mkdir(parents=True, exist_ok=True)
             (leftover / 'model.safetensors').write_bytes(b'half')
             found.status = 'killed'
+        if found and is_resumed:
+            self._resume(found)
 
     @rule(uuid=runs)
     def resume(self, uuid):
-        found = self._of(uuid, is_running=False)
-        if found is None:
-            return
-        again = Resumption(self.logs, uuid, experiment=found.run.experiment)
+        if found := self._of(uuid, is_running=False):
+            self._resume(found)
+
+    def _resume(self, found: Expected):
+        again = Resumption(self.logs, found.run.uuid, experiment=found.run.experiment)
         again.checkpoint, wrong = again.run.checkpoints.last()
         assert wrong == []
         assert (again.checkpoint and again.checkpoint.step) == max(found.checkpoints, default=None)
@@ -323,5 +329,5 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(settings.get_profile('tests'), max_examples=10, stateful_step_count=40,
+TestAnyOrder.settings = settings(settings.get_profile('tests'), max_examples=10, stateful_step_count=60,
                                  derandomize=True)
