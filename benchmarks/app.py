@@ -49,6 +49,15 @@ class Server:
         """Sends an update of a run."""
         self.request(f'default/track?run_uuid={uuid}&labml_version=0.5.3', [{'lives': [], **update}])
 
+    def cpu_seconds(self) -> float:
+        """Seconds of a CPU that the process has taken so far."""
+        return sum(int(path.read_text().split()[0]) for path in
+                   Path(f'/proc/{self.process.pid}/task').glob('*/schedstat')) / 1e9
+
+    def peak_memory(self) -> int:
+        """The most bytes that the process had in memory."""
+        return 1024 * int(re.search(r'VmHWM:\s*(\d+)', Path(f'/proc/{self.process.pid}/status').read_text())[1])
+
     def stop(self):
         """Ends the process and waits for it."""
         self.process.terminate()

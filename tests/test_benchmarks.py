@@ -2,6 +2,7 @@
 import importlib
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -115,6 +116,14 @@ def test_invalid_override_is_reported_without_traceback(name):
     result = subprocess.run([sys.executable, f'benchmarks/{name}.py', 'seq_len=x'], cwd=ROOT, capture_output=True,
                             text=True)
     assert (result.returncode, result.stderr) == (2, '`seq_len=x`: it must be an integer.\n')
+
+
+def test_load_loses_nothing():
+    out = run_documented('load', '--quick')
+    assert '5 runs of 2,000 steps and 6 indicators' in out
+    assert 'Requests that failed: 0. Values lost: 0.' in out
+    # A page may not have been looked at in that time; updates were sent
+    assert re.search(r'an update +\d+\.\d ms +\d+ +\d+ ms', out) and int(re.search(r'(\d+) MB of memory', out)[1]) > 20
 
 
 def test_reviews_keep_figures_and_go_on(tmp_path):

@@ -28,6 +28,7 @@ QUICK = {'benchmarks/fill_mask': '--rounds 1', 'benchmarks/app': '--rounds 1 --r
          'benchmarks/data': '--rounds 1 --megabytes 1 --bpe-megabytes 1',
          'benchmarks/watched': '--rounds 1 transformer.n_layers=1 d_model=16 transformer.n_heads=2 batch_size=512',
          'labml-mlm sweep': 'transformer.n_layers=1 d_model=16 transformer.n_heads=2 max_steps=5',
+         'benchmarks/fuzz': '--cases 3', 'benchmarks/load': '--quick',
          'benchmarks/masking': '--batches 1', 'benchmarks/plan': '', 'benchmarks/': '--rounds 1 --steps 2',
          'labml-mlm app': '--port 0 --store store.sqlite'}
 # What a command prints, by a part of it; the first that fits
@@ -35,6 +36,7 @@ EXPECTED = {'--help': 'usage', 'benchmarks/over': 'everything else',
             'benchmarks/check': '% of training time', 'benchmarks/fill': 'batches ',
             'benchmarks/data': 'throughput of tokenizers', 'benchmarks/domain': 'transformers',
             'benchmarks/distributed': 'In a single process all of this',
+            'benchmarks/fuzz': 'cases from seed', 'benchmarks/load': 'Values lost: 0',
             'benchmarks/mask': 'seq_len', 'benchmarks/app': 'updates/s',
             'benchmarks/watched': 'ratio', 'benchmarks/plan': 'not measured', 'gzip': '', 'import [MASK]': 'import',
             'labml-mlm app': 'The labml app is at', 'labml-mlm sync': 'values sent', 'labml-mlm runs': 'completed',

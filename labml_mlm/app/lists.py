@@ -13,13 +13,19 @@ from labml_app.db import folder, project, session, user
 from labml_app.db import run as runs
 from labml_app.enums import RunEnums
 
+from labml_mlm.app.known import Known
 from labml_mlm.app.transactions import BAD_DATA
 
 _UNKNOWN = {'last_updated_time': 0, 'run_status': {'status': RunEnums.RUN_UNKNOWN, 'details': None, 'time': 0}}
 
 
-def add_routes(app: FastAPI):
-    """Call this before upstream's routes are added, as the first route that matches is used."""
+def add_routes(app: FastAPI, known: Known | None):
+    """
+    Call this before upstream's routes are added, as the first route that matches is used.
+
+    * `known` is what is known of the store, if that is ours
+    """
+    app.state.known = known
     app.add_api_route('/api/v1/runs/{labml_token}', _runs, methods=['GET'])
     app.add_api_route('/api/v1/runs', _delete_runs, methods=['PUT'])
     app.add_api_route('/api/v1/sessions/{labml_token}', _sessions, methods=['GET'])
@@ -34,7 +40,7 @@ async def _runs(request: Request, labml_token: str) -> Response:
     else:
         found = local.folders[name].load() if name in local.folders else None
         uuids = found.run_uuids if found else set()
-    return _answer('runs', [_shown(uuid, _summary_of_run, 'run_uuid') for uuid in uuids], local.labml_token)
+    return _answer('runs', [_shown_run(uuid, request.app.state.known) for uuid in uuids], local.labml_token)
 
 
 async def _sessions(request: Request, labml_token: str) -> Response:
@@ -73,6 +79,15 @@ def _summary_of_run(uuid: str) -> dict | None:
 def _summary_of_session(uuid: str) -> dict | None:
     found = session.get(uuid)
     return found and {**found.get_summary(), **session.get_status(uuid).get_data()}
+
+
+def _shown_run(uuid: str, known: Known | None) -> dict | None:
+    def compute() -> dict | None:
+        return _shown(uuid, _summary_of_run, 'run_uuid')
+
+    # Of one in progress the time decides whether it still responds
+    return compute() if known is None else known.result(uuid, compute, is_kept=lambda summary: (
+        summary is None or summary['run_status']['status'] != RunEnums.RUN_IN_PROGRESS))
 
 
 def _shown(uuid: str, summarize: Callable[[str], dict | None], key: str) -> dict | None:

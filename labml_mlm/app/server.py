@@ -17,6 +17,7 @@ from labml_db.index_driver.mongo import MongoIndexDbDriver
 
 from labml_mlm.app import curves, first_look, lists, updates
 from labml_mlm.app.guard import LOOPBACK, Guard
+from labml_mlm.app.known import Known
 from labml_mlm.app.pages import add_pages
 from labml_mlm.app.store import Store
 from labml_mlm.app.transactions import BAD_DATA, Transactions
@@ -39,10 +40,11 @@ def serve(*, host: str, port: int, store: Path, allowed_hosts: list[str]):
         address, port, *_ = listener.getsockname()
         if 'MONGO_HOST' in os.environ:
             transaction, close, where = _connect_mongo(), lambda: None, f"the MongoDB at {os.environ['MONGO_HOST']}"
+            known = None
         else:
             opened = Store(store)
             opened.drive(db.models, [*db.indexes, updates.LivesIndex])
-            transaction, close, where = opened.transaction, opened.close, str(opened.path)
+            transaction, close, where, known = opened.transaction, opened.close, str(opened.path), opened.known
         stack.callback(close)
         try:
             with transaction():
@@ -50,8 +52,8 @@ def serve(*, host: str, port: int, store: Path, allowed_hosts: list[str]):
         except BAD_DATA:
             raise UserError(f'the store {where} is damaged: its list of runs cannot be read. --store takes another file'
                             ) from None
-        app = Guard(Transactions(_build_app(close), transaction), hosts={*LOOPBACK, host, address, *allowed_hosts},
-                    is_any_address=host in _WILDCARDS)
+        app = Guard(Transactions(_build_app(close, known), transaction),
+                    hosts={*LOOPBACK, host, address, *allowed_hosts}, is_any_address=host in _WILDCARDS)
         shown = f'[{host}]' if ':' in host else host
         print(f'The labml app is at http://{shown}:{port}, with its runs in {where}. '
               'Ctrl-C ends it', flush=True)
@@ -102,7 +104,7 @@ def _create_projects():
     local.projects[0].load().runs.keys()
 
 
-def _build_app(close: Callable[[], None]) -> FastAPI:
+def _build_app(close: Callable[[], None], known: Known | None) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI):
         yield
@@ -119,7 +121,7 @@ def _build_app(close: Callable[[], None]) -> FastAPI:
     curves.keep_all_indicators()
     updates.add_routes(app)
     first_look.add_routes(app)
-    lists.add_routes(app)
+    lists.add_routes(app, known)
     handlers.add_handlers(app)
     add_pages(app)
     return app

@@ -23,6 +23,7 @@ from labml_db import Index, Key, Model
 from labml_db.driver import DbDriver
 from labml_db.index_driver import IndexDbDriver
 
+from labml_mlm.app.known import Known
 from labml_mlm.common.errors import UserError
 from labml_mlm.common.files import ProcessLock
 
@@ -37,6 +38,9 @@ CREATE TABLE indexes (name TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (nam
 '''
 
 
+# What reads the text under a key
+_MODEL = 'SELECT data FROM models WHERE key = ?'
+_INDEX = 'SELECT value FROM indexes WHERE name = ? AND key = ?'
 # A full disk, and a quota or a limit of a file's size
 _FULL = 'SQLITE_FULL', 'SQLITE_IOERR_WRITE'
 
@@ -87,6 +91,7 @@ class Store:
     def _open(self):
         # One thread at a time uses it, though not always the same one
         self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        self.known = Known(self._connection, decode)
         execute = self._connection.execute
         [application], [version] = (execute(f'PRAGMA {name}').fetchone() for name in ('application_id', 'user_version'))
         is_new = not application and not execute('SELECT * FROM sqlite_master').fetchone()
@@ -133,21 +138,22 @@ class Store:
 
     def drive(self, models: list[type[Model]], indexes: list[type[Index]]):
         """Makes labml-db store these models and indexes here."""
-        Model.set_db_drivers([ModelDriver(model, self._connection) for model in models])
-        Index.set_db_drivers([IndexDriver(index, self._connection) for index in indexes])
+        Model.set_db_drivers([ModelDriver(model, self._connection, self.known) for model in models])
+        Index.set_db_drivers([IndexDriver(index, self._connection, self.known) for index in indexes])
 
 
 class ModelDriver(DbDriver):
     """Models of one class, under keys like `Run:…`."""
 
-    def __init__(self, model_cls: type[Model], connection: sqlite3.Connection):
+    def __init__(self, model_cls: type[Model], connection: sqlite3.Connection, known: Known):
         super().__init__(None, model_cls)
         self._execute = connection.execute
+        self._known = known
 
     def load_dict(self, key: str) -> dict | None:
         """The model under `key`, if there is one."""
-        row = self._execute('SELECT data FROM models WHERE key = ?', [str(key)]).fetchone()
-        return row and decode(row[0])
+        text = self._known.read(_MODEL, str(key))
+        return None if text is None else self._known.decoded(str(key), text)
 
     def mload_dict(self, key: list[str]) -> list[dict | None]:
         """The models under these keys, in the same order."""
@@ -176,15 +182,14 @@ class ModelDriver(DbDriver):
 class IndexDriver(IndexDbDriver):
     """One index."""
 
-    def __init__(self, index_cls: type[Index], connection: sqlite3.Connection):
+    def __init__(self, index_cls: type[Index], connection: sqlite3.Connection, known: Known):
         super().__init__(index_cls)
         self._execute = connection.execute
+        self._known = known
 
     def get(self, index_key: str) -> str | None:
         """The key stored under the name `index_key`, if there is one."""
-        row = self._execute('SELECT value FROM indexes WHERE name = ? AND key = ?',
-                            [self.index_name, index_key]).fetchone()
-        return row and row[0]
+        return self._known.read(_INDEX, self.index_name, index_key)
 
     def mget(self, index_key: list[str]) -> list[str | None]:
         """The keys stored under these names, in the same order."""

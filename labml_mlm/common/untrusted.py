@@ -19,7 +19,7 @@ from labml_mlm.common.files import read_ordinary
 
 # Bytes of a file, unless a reader says otherwise
 _MAX_BYTES = 2 ** 26
-# Levels of YAML, and values with those that aliases repeat
+# Levels of JSON and of YAML, and values with those that aliases repeat
 _MAX_DEPTH, _MAX_VALUES = 100, 1_000_000
 # What may become a 64-bit integer, as steps and times do
 _MAX_INTEGER = 2 ** 63
@@ -44,11 +44,21 @@ def json_of(path: Path, *, max_bytes: int = _MAX_BYTES) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value in a text; `None` if it is not JSON, or too deep."""
+    """The value in a text; `None` if it is not JSON, or too deep for functions that call themselves for each level."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except _ERRORS:
         return None
+    return None if _is_deep(value) else value
+
+
+def _is_deep(value: Any) -> bool:
+    level, depth = [value], 0
+    while level and depth <= _MAX_DEPTH:
+        level = [inner for outer in level if isinstance(outer, dict | list)
+                 for inner in (outer.values() if isinstance(outer, dict) else outer)]
+        depth += 1
+    return bool(level)
 
 
 def yaml_of(path: Path, *, max_bytes: int = _MAX_BYTES) -> dict[str, Any]:

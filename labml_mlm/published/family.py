@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from labml_mlm.common import untrusted
 from labml_mlm.common.errors import UserError
 from labml_mlm.items.declarations import ABOVE_ZERO, FRACTION, Range, at_least
 
@@ -73,10 +74,12 @@ def take(config: Mapping[str, Any], names: Mapping[str, str], defaults: Mapping[
 
 def require_number(config: Mapping[str, Any], name: str, allowed: Range = _SIZE, *, is_integer: bool = True):
     """Raises `UserError` if a value in `config` is not among the allowed numbers."""
-    value, types = config[name], (int,) if is_integer else (int, float)
-    if isinstance(value, bool) or not isinstance(value, types) or value not in allowed:
-        raise UserError(f'{name}={value} is not supported: it must be {"an integer" if is_integer else "a number"}, '
-                        f'{allowed}')
+    value = config[name]
+    # Of 64 bits, as those of torch
+    is_possible = untrusted.is_integer(value) if is_integer else untrusted.is_number(value)
+    if not is_possible or value not in allowed:
+        kind = 'an integer' if is_integer else 'a number'
+        raise UserError(f'{name}={value!s:.60} is not supported: it must be {kind}, {allowed}')
 
 
 def require(config: Mapping[str, Any], allowed: Mapping[str, list[Any]], defaults: Mapping[str, Any]):

@@ -291,7 +291,10 @@ class TrainedModel(Source):
         return n_numbers(self._tensors)
 
     def _state(self) -> dict[str, Tensor]:
-        return unpack_model(self._checkpoint.metadata.get('model'), self._tensors, path=self._checkpoint.path)
+        state = unpack_model(self._checkpoint.metadata.get('model'), self._tensors, path=self._checkpoint.path)
+        if not all(isinstance(weight, Tensor) for weight in state.values()):
+            raise UserError(f'the model of {self._checkpoint.path} has what is no weight')
+        return state
 
 
 def n_numbers(tensors: Mapping[str, Tensor]) -> int:

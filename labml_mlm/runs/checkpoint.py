@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from labml_mlm.common.errors import UserError
 from labml_mlm.common.files import NotOrdinary, open_ordinary, read_ordinary, sync_folder, write_atomically
-from labml_mlm.common.untrusted import is_integer, is_number
+from labml_mlm.common.untrusted import is_integer, is_number, parse_json
 from labml_mlm.runs.snapshot_schema import is_snapshot
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def read(path: Path) -> Checkpoint:
     """The checkpoint in a folder. Raises `Damaged` if its `checkpoint.json` is missing or altered."""
     try:
         with _readable(path / METADATA):
-            metadata = json.loads(read_ordinary(path / METADATA, max_bytes=_MAX_METADATA))
+            metadata = parse_json(read_ordinary(path / METADATA, max_bytes=_MAX_METADATA))
         sha256 = metadata.pop('sha256')
         is_intact = sha256 == _sha256(metadata)
     except UserError:

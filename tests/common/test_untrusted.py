@@ -29,7 +29,8 @@ def test_what_is_no_bounded_file_holds_nothing(no_file):
     assert yaml_of(no_file, max_bytes=1000) == {}
 
 
-@pytest.mark.parametrize('content', [b'', b'{', b'[' * 100_000, b'\xff\xfe{\x00', b'9' * 5000, b'{"a": 1}{'])
+@pytest.mark.parametrize('content', [b'', b'{', b'[' * 100_000, b'\xff\xfe{\x00', b'9' * 5000, b'{"a": 1}{',
+                                     b'[' * 102 + b']' * 102, b'{"a": [' * 60 + b']}' * 60])
 def test_damaged_json_is_none(tmp_path, content):
     (tmp_path / 'a.json').write_bytes(content)
     assert json_of(tmp_path / 'a.json') is None

@@ -110,6 +110,8 @@ def test_unknown_weights_without_model_type_are_refused(folder):
     ('bert', {'hidden_act': 'silu'}, 'hidden_act=silu is not supported: it must be gelu or gelu_new or relu'),
     ('bert', {'hidden_size': ..., 'num_hidden_layers': ...}, 'config.json has no hidden_size, num_hidden_layers'),
     ('bert', {'hidden_size': '16'}, 'hidden_size'), ('bert', {'hidden_size': None}, 'hidden_size'),
+    ('bert', {'vocab_size': 10 ** 400}, f'vocab_size=1{"0" * 59} is not supported: it must be an integer'),
+    ('bert', {'layer_norm_eps': float('inf')}, 'layer_norm_eps=inf is not supported: it must be a number, above 0'),
     ('bert', {'num_hidden_layers': 0}, 'num_hidden_layers=0 is not supported: it must be an integer, at least 1'),
     ('bert', {'hidden_dropout_prob': 2}, 'hidden_dropout_prob'),
     ('bert', {'layer_norm_eps': [1]}, 'layer_norm_eps'), ('roberta', {'pad_token_id': None}, 'pad_token_id'),

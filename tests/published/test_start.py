@@ -185,6 +185,15 @@ def test_source_is_a_folder_a_run_or_a_checkpoint(logs, folder, monkeypatch):
     assert find_source(str(at), logs, MLMConfigs()).path == at.resolve()
 
 
+@pytest.mark.parametrize('model', [5, None, {'$tensor': 'x'}, {'src_embed.tokens.weight': 'x'}, {'$items': [[1, {}]]},
+                                   {'$items': [5]}])
+def test_weights_that_no_run_writes_are_refused_in_a_line(logs, monkeypatch, model):
+    source = find_source(RUN, logs, MLMConfigs())
+    monkeypatch.setitem(source._checkpoint.metadata, 'model', model)
+    with pytest.raises(UserError, match='^the model of .* (is damaged: |has what is no weight$)'):
+        source.state()
+
+
 def test_name_of_both_a_run_and_a_folder_is_refused(logs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ('c0ef', 'last'):

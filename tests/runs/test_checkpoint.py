@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 
@@ -86,7 +87,7 @@ WRITTEN = {'bytes': 1, 'sha256': '0' * 64}
     {'files': None}, {'files': []}, {'files': {'model.safetensors': None}}, {'files': {'a': {'bytes': 1}}},
     *({'files': {name: WRITTEN}} for name in ('../../etc/passwd', '/etc/passwd', 'a/b', '..', '.', '', 'a\0b', 'a\nb')),
     {'valid': 5}, {'valid': {}}, {'valid': {'loss': 'x'}}, {'valid': {'loss': 1., 'best_by': 'f1'}},
-    {'valid': {'loss': 1., 'best_by': {}}}])
+    {'valid': {'loss': 1., 'best_by': {}}}, {'log_bytes': 'x'}, {'log_bytes': -1}])
 def test_metadata_that_no_training_writes_is_damaged(folder, write, changes):
     """Also with a right checksum. The checkpoint before it is used."""
     write(folder, 1)
@@ -122,6 +123,20 @@ def test_deep_metadata_is_damaged(folder, write, text):
     (folder.path / '1' / 'checkpoint.json').write_text(text)
     with pytest.raises(Damaged):
         checkpoint.read(folder.path / '1')
+
+
+def test_file_without_tensors_is_damaged_even_if_its_checksum_is_right(folder, write):
+    write(folder, 1)
+    path = folder.path / '1' / 'model.safetensors'
+    data = path.read_bytes()
+    for wrong in (b'', data[:20], b'\xff' * 8 + data[8:], data[:8] + data[8:].replace(b'F32', b'X32'), data[:-1]):
+        path.write_bytes(wrong)
+        digest = hashlib.sha256(wrong).hexdigest()
+        rewrite(folder.path / '1', files={path.name: {'bytes': len(wrong), 'sha256': digest}})
+        found = checkpoint.read(folder.path / '1')
+        found.verify()
+        with pytest.raises(Damaged, match=f'{path} has no tensors that can be read'):
+            found.load_tensors('model')
 
 
 def test_endless_metadata_is_not_read(folder, write, monkeypatch):

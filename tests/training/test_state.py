@@ -170,6 +170,19 @@ def test_checkpoint_of_another_model_is_refused(build, train, tmp_path):
         restore_state(build(d_model=32), checkpoint)
 
 
+@pytest.mark.parametrize('part, value', [
+    ('progress', 5), ('model', 5), ('optimizer', None),
+    ('optimizer', {'state': {'$items': [[0, 5]]}}), ('schedule', 'x'), ('rng', {}), ('rng', None), ('throughput', {}),
+    ('step_metrics', {'values': 5}), ('skipped_steps', {'total': 1}), ('trainer', [])])
+def test_state_that_no_run_writes_is_refused_in_a_line(build, train, tmp_path, part, value):
+    train(tmp_path / 'run', {}, stop=(2,))
+    checkpoint = CheckpointFolder(tmp_path / 'run').last()[0]
+    checkpoint = checkpoint._replace(metadata=checkpoint.metadata | {part: value})
+    with pytest.raises(UserError, match=r' (differs|does not fit): ') as raised:
+        restore_state(build(n_prompts=0), checkpoint)
+    assert '\n' not in str(raised.value)
+
+
 OLD = 'pack my box with five dozen liquor jugs\n' * 60
 
 
