@@ -102,7 +102,7 @@ class BatchReader:
         segment_ids = batch.segment_ids
         if batch.padding_mask is not None:
             segment_ids = segment_ids.masked_fill(batch.padding_mask, 0)
-        if self.n_segments == 1 and is_own and segment_ids.any():
+        if self.n_segments == 1 and is_own and segment_ids.device.type == 'cpu' and segment_ids.any():
             raise UserError('the loader gives segment ids (`token_type_ids`) other than 0, and the model has no '
                             'segments: remove them. transformer=bert has two')
         if self.n_segments == 1:

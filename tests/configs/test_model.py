@@ -1,4 +1,5 @@
 """Parts of the model that are not trained, and the device that it is on."""
+import contextlib
 from types import SimpleNamespace
 
 import pytest
@@ -125,6 +126,37 @@ def test_the_gpu_of_a_mac(monkeypatch):
         device_of(device='mps')
     with pytest.raises(UserError, match='device=cuda:1: with several ranks, each has a GPU of its own'):
         device_of(device='cuda:1')
+
+
+@pytest.mark.parametrize('capability, expected', [(7, torch.float32), (8, torch.bfloat16), (9, torch.bfloat16)])
+def test_automatic_precision_is_bf16_where_the_gpu_has_it(gpus, monkeypatch, capability, expected):
+    """Older ones emulate it, slower than fp32. The one that counts is that of the run."""
+    gpus(2)
+    present = []
+    monkeypatch.setattr(torch.version, 'hip', None)
+    monkeypatch.setattr(torch.cuda, 'device', lambda device: contextlib.nullcontext(present.append(device.index)))
+    monkeypatch.setattr(torch.cuda, 'current_device', lambda: present[-1])
+    monkeypatch.setattr(torch.cuda, '_check_bf16_tensor_supported', lambda device: True)
+    monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda device: SimpleNamespace(major=capability))
+    conf = MLMConfigs()
+    conf._set_values({'device': 'cuda:1'})
+    assert conf.precision == expected and present == [1]
+
+
+def test_the_device_of_a_run_is_the_present_one(gpus, monkeypatch, text_path):
+    """Pinned memory and events are made on that."""
+    class Set(Exception):
+        pass
+
+    def set_device(device):
+        raise Set(device)
+
+    gpus(2)
+    monkeypatch.setattr(torch.cuda, 'set_device', set_device)
+    conf = MLMConfigs()
+    conf._set_values({'device': 'cuda:1', 'text_path': text_path})
+    with pytest.raises(Set, match='cuda:1'):
+        conf.init()
 
 
 def test_numbers_of_gpus_are_one_name_in_messages():
