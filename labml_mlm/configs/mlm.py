@@ -29,9 +29,10 @@ from labml_mlm.distributed.process_group import ranks
 from labml_mlm.items.declarations import INEXACT, Item, at_least
 from labml_mlm.items.overrides import parse_value
 from labml_mlm.items.recipes import RECIPES, of_other_classes
-from labml_mlm.items.schema import config_items
+from labml_mlm.items.schema import chosen_value, config_items
 from labml_mlm.masking.batches import labels_bound, mask_batch, with_longest_unit
 from labml_mlm.masking.mlm import MLM
+from labml_mlm.model.packed import use_document_mask
 from labml_mlm.model.pairs import has_pairs
 from labml_mlm.runs.run import Run
 from labml_mlm.runs.samples_log import ValidationSamples
@@ -98,6 +99,8 @@ class MLMConfigs(BaselineConfigs, TrainingConfigs):
                        'the model is trained with them', Text.warning)
         if self.batch_first and not _is_own(self.train_loader) and not _is_own(self.valid_loader):
             raise UserError('batch_first=true is for batches of loaders of your own, and there are none')
+        if chosen_value(self, 'packing') == 'documents':
+            use_document_mask(self.model, self.packed_attention)
         if self.seq_len > self.model.max_seq_len:
             raise UserError(f'seq_len={self.seq_len} is longer than the position embeddings of this model: '
                             f'{self.model.max_seq_len}. transformer.encoder_attn=sdpa_rotary and '

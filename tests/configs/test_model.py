@@ -173,3 +173,19 @@ def test_a_script_refuses_a_device_with_one_line(project, name):
         pytest.skip('there is one here')
     assert_clean_failure(project.train(f'device={name}'), 2, f'device={name}: th')
     assert not project.runs
+
+
+def test_a_kernel_for_packed_documents_is_refused_where_it_cannot_work(build, gpus, monkeypatch, project):
+    with pytest.raises(UserError, match='packed_attention=flex is for CUDA devices, and the device is cpu: use '
+                                        'packed_attention=masked'):
+        build(device='cpu', packing='documents', packed_attention='flex')
+    gpus(1)
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    conf = MLMConfigs()
+    conf._set_values({'packed_attention': 'flex'})
+    with pytest.raises(UserError, match='packed_attention=flex: there is no package `triton` here'):
+        _ = conf.packed_attention
+    assert build(device='cpu', packing='documents').model.document_mask is None
+    # Without packed documents nothing reads it
+    assert_clean_failure(project.train('packed_attention=flex', 'device=cpu'), 2,
+                         '`packed_attention` is given, but nothing reads it: it belongs to packing=documents')

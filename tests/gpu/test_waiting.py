@@ -42,6 +42,11 @@ def test_other_steps_do_not_wait(build, tracked, device, values):
     step_without_waiting(build(**with_names(device, values)))
 
 
+@pytest.mark.gpu
+def test_step_with_a_kernel_for_packed_documents_does_not_wait(build, tracked, cuda):
+    step_without_waiting(build(device=cuda, n_prompts=0, d_model=32, packing='documents', packed_attention='flex'))
+
+
 @pytest.mark.parametrize('wait', [
     lambda x: x.sum().item(), lambda x: bool((x > 0).any()), lambda x: x[x > 0], lambda x: (x > 0).nonzero(),
     lambda x: torch.where(x > 0), lambda x: x.new_tensor([1., 2.]),

@@ -30,6 +30,8 @@ class _Operations(TorchDispatchMode):
         if name in ('index', 'index_put', 'index_put_', '_index_put_impl_'):
             # By a mask: as many as are true
             is_waiting = any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+        if name in ('sort', 'argsort') and args[0].dtype == torch.bool:
+            raise TypeError('some releases of torch cannot sort booleans on a GPU')
         if is_waiting:
             raise Waited(f'{func} waits for the GPU')
         return func(*args, **(kwargs or {}))
