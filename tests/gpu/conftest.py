@@ -1,5 +1,10 @@
+import os
+
 import pytest
 import torch
+
+# Without it, cuBLAS refuses what must repeat bit for bit; it is read when the first product is computed
+os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
 
 
 @pytest.fixture
