@@ -51,7 +51,7 @@ def test_step_with_a_kernel_for_packed_documents_does_not_wait(build, tracked, c
     lambda x: x.sum().item(), lambda x: bool((x > 0).any()), lambda x: x[x > 0], lambda x: (x > 0).nonzero(),
     lambda x: torch.where(x > 0), lambda x: x.new_tensor([1., 2.]),
     lambda x: torch.tensor([1.], device=x.device), lambda x: x.tolist(), lambda x: x.cpu(),
-    lambda x: torch.equal(x, x)])
+    lambda x: torch.equal(x, x.clone())])
 def test_what_waits_is_noticed(device, wait):
     x = torch.randn(5, device=device)
     with pytest.raises((Waited, RuntimeError), match='waits for the GPU|synchronizing'), no_waiting(x.device):
