@@ -30,7 +30,7 @@ from labml_mlm.items.declarations import INEXACT, Item, at_least
 from labml_mlm.items.overrides import parse_value
 from labml_mlm.items.recipes import RECIPES, of_other_classes
 from labml_mlm.items.schema import chosen_value, config_items
-from labml_mlm.masking.batches import labels_bound, mask_batch, with_longest_unit
+from labml_mlm.masking.batches import labels_bound, mask_batch, valid_labels_bound, with_longest_unit
 from labml_mlm.masking.mlm import MLM
 from labml_mlm.model.packed import use_document_mask
 from labml_mlm.model.pairs import has_pairs
@@ -172,7 +172,7 @@ class MLMConfigs(BaselineConfigs, TrainingConfigs):
     def _add(self, batch: Batch, masking: RepeatedMasking, metrics: ValidMetrics):
         x, labels = mask_batch(masking, batch)
         masking.check(batch.unmasked(self.padding_token), labels)
-        output = self.engine.forward(x, labels, *batch.context)
+        output = self.engine.forward(x, labels, *batch.context, **valid_labels_bound(masking.mlm, batch))
         # `[PAD]`, where nothing is to be predicted, has no characters
         metrics.add(output, n_characters=None if self._characters is None else self._characters[labels].sum())
 

@@ -42,3 +42,10 @@ def labels_bound(mlm: Masking, batch: Batch) -> dict[str, Any]:
     if batch.longest_unit is None:
         return {}
     return {'n_positions': mlm.max_selected(len(batch.tokens), longest_unit=batch.longest_unit)}
+
+
+def valid_labels_bound(mlm: Masking, batch: Batch) -> dict[str, Any]:
+    """The same in validation, as arguments of `Engine.forward`. Those of a batch on a CPU are counted."""
+    if type(mlm) is not MLM or batch.labels is not None or not batch.tokens.is_cuda:
+        return {}
+    return {'n_positions': mlm.max_selected(len(batch.tokens))}

@@ -44,7 +44,8 @@ from labml_mlm.data.batch import Columns
 
 # Uniform numbers from [0, 1) of a shape, on a device
 Rand = Callable[[torch.Size, torch.device], Tensor]
-# From token ids, and where to draw from, which tokens begin a unit; both `[seq_len, batch_size]`
+# From token ids, and where to draw from, which tokens begin a unit; both `[seq_len, batch_size]`. With a method
+# `longest`, as that of `WholeWords`, a step on a GPU does not wait for the number of masked tokens
 Units = Callable[[Tensor, Rand], Tensor]
 
 

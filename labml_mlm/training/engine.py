@@ -102,11 +102,10 @@ class Engine:
         or else that of the engine: more are counted on a CPU, and are an error on a GPU, which would have to be waited
         for.
         """
-        if not is_bounded or not self.model.training:
-            # Validation may mask more
+        if not is_bounded:
             n_positions = None
-        elif n_positions is None and self.n_positions:
-            # If the training rate changes beyond the bound, the model is compiled again
+        elif n_positions is None and self.n_positions and self.model.training:
+            # Validation may mask more. If the training rate changes beyond the bound, the model is compiled again
             n_positions = self.n_positions(len(x))
         if n_positions is not None and not self._is_within(n_positions, labels):
             n_positions = None

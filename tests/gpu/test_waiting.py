@@ -2,6 +2,8 @@
 A step waits for nothing on the GPU. On the CPU its operations are watched instead, so that this is tested without a
 GPU, too.
 """
+import contextlib
+
 import pytest
 import torch
 from support.gpu import Waited, no_waiting, step_without_waiting
@@ -40,6 +42,28 @@ def test_step_of_each_masking_and_optimizer_does_not_wait(build, tracked, device
 @pytest.mark.parametrize('values', OTHERS.values(), ids=OTHERS)
 def test_other_steps_do_not_wait(build, tracked, device, values):
     step_without_waiting(build(**with_names(device, values)))
+
+
+@pytest.mark.parametrize('packing', ['stream', 'documents'])
+def test_validation_does_not_wait(build, tracked, device, packing):
+    """But for its first batch, whose masks are compared with those of the last validation."""
+    conf = build(device=device, n_prompts=0, valid_batch_size=4, packing=packing)
+    first, *others = conf.valid_loader
+    assert others
+    losses = []
+    for watched in (no_waiting, lambda device: contextlib.nullcontext()):
+        with torch.no_grad(), conf.mode.update(is_train=False):
+            conf._valid_masking.restart()
+            conf.valid_metrics.on_epoch_start()
+            conf.step(first, None)
+            for batch in others:
+                read = conf.read_batch(batch)
+                with watched(conf.device):
+                    conf.validation_step(read)
+        conf.valid_metrics.on_epoch_end()
+        losses.append(conf.valid_metrics.loss)
+    # On the CPU, masked positions are counted the second time
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
 @pytest.mark.gpu
