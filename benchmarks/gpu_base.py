@@ -4,12 +4,13 @@ packed documents, and what Muon adds.
 """
 import functools
 import gc
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from gpu_cards import peak_of
 from gpu_configs import build, packed_batches, random_batches, rate, seconds_per_step, shown, train_step
-from gpu_part import Part
+from gpu_part import Missing, Part
 from step import HUGGING_FACE, hugging_face, hugging_face_step, synchronize
 
 # Sequences of a batch that are tried, until memory ends
@@ -28,51 +29,44 @@ def run(part: Part):
     measure = functools.partial(_measure, part, peak)
     largest, found = 0, {}
     for batch_size in _FEW_BATCHES if part.is_tiny else _BATCHES:
-        figures = measure(f'ours, batch {batch_size}', 'ours', batch_size=batch_size)
+        figures = measure(f'ours, batch {batch_size}', 'ours', batch_sizes=[batch_size])
         if figures is None:
             break
         largest, found['ours'] = batch_size, figures
     if not largest:
         part.finish()
         return
-    found['ours, compiled'] = measure('ours, compiled', 'ours', batch_size=largest, is_compiled=True)
+    found['ours, compiled'] = measure('ours, compiled', 'ours', batch_sizes=[largest], is_compiled=True)
     for how in ('masked',) if part.is_tiny else ('masked', 'flex'):
-        measure(f'ours, packed documents, {how}', 'packed', batch_size=largest, packed_attention=how)
+        measure(f'ours, packed documents, {how}', 'packed', batch_sizes=[largest, largest // 2], packed_attention=how)
     part.measure("Muon's share", functools.partial(_muon_share, part.device, min(largest, _MUON_BATCH)), seconds=_EAGER,
                  show=lambda figures: f'{figures["share"]:.1%} of a step of {figures["batch"]} sequences, '
                                       f'{figures["ms"]:.1f} ms')
     for is_compiled in (True, False):
         for name in HUGGING_FACE:
             side = name + ', compiled' * is_compiled
-            found[side] = _fitting(measure, side, name, batch_size=largest, is_compiled=is_compiled)
+            found[side] = measure(side, name, batch_sizes=[largest // n for n in (1, 2, 4)], is_compiled=is_compiled)
     _add_ratios(part, found)
     part.finish()
 
 
-def _measure(part: Part, peak: float | None, label: str, kind: str, *, batch_size: int, is_compiled: bool = False,
-             **values: Any) -> dict[str, Any] | None:
-    """Figures of a side; `None`, and why, if there are none."""
+def _measure(part: Part, peak: float | None, label: str, kind: str, *, batch_sizes: Sequence[int],
+             is_compiled: bool = False, **values: Any) -> dict[str, Any] | None:
+    """Figures of a side at the first of some batch sizes that fits; `None`, and why, if there are none."""
     def figures() -> dict[str, Any]:
-        try:
-            seconds, conf = _time(kind, part.device, batch_size=batch_size, is_compiled=is_compiled, **values)
-            of_bf16 = peak if conf.precision == torch.bfloat16 or part.is_tiny else None
-            memory = None if part.is_tiny else torch.cuda.max_memory_allocated() / 1e9
-            return {'batch': batch_size, **rate(conf, seconds, batch_size=batch_size, peak=of_bf16),
-                    'precision': str(conf.precision).removeprefix('torch.'), 'memory, GB': memory}
-        except torch.OutOfMemoryError:
-            raise ImportError(f'memory does not suffice for a batch of {batch_size}') from None
-        finally:
-            _free(part.device)
+        for batch_size in batch_sizes:
+            try:
+                seconds, conf = _time(kind, part.device, batch_size=batch_size, is_compiled=is_compiled, **values)
+                of_bf16 = peak if conf.precision == torch.bfloat16 or part.is_tiny else None
+                memory = None if part.is_tiny else torch.cuda.max_memory_allocated() / 1e9
+                return {'batch': batch_size, **rate(conf, seconds, batch_size=batch_size, peak=of_bf16),
+                        'precision': str(conf.precision).removeprefix('torch.'), 'memory, GB': memory}
+            except torch.OutOfMemoryError:
+                print(f'    {label}: memory does not suffice for a batch of {batch_size}', flush=True)
+            finally:
+                _free(part.device)
+        raise Missing(f'memory does not suffice for a batch of {batch_sizes[-1]}')
     return part.measure(label, figures, seconds=_COMPILED if is_compiled else _EAGER, show=shown)
-
-
-def _fitting(measure: Any, side: str, kind: str, *, batch_size: int, is_compiled: bool) -> dict[str, Any] | None:
-    """Figures at the largest batch that fits, of up to so many sequences, half as many each time."""
-    for size in (batch_size, batch_size // 2, batch_size // 4):
-        figures = measure(f'{side}, batch {size}', kind, batch_size=size, is_compiled=is_compiled)
-        if figures is not None or not _has_transformers():
-            return figures
-    return None
 
 
 def _time(kind: str, device: str, *, batch_size: int, is_compiled: bool, **values: Any) -> tuple[float, Any]:
@@ -84,8 +78,11 @@ def _time(kind: str, device: str, *, batch_size: int, is_compiled: bool, **value
                  compile=is_compiled and kind == 'ours' and device == 'cuda')
     if kind in HUGGING_FACE:
         if not _has_transformers():
-            raise ImportError('transformers is not installed')
-        theirs = hugging_face(conf, HUGGING_FACE[kind])
+            raise Missing('transformers is not installed')
+        try:
+            theirs = hugging_face(conf, HUGGING_FACE[kind])
+        except ImportError as e:
+            raise Missing(str(e)) from None
         optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-3, fused=True)
         step = hugging_face_step(conf, theirs, optimizer, is_compiled=is_compiled)
     else:

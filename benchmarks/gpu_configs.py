@@ -86,7 +86,7 @@ def shown(figures: dict[str, Any]) -> str:
     """Those figures as a line."""
     of_peak = '' if figures.get('of peak') is None else f', {figures["of peak"]:.1%} of the peak'
     memory = f', {figures["memory, GB"]:.1f} GB' if figures.get('memory, GB') else ''
-    return (f'{figures["ms/step"]:.1f} ms per step, {figures["tokens/s"]:,.0f} tokens/s, '
+    return (f'batch {figures["batch"]}: {figures["ms/step"]:.1f} ms per step, {figures["tokens/s"]:,.0f} tokens/s, '
             f'{figures["TFLOP/s"]:.1f} TFLOP/s{of_peak}{memory}')
 
 

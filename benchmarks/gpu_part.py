@@ -14,6 +14,10 @@ from typing import Any
 _GRACE = 3.
 
 
+class Missing(Exception):
+    """Something cannot be measured here, and that is no failure."""
+
+
 class Part:
     """
     ## What a part measures with, and where its figures go
@@ -50,15 +54,15 @@ class Part:
     def measure(self, name: str, function: Callable[[], dict[str, Any]], *, seconds: float = 0.,
                 show: Callable[[dict[str, Any]], str] = str) -> dict[str, Any] | None:
         """
-        Keeps the figures that `function` returns, and returns them. What cannot be measured, as a package is missing,
-        no `seconds` are left, or it fails, is kept with the reason; `finish` tells of failures.
+        Keeps the figures that `function` returns, and returns them. Where something is `Missing`, no `seconds` are left,
+        or it fails, the reason is kept; `finish` tells of failures.
         """
         if self.left < seconds and not self.is_tiny:
             self.add(name, f'none: it takes some {seconds:.0f} s, and {max(0., self.left):.0f} are left')
             return None
         try:
             figures = function()
-        except ImportError as e:
+        except Missing as e:
             self.add(name, f'none: {e}')
             return None
         except Exception as e:
