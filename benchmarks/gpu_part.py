@@ -54,8 +54,8 @@ class Part:
     def measure(self, name: str, function: Callable[[], dict[str, Any]], *, seconds: float = 0.,
                 show: Callable[[dict[str, Any]], str] = str) -> dict[str, Any] | None:
         """
-        Keeps the figures that `function` returns, and returns them. Where something is `Missing`, no `seconds` are left,
-        or it fails, the reason is kept; `finish` tells of failures.
+        Keeps the figures that `function` returns, and returns them. If something is `Missing`, no `seconds` are left or
+        it fails, the reason is kept; `finish` tells of failures.
         """
         if self.left < seconds and not self.is_tiny:
             self.add(name, f'none: it takes some {seconds:.0f} s, and {max(0., self.left):.0f} are left')
