@@ -44,7 +44,8 @@ def test_folder(folder):
 
 def test_tests_mirror_the_folders():
     mirrored = {path.name for path in Path(__file__).parent.iterdir() if any(path.glob('test_*.py'))}
-    assert mirrored == set(FOLDERS)
+    # Those for a GPU are of all of them
+    assert mirrored - {'gpu'} == set(FOLDERS)
 
 
 def test_public_names():

@@ -29,13 +29,16 @@ from labml_mlm.distributed.process_group import ranks
 from labml_mlm.items.declarations import INEXACT, Item, at_least
 from labml_mlm.items.overrides import parse_value
 from labml_mlm.items.recipes import RECIPES, of_other_classes
-from labml_mlm.items.schema import config_items
+from labml_mlm.items.schema import chosen_value, config_items
+from labml_mlm.masking.batches import labels_bound, mask_batch, valid_labels_bound, with_longest_unit
 from labml_mlm.masking.mlm import MLM
+from labml_mlm.model.packed import use_document_mask
 from labml_mlm.model.pairs import has_pairs
 from labml_mlm.runs.run import Run
 from labml_mlm.runs.samples_log import ValidationSamples
 from labml_mlm.tokenization.base import split_at_masks
-from labml_mlm.training.engine import Engine, should_compile
+from labml_mlm.training.compiler import should_compile
+from labml_mlm.training.engine import Engine
 from labml_mlm.training.metrics import ValidMetrics
 from labml_mlm.training.sampler import Sampler, log_samples
 from labml_mlm.training.valid_masking import RepeatedMasking
@@ -96,6 +99,8 @@ class MLMConfigs(BaselineConfigs, TrainingConfigs):
                        'the model is trained with them', Text.warning)
         if self.batch_first and not _is_own(self.train_loader) and not _is_own(self.valid_loader):
             raise UserError('batch_first=true is for batches of loaders of your own, and there are none')
+        if chosen_value(self, 'packing') == 'documents':
+            use_document_mask(self.model, self.packed_attention)
         if self.seq_len > self.model.max_seq_len:
             raise UserError(f'seq_len={self.seq_len} is longer than the position embeddings of this model: '
                             f'{self.model.max_seq_len}. transformer.encoder_attn=sdpa_rotary and '
@@ -141,15 +146,16 @@ class MLMConfigs(BaselineConfigs, TrainingConfigs):
         """This rank's columns of what a loader gives, on the device; by default, the present loader of `step`."""
         if loader is None:
             loader = self.train_loader if self.mode.is_train else self.valid_loader
-        return self.batch_reader(batch, is_own=_is_own(loader)).shard(ranks()).to(self.device)
+        batch = self.batch_reader(batch, is_own=_is_own(loader)).shard(ranks())
+        if self.mode.is_train:
+            batch = with_longest_unit(self.mlm, batch, self.device)
+        return batch.to(self.device)
 
     def training_step(self, batch: Batch):
         """Masks a batch, computes gradients and takes an optimizer step."""
         self._follow_schedules(batch)
-        x, labels = _mask(self.mlm, batch)
-        # Labels that the loader gives may be more than `mlm` selects
-        bound = {} if batch.labels is None else {'is_bounded': False}
-        output = self.engine.forward_backward(x, labels, *batch.context, **bound)
+        x, labels = mask_batch(self.mlm, batch)
+        output = self.engine.forward_backward(x, labels, *batch.context, **labels_bound(self.mlm, batch))
         tracker.add_global_step(batch.n_tokens)
         self.step_metrics.add(output.figures, weight=output.n_masked, n_sequences=batch.tokens.shape[1],
                               is_last=self._is_last_of_epoch)
@@ -164,9 +170,9 @@ class MLMConfigs(BaselineConfigs, TrainingConfigs):
         self._add(batch, self._valid_masking, self.valid_metrics)
 
     def _add(self, batch: Batch, masking: RepeatedMasking, metrics: ValidMetrics):
-        x, labels = _mask(masking, batch)
+        x, labels = mask_batch(masking, batch)
         masking.check(batch.unmasked(self.padding_token), labels)
-        output = self.engine.forward(x, labels, *batch.context)
+        output = self.engine.forward(x, labels, *batch.context, **valid_labels_bound(masking.mlm, batch))
         # `[PAD]`, where nothing is to be predicted, has no characters
         metrics.add(output, n_characters=None if self._characters is None else self._characters[labels].sum())
 
@@ -191,15 +197,6 @@ class MLMConfigs(BaselineConfigs, TrainingConfigs):
                     ValidationSamples(self.progress.tokens, valid.loss, valid.accuracy, samples))
             except OSError as e:
                 logger.log(f'Cannot save the samples: {e}. The run continues', Text.warning)
-
-
-def _mask(mlm: Callable[..., tuple[Tensor, Tensor]], batch: Batch) -> tuple[Tensor, Tensor]:
-    """Masked tokens and labels, `[seq_len, batch_size]` each. An `mlm` that knows of no ranks need not take columns."""
-    if batch.labels is not None:
-        return batch.tokens, batch.labels
-    # labml_nn's masks in place
-    tokens = batch.tokens.clone()
-    return mlm(tokens) if batch.columns is None else mlm(tokens, batch.columns)
 
 
 def _is_own(loader: Any) -> bool:

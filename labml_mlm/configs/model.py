@@ -18,9 +18,11 @@ from labml_mlm.model.allocation import bounded_by
 from labml_mlm.model.bert import BERTConfigs, RoBERTaConfigs
 from labml_mlm.model.freeze import freeze
 from labml_mlm.model.modernbert import ModernBERTConfigs
+from labml_mlm.model.packed import DocumentMask
 from labml_mlm.model.pairs import train_pairs
 from labml_mlm.model.transformer import MLMTransformerConfigs, TransformerMLM
 from labml_mlm.tokenization.base import tokenizer_template
+from labml_mlm.training.compiler import missing_compiler
 
 # GPUs that `cuda:N` can be
 _MAX_GPUS = 16
@@ -54,6 +56,10 @@ class ModelConfigs(MaskConfigs):
     device: Annotated[torch.device, Item('Where to train: `cuda`, or `cuda:N` by number; `mps` is the GPU of a Mac; '
                                          '`available` a CUDA device if there is one and else the CPU',
                                          may_change=INEXACT)] = 'available'
+    packed_attention: Annotated[type[DocumentMask] | None, Item(
+        'How attention is confined to packed documents: `masked` by a mask, `flex` by a kernel that knows of '
+        'documents, for CUDA devices, where it has not run yet', may_change=INEXACT,
+        belongs_to='packing=documents')] = 'masked'
     parallel: Annotated[SingleProcess, Item('Data parallelism: `ddp` replicates the model, `fsdp` shards it',
                                             may_change=INEXACT)] = 'ddp'
 
@@ -206,6 +212,21 @@ def _mps():
     if ranks().size > 1:
         raise UserError('device=mps: a Mac has a single GPU, and there are several ranks. Use device=cpu')
     return torch.device('mps')
+
+
+@option(ModelConfigs.packed_attention, 'masked')
+def _masked():
+    return None
+
+
+@option(ModelConfigs.packed_attention, 'flex')
+def _flex(c: ModelConfigs):
+    if c.device.type != 'cuda':
+        raise UserError(f'packed_attention=flex is for CUDA devices, and the device is {c.device.type}: use '
+                        'packed_attention=masked')
+    if missing := missing_compiler(c.device):
+        raise UserError(f'packed_attention=flex: {missing}. Use packed_attention=masked')
+    return DocumentMask
 
 
 @option(ModelConfigs.parallel, 'ddp')

@@ -190,7 +190,11 @@ def _constant():
 
 @option(OptimizationConfigs.precision, 'auto')
 def _auto_precision(c: OptimizationConfigs):
-    return torch.bfloat16 if c.device.type == 'cuda' and torch.cuda.is_bf16_supported() else torch.float32
+    if c.device.type != 'cuda':
+        return torch.float32
+    with torch.cuda.device(c.device):
+        # GPUs without it can emulate it, slower than fp32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
 
 
 @option(OptimizationConfigs.precision, 'fp32')

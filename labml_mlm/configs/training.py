@@ -126,7 +126,10 @@ class TrainingConfigs(OptimizationConfigs, BudgetConfigs, ProbeConfigs):
             torch.manual_seed(self.seed)
         # These may fail on one machine only; after them, ranks may wait for each other
         self._check_old_texts()
-        _ = self.device, self.train_loader, self.valid_loader, self.old_loader
+        if self.device.type == 'cuda':
+            # Pinned memory and streams are those of the present one
+            torch.cuda.set_device(self.device)
+        _ = self.train_loader, self.valid_loader, self.old_loader
         ranks().check_errors()
         self._check_loader_fits_budget()
         _ = self.trainer, self.validator, self.old_validator, self.interrupt, self.throughput, self.step_metrics

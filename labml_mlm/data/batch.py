@@ -48,6 +48,8 @@ class Batch(NamedTuple):
     segment_ids: Tensor | None = None
     # Of pairs of spans, `[1, batch_size]`: is the second one not the next?
     pair_labels: Tensor | None = None
+    # Tokens of the longest unit of masking, or more, if it is known
+    longest_unit: int | None = None
 
     def to(self, device: torch.device) -> 'Batch':
         """The same on a device. Copies to a GPU are asynchronous, from pinned memory."""

@@ -102,9 +102,14 @@ class BatchReader:
         segment_ids = batch.segment_ids
         if batch.padding_mask is not None:
             segment_ids = segment_ids.masked_fill(batch.padding_mask, 0)
-        if self.n_segments == 1 and is_own and segment_ids.any():
-            raise UserError('the loader gives segment ids (`token_type_ids`) other than 0, and the model has no '
-                            'segments: remove them. transformer=bert has two')
+        if self.n_segments == 1 and is_own:
+            message = ('the loader gives segment ids (`token_type_ids`) other than 0, and the model has no segments: '
+                       'remove them. transformer=bert has two')
+            if segment_ids.is_cuda:
+                # Without waiting for it: the error comes a little later
+                torch._assert_async((segment_ids == 0).all(), message)
+            elif segment_ids.any():
+                raise UserError(message)
         if self.n_segments == 1:
             return batch._replace(segment_ids=None)
         self._check_ids('segment ids', segment_ids, self.n_segments, 'transformer.n_segments')

@@ -30,6 +30,7 @@ class RefusingConfigs(TrainingConfigs):
     mlm: Annotated[Any, _NO_MASKING] = None
     valid_mlm: Annotated[Any, _NO_MASKING] = None
     packing: Annotated[Any, _NO_WINDOWS]
+    packed_attention: Annotated[Any, _NO_WINDOWS]
     sentence_pairs: Annotated[Any, _NO_WINDOWS]
     sentence_rule: Annotated[Any, _NO_WINDOWS]
     seq_len_schedule: Annotated[Any, _NO_WINDOWS]

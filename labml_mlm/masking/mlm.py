@@ -44,7 +44,8 @@ from labml_mlm.data.batch import Columns
 
 # Uniform numbers from [0, 1) of a shape, on a device
 Rand = Callable[[torch.Size, torch.device], Tensor]
-# From token ids, and where to draw from, which tokens begin a unit; both `[seq_len, batch_size]`
+# From token ids, and where to draw from, which tokens begin a unit; both `[seq_len, batch_size]`. With a method
+# `longest`, as that of `WholeWords`, a step on a GPU does not wait for the number of masked tokens
 Units = Callable[[Tensor, Rand], Tensor]
 
 
@@ -138,15 +139,26 @@ class MLM:
         labels = torch.where(selected, x, self.padding_token)
         return masked, labels
 
-    def max_selected(self, seq_len: int, masking_prob: float | None = None) -> int | None:
+    def max_selected(self, seq_len: int, masking_prob: float | None = None, *,
+                     longest_unit: int | None = None) -> int | None:
         """
-        An upper bound on the selected tokens of a sequence of `seq_len`, whatever the sequence; `None` if that depends
-        on its units. `masking_prob` may be another rate than the present one.
+        An upper bound on the selected tokens of a sequence of `seq_len`: of any sequence without units, of those whose
+        units have up to `longest_unit` tokens with them; `None` if that is not known. `masking_prob` may be another
+        rate than the present one.
         """
-        if self.units is not None:
-            return None
         p = self.masking_prob if masking_prob is None else masking_prob
-        return min(seq_len, max(1 if p > 0 else 0, math.ceil(p * seq_len)))
+        if self.units is None:
+            return min(seq_len, max(1 if p > 0 else 0, math.ceil(p * seq_len)))
+        # Those that begin in the arc, and what the last of them has beyond it
+        return None if longest_unit is None else min(seq_len, math.ceil(p * seq_len) + longest_unit)
+
+    def longest_unit(self, x: Tensor) -> int | None:
+        """
+        A bound on the tokens of a unit of a batch, `[seq_len, batch_size]`, which is on the CPU; `None` without units,
+        and of those that do not say it.
+        """
+        longest = getattr(self.units, 'longest', None)
+        return None if longest is None else longest(x)
 
     def _select(self, maskable: Tensor) -> Tensor:
         """Which of the maskable tokens to predict; both `[seq_len, batch_size]`."""

@@ -32,6 +32,7 @@ from torch.nn import functional
 import labml_mlm.common.labml_compat  # noqa: F401  labml_nn's own attentions need it
 from labml_mlm.common.errors import UserError
 from labml_mlm.model.dropout import Dropout, dropout
+from labml_mlm.model.packed import DocumentMask
 
 
 class Attention(Protocol):
@@ -87,30 +88,37 @@ class SDPA(MultiHeadAttention):
         self.is_rope_cache_fixed = False
         self.register_buffer('rope_cache', torch.empty(0, 1, heads, self.d_k // 2, 2), persistent=False)
 
-    def forward(self, *, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None,
+    def forward(self, *, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | DocumentMask | None = None,
                 positions: Tensor | None = None) -> Tensor:
         """
         * `query`, `key` and `value` have shape `[seq_len, batch_size, d_model]`
         * `positions` are those of the queries in their sequences, `[seq_len_q, batch_size]`; all, in order, by default
         * `mask[i, j, b]` says whether, in sequence `b`, position `i` may attend to position `j`; its shape is
-          `[seq_len_q, seq_len_k, batch_size]`, where the first and the last dimension may be 1
+          `[seq_len_q, seq_len_k, batch_size]`, where the first and the last dimension may be 1. A `DocumentMask` says
+          the same without a tensor of that size
 
         Returns `[seq_len_q, batch_size, d_model]`.
         """
-        if self.window is not None:
-            mask = self._in_window(key.shape[0], mask, positions, key.device)
         q, k, v = self._project(query, key, value, positions)
-        # torch's attention wants `[batch_size, heads, seq_len, d_k]`,
-        # and the mask as `[batch_size, 1, seq_len_q, seq_len_k]`
+        # torch's attention wants `[batch_size, heads, seq_len, d_k]`
         q, k, v = (t.permute(1, 2, 0, 3) for t in (q, k, v))
+        if isinstance(mask, DocumentMask):
+            x = mask.attend(q, k, v, window=self.window)
+        else:
+            x = self._attend(q, k, v, mask, positions)
+        # Back to `[seq_len, batch_size, d_model]`
+        return self.output(x.permute(2, 0, 1, 3).flatten(2))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, positions: Tensor | None) -> Tensor:
+        """`[batch_size, heads, seq_len, d_k]` each; the others are those of `forward`."""
+        if self.window is not None:
+            mask = self._in_window(k.shape[2], mask, positions, k.device)
+        # `[batch_size, 1, seq_len_q, seq_len_k]`
         mask = None if mask is None else mask.permute(2, 0, 1)[:, None]
         p = self.dropout.p if self.training else 0.
         if p and isinstance(self.dropout, Dropout) and q.device.type == 'cpu' and not torch.compiler.is_compiling():
-            x = _with_dropout(q, k, v, mask, p)
-        else:
-            x = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
-        # Back to `[seq_len, batch_size, d_model]`
-        return self.output(x.permute(2, 0, 1, 3).flatten(2))
+            return _with_dropout(q, k, v, mask, p)
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
 
     def _in_window(self, seq_len: int, mask: Tensor | None, positions: Tensor | None, device: torch.device) -> Tensor:
         """The part of the mask near each query, `[seq_len_q, seq_len_k, batch_size]`; the last dimension may be 1."""

@@ -23,7 +23,8 @@ from labml_mlm.common.errors import UserError
 from labml_mlm.items.declarations import FRACTION, Item, Range, at_least
 from labml_mlm.model.attention import SDPA
 from labml_mlm.model.dropout import Dropout
-from labml_mlm.model.encoder import MLMEncoder, gather_positions
+from labml_mlm.model.encoder import MLMEncoder, gather_positions, mask_at
+from labml_mlm.model.packed import DocumentMask
 from labml_mlm.model.transformer import MLMTransformerConfigs, TransformerMLM
 
 # Standard deviation of all weights at the beginning (BERT's repository)
@@ -94,7 +95,7 @@ class PostNormLayer(nn.Module):
         self.norm_ff = nn.LayerNorm(d_model, eps=eps)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None, positions: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | DocumentMask | None, positions: Tensor | None = None) -> Tensor:
         """
         * `x` has shape `[seq_len, batch_size, d_model]`, and `mask` is that of `MLMEncoder.forward`
         * `positions` are the ones to compute, `[n_positions, batch_size]`; all by default
@@ -104,9 +105,7 @@ class PostNormLayer(nn.Module):
         query = x
         if positions is not None:
             query = gather_positions(x, positions)
-            if mask is not None and len(mask) > 1:
-                # `[seq_len, batch_size, seq_len]`, and back
-                mask = gather_positions(mask.expand(-1, -1, x.shape[1]).transpose(1, 2), positions).transpose(1, 2)
+            mask = mask_at(mask, positions)
         attended = self.self_attn(query=query, key=x, value=x, mask=mask, positions=positions)
         x = self.norm_self_attn(query + self.dropout(attended))
         return self.norm_ff(x + self.dropout(self.feed_forward(x)))

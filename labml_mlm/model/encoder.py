@@ -18,6 +18,7 @@ from labml_nn.transformers.models import Encoder, TransformerLayer
 from torch import Tensor
 
 from labml_mlm.model.attention import takes_positions
+from labml_mlm.model.packed import DocumentMask
 
 
 class MLMEncoder(Encoder):
@@ -28,11 +29,11 @@ class MLMEncoder(Encoder):
     `FeedForward`, are computed at all positions, as those might mix neighbours.
     """
 
-    def forward(self, x: Tensor, mask: Tensor | None, positions: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | DocumentMask | None, positions: Tensor | None = None) -> Tensor:
         """
         * `x` has the embeddings, `[seq_len, batch_size, d_model]`
         * `mask[i, j, b]` says whether, in sequence `b`, position `i` may attend to position `j`; its first and its last
-          dimension may be 1
+          dimension may be 1. A `DocumentMask` says the same
         * `positions` are the ones to return, `[n_positions, batch_size]`; all, in order, by default
 
         Returns their hidden states, `[n_positions, batch_size, d_model]`.
@@ -59,14 +60,23 @@ def gather_positions(x: Tensor, positions: Tensor) -> Tensor:
     return x.flatten(0, 1)[rows]
 
 
-def _layer_at_positions(layer: TransformerLayer, x: Tensor, mask: Tensor | None, positions: Tensor) -> Tensor:
+def mask_at(mask: Tensor | DocumentMask | None, positions: Tensor) -> Tensor | DocumentMask | None:
+    """The mask of the queries at `positions`, `[n_positions, batch_size]`."""
+    if isinstance(mask, DocumentMask):
+        return mask.at(positions)
+    if mask is None or len(mask) == 1:
+        return mask
+    # `[seq_len, batch_size, seq_len]`, and back
+    return gather_positions(mask.expand(-1, -1, positions.shape[1]).transpose(1, 2), positions).transpose(1, 2)
+
+
+def _layer_at_positions(layer: TransformerLayer, x: Tensor, mask: Tensor | DocumentMask | None,
+                        positions: Tensor) -> Tensor:
     """A layer at some positions; the arguments are those of `MLMEncoder.forward`."""
     z = layer.norm_self_attn(x)
     if takes_positions(layer.self_attn):
-        if mask is not None and len(mask) > 1:
-            # `[seq_len, batch_size, seq_len]`, and back
-            mask = gather_positions(mask.expand(-1, -1, x.shape[1]).transpose(1, 2), positions).transpose(1, 2)
-        attended = layer.self_attn(query=gather_positions(z, positions), key=z, value=z, mask=mask, positions=positions)
+        attended = layer.self_attn(query=gather_positions(z, positions), key=z, value=z, positions=positions,
+                                   mask=mask_at(mask, positions))
     else:
         attended = gather_positions(layer.self_attn(query=z, key=z, value=z, mask=mask), positions)
     x = gather_positions(x, positions) + layer.dropout(attended)

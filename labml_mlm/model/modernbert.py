@@ -21,7 +21,8 @@ from labml_mlm.items.declarations import FRACTION, Item, Range, at_least
 from labml_mlm.model.attention import SDPA
 from labml_mlm.model.bert import ACTIVATIONS, FIXED, BERTHead, init_normal
 from labml_mlm.model.dropout import Dropout
-from labml_mlm.model.encoder import MLMEncoder, gather_positions
+from labml_mlm.model.encoder import MLMEncoder, gather_positions, mask_at
+from labml_mlm.model.packed import DocumentMask
 from labml_mlm.model.transformer import MLMTransformerConfigs, TransformerMLM
 
 _LOCAL = 'local layers, and all are global: see transformer.n_layers and transformer.global_every'
@@ -74,15 +75,13 @@ class PreNormLayer(nn.Module):
         self.norm_ff = norm_ff
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None, positions: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | DocumentMask | None, positions: Tensor | None = None) -> Tensor:
         """As that of `PostNormLayer`."""
         z = self.norm_self_attn(x)
         query = z
         if positions is not None:
             query, x = gather_positions(z, positions), gather_positions(x, positions)
-            if mask is not None and len(mask) > 1:
-                # `[seq_len, batch_size, seq_len]`, and back
-                mask = gather_positions(mask.expand(-1, -1, z.shape[1]).transpose(1, 2), positions).transpose(1, 2)
+            mask = mask_at(mask, positions)
         x = x + self.dropout(self.self_attn(query=query, key=z, value=z, mask=mask, positions=positions))
         return x + self.feed_forward(self.norm_ff(x))
 

@@ -33,6 +33,7 @@ from labml_mlm.items.declarations import FRACTION, DeclaredConfigs, Item, Range,
 from labml_mlm.model.attention import SDPA, check_attention
 from labml_mlm.model.embeddings import ABSOLUTE, embed_documents
 from labml_mlm.model.encoder import MLMEncoder, gather_positions
+from labml_mlm.model.packed import DocumentMask
 from labml_mlm.model.pairs import PairsOutput, pairs_output
 
 
@@ -68,8 +69,12 @@ class TransformerMLM(nn.Module):
     * `generator` projects hidden states to the logits of the vocabulary
     * `padding_token` stands in `labels` where nothing is to be predicted
 
+    `document_mask` may be `DocumentMask`: attention over packed documents by a kernel that knows of them.
+
     With a `pooler` and a head `next_sentence`, linear layers both (`pairs`), it predicts labels of pairs, too.
     """
+
+    document_mask: type[DocumentMask] | None = None
 
     def __init__(self, *, src_embed: nn.Module, encoder: Encoder, generator: nn.Module, padding_token: int):
         super().__init__()
@@ -117,7 +122,8 @@ class TransformerMLM(nn.Module):
             # A rank may have no sequence of a batch
             n_positions = int(is_masked.sum(dim=0).max()) if is_masked.shape[1] else 0
         # Attention needs at least one query
-        positions = is_masked.argsort(dim=0, descending=True, stable=True)[:max(1, n_positions)]
+        # As bytes: some releases of torch cannot sort booleans on a GPU
+        positions = is_masked.byte().argsort(dim=0, descending=True, stable=True)[:max(1, n_positions)]
         return positions, labels.gather(0, positions)
 
     def predict(self, x: Tensor, *, padding_mask: Tensor | None = None, document_ids: Tensor | None = None,
@@ -140,14 +146,7 @@ class TransformerMLM(nn.Module):
         Hidden states at every position, `[seq_len, batch_size, d_model]`, or at some `positions` of each sequence,
         `[n_positions, batch_size]`. The other arguments are those of `forward`.
         """
-        mask = None
-        if document_ids is not None:
-            # labml_nn's attention mask is `[seq_len_q, seq_len_k, batch_size]`
-            mask = document_ids[:, None] == document_ids[None]
-        if padding_mask is not None:
-            # A token that may attend to padding only does so: a softmax over no key is undefined. 1 broadcasts
-            is_visible = ~padding_mask[None] if mask is None else mask & ~padding_mask[None]
-            mask = is_visible | ~is_visible.any(dim=1, keepdim=True)
+        mask = self._mask(padding_mask, document_ids)
         segments = {} if segment_ids is None else {'segment_ids': segment_ids}
         embedded = self.src_embed(x, **segments) if document_ids is None else \
             embed_documents(self.src_embed, x, document_ids, **segments)
@@ -156,6 +155,18 @@ class TransformerMLM(nn.Module):
         if isinstance(self.encoder, MLMEncoder):
             return self.encoder(embedded, mask, positions)
         return gather_positions(self.encoder(embedded, mask), positions)
+
+    def _mask(self, padding_mask: Tensor | None, document_ids: Tensor | None) -> Tensor | DocumentMask | None:
+        """Which positions may attend to each other; both are `[seq_len, batch_size]`."""
+        if document_ids is not None and self.document_mask is not None:
+            return self.document_mask(document_ids, padding_mask)
+        # labml_nn's attention mask is `[seq_len_q, seq_len_k, batch_size]`
+        mask = None if document_ids is None else document_ids[:, None] == document_ids[None]
+        if padding_mask is None:
+            return mask
+        # A token that may attend to padding only does so: a softmax over no key is undefined. 1 broadcasts
+        is_visible = ~padding_mask[None] if mask is None else mask & ~padding_mask[None]
+        return is_visible | ~is_visible.any(dim=1, keepdim=True)
 
     def hidden_states(self, x: Tensor, padding_mask: Tensor | None = None) -> list[Tensor]:
         """

@@ -16,8 +16,6 @@ one or more ranks. None of that changes the result:
 """
 import contextlib
 import logging
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -31,16 +29,7 @@ from labml_mlm.distributed.process_group import SINGLE_PROCESS, Ranks
 from labml_mlm.model.attention import SDPA
 from labml_mlm.model.pairs import PairsOutput
 from labml_mlm.model.transformer import MLMOutput, TransformerMLM
-
-# torch's compiler needs one of these on a CPU
-_COMPILERS = 'g++', 'c++', 'clang++'
-# Devices that it is for; that for Macs is a prototype
-_COMPILED = 'cpu', 'cuda'
-# Operations per second that these models reach without a compiler
-_CPU_SPEED = 5e10
-_GPU_SPEED = 5e13
-# Compilation pays from so many seconds of training on
-_WORTH_COMPILING = 300.
+from labml_mlm.training.compiler import COMPILED, missing_compiler
 
 
 class Engine:
@@ -81,11 +70,11 @@ class Engine:
         self._compiled: Any = None
         # Until it is compiled
         self._compiling: Callable[[], AbstractContextManager] | None = compiling
-        if is_compiled and next(model.parameters()).device.type not in _COMPILED:
-            raise UserError(f'compile=true is for {" and ".join(_COMPILED)}: use compile=false')
-        if is_compiled and not _has_compiler(next(model.parameters()).device):
-            raise UserError(f'compile=true: there is no compiler here, none of {", ".join(_COMPILERS)}. '
-                            'Use compile=false')
+        device = next(model.parameters()).device
+        if is_compiled and device.type not in COMPILED:
+            raise UserError(f'compile=true is for {" and ".join(COMPILED)}: use compile=false')
+        if is_compiled and (missing := missing_compiler(device)):
+            raise UserError(f'compile=true: {missing}. Use compile=false')
         if is_compiled and self.parallel.is_sharded:
             raise UserError('compile=true is incompatible with parallel=fsdp: use compile=false or parallel=ddp')
         self._is_compiled = False
@@ -103,17 +92,21 @@ class Engine:
 
     def forward(self, x: Tensor, labels: Tensor, padding_mask: Tensor | None = None,
                 document_ids: Tensor | None = None, segment_ids: Tensor | None = None,
-                pair_labels: Tensor | None = None, *, is_bounded: bool = True) -> MLMOutput:
+                pair_labels: Tensor | None = None, *, is_bounded: bool = True,
+                n_positions: int | None = None) -> MLMOutput:
         """
         The output for a masked batch, as `MLM` returns it, `[seq_len, batch_size]` each; `padding_mask`,
         `document_ids`, `segment_ids` and `pair_labels` are those of `Batch`.
 
-        All labels count. With `is_bounded`, a sequence has no more of them than `n_positions` says: more are counted on
-        a CPU, and are an error on a GPU, which would have to be waited for.
+        All labels count. With `is_bounded`, a sequence has no more of them than `n_positions` says, that of this batch
+        or else that of the engine: more are counted on a CPU, and are an error on a GPU, which would have to be waited
+        for.
         """
-        # Validation may mask more. If the training rate changes beyond the bound, the model is compiled again
-        n_positions = self.n_positions(len(x)) if self.n_positions and is_bounded and self.model.training \
-            else None
+        if not is_bounded:
+            n_positions = None
+        elif n_positions is None and self.n_positions and self.model.training:
+            # Validation may mask more. If the training rate changes beyond the bound, the model is compiled again
+            n_positions = self.n_positions(len(x))
         if n_positions is not None and not self._is_within(n_positions, labels):
             n_positions = None
         is_compiled = (self._compiled is not None and self.model.training and x.shape == self._shape
@@ -143,7 +136,8 @@ class Engine:
 
     def forward_backward(self, x: Tensor, labels: Tensor, padding_mask: Tensor | None = None,
                          document_ids: Tensor | None = None, segment_ids: Tensor | None = None,
-                         pair_labels: Tensor | None = None, *, is_bounded: bool = True) -> MLMOutput:
+                         pair_labels: Tensor | None = None, *, is_bounded: bool = True,
+                         n_positions: int | None = None) -> MLMOutput:
         """
         The same for this rank's columns of a batch; the gradients of the loss of the whole batch, that of pairs
         included, are added to those of the parameters. The output is that of the whole batch, at all ranks.
@@ -158,7 +152,7 @@ class Engine:
                 micro_batch = (t if t is None else t[:, begin:end] for t in
                                (x, labels, padding_mask, document_ids, segment_ids, pair_labels))
                 with self.parallel.micro_batch(self._wrapped, is_last=is_last):
-                    output = self.forward(*micro_batch, is_bounded=is_bounded)
+                    output = self.forward(*micro_batch, is_bounded=is_bounded, n_positions=n_positions)
                     n_masked, n_pairs = (count.clamp(min=1) for count in counts())
                     # The mean over ranks, which `parallel` takes, is the sum that is wanted
                     loss = output.loss_sum * self.ranks.size / n_masked
@@ -215,25 +209,3 @@ class Engine:
 def _is_on_gpu(tensor: Tensor) -> bool:
     """Does it pay not to wait for it? On a Mac, torch's releases differ in what they can check without Python."""
     return tensor.is_cuda
-
-
-def should_compile(model: TransformerMLM, *, n_tokens: int = 0, seconds: float | None = None) -> bool:
-    """
-    Does compilation save more time than it takes, in a run of so many tokens, or of so many seconds? An estimate from
-    the size of the model and the kind of device, not from a clock, so that a resumed run is compiled as it was before.
-    """
-    device = next(model.parameters()).device
-    if not _has_compiler(device):
-        return False
-    if seconds is not None:
-        return seconds > _WORTH_COMPILING
-    # Forward and backward take 6 operations per weight and token; embeddings are look-ups
-    n_weights = sum(weight.numel() for weight in model.encoder.parameters())
-    speed = _CPU_SPEED * torch.get_num_threads() if device.type == 'cpu' else _GPU_SPEED
-    return 6 * n_weights * n_tokens / speed > _WORTH_COMPILING
-
-
-def _has_compiler(device: torch.device) -> bool:
-    if device.type != 'cpu':
-        return device.type in _COMPILED
-    return any(map(shutil.which, (os.environ.get('CXX', ''), *_COMPILERS)))

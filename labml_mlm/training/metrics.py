@@ -1,6 +1,7 @@
 """Metrics of a validation, of a training step, and of speed."""
 import collections
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -69,7 +70,7 @@ class ValidMetrics(StateModule):
         # Doubles hold integers exactly up to 2 ** 53
         columns = [*zip(*rows, strict=True), self._n_characters]
         loss_sum, n_masked, n_correct, *of_pairs, n_characters = (float(total) for total in ranks().all_reduce_sum(*(
-            torch.tensor(sum(map(float, column)), dtype=torch.double) for column in columns))())
+            torch.tensor(sum(_numbers(column)), dtype=torch.double) for column in columns))())
         if not n_masked:
             self.clear()
             return
@@ -209,6 +210,11 @@ class StepMetrics:
         tracker.set_global_step(now)
 
 
+def _numbers(column: Sequence[Tensor | int]) -> list[float]:
+    """The values of 0-dimensional tensors of one type, in a single copy from a GPU."""
+    return torch.stack(column).tolist() if column and isinstance(column[0], Tensor) else list(column)
+
+
 def _mean(step: _Weighted, before: _Weighted) -> dict[str, Tensor]:
     """The mean values of two steps; one that the step before lacks is left as it is."""
     total = step.weight + before.weight
@@ -223,7 +229,8 @@ def late_copy(values: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
     # Pinned memory, to be asynchronous
     copied = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
     arrival = torch.cuda.Event()
-    arrival.record()
+    # The device of the values need not be the present one
+    arrival.record(torch.cuda.current_stream(values.device))
     return copied, arrival
 
 

@@ -1,4 +1,5 @@
 """Parts of the model that are not trained, and the device that it is on."""
+import contextlib
 from types import SimpleNamespace
 
 import pytest
@@ -127,6 +128,37 @@ def test_the_gpu_of_a_mac(monkeypatch):
         device_of(device='cuda:1')
 
 
+@pytest.mark.parametrize('capability, expected', [(7, torch.float32), (8, torch.bfloat16), (9, torch.bfloat16)])
+def test_automatic_precision_is_bf16_where_the_gpu_has_it(gpus, monkeypatch, capability, expected):
+    """Older ones emulate it, slower than fp32. The one that counts is that of the run."""
+    gpus(2)
+    present = []
+    monkeypatch.setattr(torch.version, 'hip', None)
+    monkeypatch.setattr(torch.cuda, 'device', lambda device: contextlib.nullcontext(present.append(device.index)))
+    monkeypatch.setattr(torch.cuda, 'current_device', lambda: present[-1])
+    monkeypatch.setattr(torch.cuda, '_check_bf16_tensor_supported', lambda device: True)
+    monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda device: SimpleNamespace(major=capability))
+    conf = MLMConfigs()
+    conf._set_values({'device': 'cuda:1'})
+    assert conf.precision == expected and present == [1]
+
+
+def test_the_device_of_a_run_is_the_present_one(gpus, monkeypatch, text_path):
+    """Pinned memory and events are made on that."""
+    class Set(Exception):
+        pass
+
+    def set_device(device):
+        raise Set(device)
+
+    gpus(2)
+    monkeypatch.setattr(torch.cuda, 'set_device', set_device)
+    conf = MLMConfigs()
+    conf._set_values({'device': 'cuda:1', 'text_path': text_path})
+    with pytest.raises(Set, match='cuda:1'):
+        conf.init()
+
+
 def test_numbers_of_gpus_are_one_name_in_messages():
     item = config_items(MLMConfigs())['device']
     assert named_values(item) == ['available', 'cpu', 'cuda', 'cuda:N', 'mps']
@@ -141,3 +173,19 @@ def test_a_script_refuses_a_device_with_one_line(project, name):
         pytest.skip('there is one here')
     assert_clean_failure(project.train(f'device={name}'), 2, f'device={name}: th')
     assert not project.runs
+
+
+def test_a_kernel_for_packed_documents_is_refused_where_it_cannot_work(build, gpus, monkeypatch, project):
+    with pytest.raises(UserError, match='packed_attention=flex is for CUDA devices, and the device is cpu: use '
+                                        'packed_attention=masked'):
+        build(device='cpu', packing='documents', packed_attention='flex')
+    gpus(1)
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    conf = MLMConfigs()
+    conf._set_values({'packed_attention': 'flex'})
+    with pytest.raises(UserError, match='packed_attention=flex: there is no package `triton` here'):
+        _ = conf.packed_attention
+    assert build(device='cpu', packing='documents').model.document_mask is None
+    # Without packed documents nothing reads it
+    assert_clean_failure(project.train('packed_attention=flex', 'device=cpu'), 2,
+                         '`packed_attention` is given, but nothing reads it: it belongs to packing=documents')

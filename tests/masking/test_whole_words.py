@@ -65,6 +65,31 @@ def test_units_are_selected_as_a_whole_at_least_one_and_never_special_tokens(x, 
         assert torch.equal(selected, maskable)
 
 
+@settings(deadline=None)
+@given(batches(), st.sampled_from(['words', 'spans']), st.floats(0.01, 1), st.integers(0, 2 ** 20))
+def test_no_sequence_has_more_selected_tokens_than_the_bound(x, kind, masking_prob, seed):
+    """It is computed from the longest unit, which is known on the CPU."""
+    mlm = make({'words': whole_words, 'spans': spans}[kind](WORDS), masking_prob=masking_prob, seed=seed)
+    longest = mlm.longest_unit(x)
+    starts = mlm.units(x, rand)
+    lengths = [end - begin for b in range(x.shape[1]) for begin, end in unit_ranges(starts[:, b])]
+    assert max(lengths) <= longest <= len(x)
+    if kind == 'words':
+        assert max(lengths) == longest
+    selected = (mlm(x)[1] != PAD).sum(dim=0)
+    assert (selected <= mlm.max_selected(len(x), longest_unit=longest)).all()
+
+
+def test_the_bound_on_spans_is_that_of_ten_words():
+    x = torch.cat([ids('abcd ' * 20), ids('a ' * 50)], dim=1)
+    assert spans(WORDS).longest(x) == 5 * (4 + 1)
+    mlm = make(spans(WORDS))
+    assert mlm.max_selected(100, longest_unit=25) == 15 + 25 and mlm.max_selected(30, longest_unit=28) == 30
+    # Without it, and of units of one's own, nothing is known
+    assert mlm.max_selected(100) is None
+    assert make(lambda x, rand: x > 3).longest_unit(x) is None and make(None).longest_unit(x) is None
+
+
 def test_nothing_is_masked_at_rate_0():
     assert (make(whole_words(WORDS), masking_prob=0.)(ids('abc de'))[1] == PAD).all()
 

@@ -15,7 +15,8 @@ from labml_mlm import MLM, MLMConfigs, MLMTransformerConfigs
 from labml_mlm.common.errors import UserError
 from labml_mlm.distributed.parallel import SingleProcess
 from labml_mlm.model.freeze import freeze
-from labml_mlm.training.engine import Engine, should_compile
+from labml_mlm.training.compiler import should_compile
+from labml_mlm.training.engine import Engine
 
 N_TOKENS, PAD = 20, 0
 
@@ -121,6 +122,20 @@ def test_static_number_of_positions_gives_the_same_output(masking_prob):
         assert_same((plain, gradients), (output, [p.grad for p in model.parameters()]))
 
 
+def test_bound_of_a_batch_gives_the_same_output():
+    """Labels beyond it count on a CPU."""
+    masked, labels = make_batch()
+    most = int((labels != PAD).sum(dim=0).max())
+    model = make_model()
+    results = []
+    for n_positions in (None, most, most + 2, most - 1):
+        model.zero_grad()
+        output = make_engine(model, n_positions=None).forward_backward(masked, labels, n_positions=n_positions)
+        results.append((output, [p.grad.clone() for p in model.parameters()]))
+    for result in results[1:]:
+        assert_same(result, results[0])
+
+
 def train(model, n_steps, **options):
     """Trains a model, and returns the losses of the steps."""
     mlm = masking()
@@ -195,6 +210,21 @@ def test_compile_without_a_compiler_is_refused(monkeypatch):
     monkeypatch.setattr(shutil, 'which', lambda name: None)
     with pytest.raises(UserError, match='compile=true: there is no compiler here'):
         run(make_model(), *make_batch(), None, None, is_compiled=True)
+
+
+@pytest.mark.parametrize('missing, message', [
+    ('triton', 'compile=true: there is no package `triton` here'),
+    ('gcc', 'compile=true: there is no compiler here, none of gcc, cc, clang')])
+def test_compile_on_a_gpu_needs_triton_and_a_compiler(monkeypatch, missing, message):
+    """With tensors that have no values."""
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None if missing == 'triton' else name)
+    monkeypatch.setattr(shutil, 'which', lambda name: None if missing == 'gcc' else name)
+    with FakeTensorMode():
+        weight = torch.nn.Parameter(torch.empty(3, device='cuda'))
+    model = SimpleNamespace(parameters=lambda: iter([weight]), encoder=SimpleNamespace(parameters=lambda: [weight]))
+    assert not should_compile(model, n_tokens=10 ** 15)
+    with pytest.raises(UserError, match=message):
+        make_engine(model, is_compiled=True)
 
 
 def test_nothing_is_compiled_on_the_gpu_of_a_mac():

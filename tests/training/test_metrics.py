@@ -1,14 +1,17 @@
 """Metrics of steps whose values arrive late, as they do from a GPU, which is simulated here."""
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from labml import tracker
 from labml.internal.tracker import Writer, tracker_singleton
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from labml_mlm import MLMConfigs
+from labml_mlm.model.transformer import MLMOutput
 from labml_mlm.training import metrics
-from labml_mlm.training.metrics import StepMetrics
+from labml_mlm.training.metrics import StepMetrics, ValidMetrics, late_copy
 
 
 class Recorder(Writer):
@@ -87,6 +90,34 @@ def step(step_metrics, i):
 def expected(n):
     return sorted((name, 10 * i, value) for i in range(1, n + 1)
                   for name, value in (('mine', i), ('lr', i / 4), ('loss.train', i / 8), ('accuracy.train', i / 16)))
+
+
+def test_a_copy_ends_on_the_stream_of_its_own_gpu(monkeypatch):
+    """That of another GPU knows nothing of it. With tensors that have no values."""
+    recorded = []
+    monkeypatch.setattr(torch.cuda, 'Event', lambda: SimpleNamespace(record=recorded.append))
+    monkeypatch.setattr(torch.cuda, 'current_stream', lambda device: f'stream of {device}')
+    empty = torch.empty
+    monkeypatch.setattr(torch, 'empty', lambda *shape, pin_memory, **kwargs: empty(*shape, **kwargs))
+    with FakeTensorMode():
+        values = empty(3, device='cuda:1')
+        copied, _ = late_copy(values)
+    assert recorded == ['stream of cuda:1'] and copied.device.type == 'cpu'
+
+
+def test_a_validation_copies_its_sums_once(build, tracked, monkeypatch):
+    """Each copy waits for the GPU."""
+    n_copies, to_list = [], torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, '__float__', lambda self: n_copies.append(self.numel()) or self.item())
+    monkeypatch.setattr(torch.Tensor, 'tolist', lambda self: n_copies.append(self.numel()) or to_list(self))
+    metrics = ValidMetrics()
+    metrics.on_epoch_start()
+    for n in range(1, 40):
+        metrics.add(MLMOutput(torch.tensor(0.), torch.tensor(n / 3), torch.tensor(n), torch.tensor(1)))
+    metrics.on_epoch_end()
+    assert metrics.loss == pytest.approx(1 / 3) and metrics.accuracy == 39 / 780
+    # Those of each sum, and the sums, which are on the CPU
+    assert n_copies == [39] * 3 + [1] * 4
 
 
 def test_values_on_the_cpu_are_tracked_at_once(recorder):
