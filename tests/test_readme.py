@@ -25,7 +25,7 @@ LAUNCHED = [command for command in COMMANDS if any(part in command for part in (
 # Arguments with which a command takes seconds
 QUICK = {'benchmarks/fill_mask': '--rounds 1', 'benchmarks/app': '--rounds 1 --runs 2 --steps 100',
          'benchmarks/distributed': '--rounds 1 --steps 1 --sizes tiny',
-         'benchmarks/data': '--rounds 1 --megabytes 1 --bpe-megabytes 1',
+         'benchmarks/data': '--rounds 1 --megabytes 1 --bpe-megabytes 1 --short-megabytes 1',
          'benchmarks/watched': '--rounds 1 transformer.n_layers=1 d_model=16 transformer.n_heads=2 batch_size=512',
          'labml-mlm sweep': 'transformer.n_layers=1 d_model=16 transformer.n_heads=2 max_steps=5',
          'benchmarks/fuzz': '--cases 3', 'benchmarks/load': '--quick',
@@ -142,7 +142,7 @@ def checkout(tmp_path, environment) -> Checkout:
 
 def test_all_commands_are_found():
     assert len(INSTALL) == 3
-    assert len(COMMANDS) == 79
+    assert len(COMMANDS) == 81
     assert {name for name, blocks in BLOCKS.items() if blocks} == {'README.md', 'architecture.md', 'extending.md',
                                                                    'inference.md'}
 

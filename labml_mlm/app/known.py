@@ -6,6 +6,7 @@ time goes into decoding texts that are as they were. `Known` keeps what came of 
 compares them, so that nothing it gives is ever out of date, whoever has written and whatever was rolled back.
 """
 import collections
+import hashlib
 import sqlite3
 from collections.abc import Callable
 from typing import Any
@@ -34,16 +35,16 @@ class Known:
         # The text and its value by key, the one that was used last at the end
         self._values: collections.OrderedDict[str, tuple[str, Any]] = collections.OrderedDict()
         self._n_characters = 0
-        # What was read, with its text, and what came of it, by name
+        # What was read, with a hash of its text, and what came of it, by name
         self._results: collections.OrderedDict[str, tuple[list, Any]] = collections.OrderedDict()
-        self._reads: list[tuple[tuple[str, ...], str | None]] | None = None
+        self._reads: list[tuple[tuple[str, ...], bytes | None]] | None = None
 
     def read(self, *statement: str) -> str | None:
         """The text that an SQL statement finds with its arguments, if there is one."""
         row = self._execute(statement[0], statement[1:]).fetchone()
         text = row and row[0]
         if self._reads is not None:
-            self._reads.append((statement, text))
+            self._reads.append((statement, _digest(text)))
         return text
 
     def decoded(self, key: str, text: str) -> Any:
@@ -70,7 +71,7 @@ class Known:
         * `is_kept` says of a value whether it depends on nothing but the store
         """
         reads, value = self._results.get(name, (None, None))
-        if reads is not None and all(self.read(*statement) == text for statement, text in reads):
+        if reads is not None and all(_digest(self.read(*statement)) == digest for statement, digest in reads):
             self._results.move_to_end(name)
             return value
         self._results.pop(name, None)
@@ -84,6 +85,12 @@ class Known:
             return value
         finally:
             self._reads = None
+
+
+def _digest(text: str | bytes | None) -> bytes | None:
+    """Texts of rows are too long to be kept."""
+    data = text.encode() if isinstance(text, str) else text
+    return data and hashlib.blake2b(data, digest_size=16).digest()
 
 
 def _copy(value: Any) -> Any:

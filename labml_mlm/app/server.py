@@ -4,7 +4,7 @@ import logging
 import os
 import socket
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,20 @@ from labml_mlm.app.pages import add_pages
 from labml_mlm.app.store import Store
 from labml_mlm.app.transactions import BAD_DATA, Transactions
 from labml_mlm.common.errors import UserError
+from labml_mlm.common.exit import Terminated
 
 _WILDCARDS = {'0.0.0.0', '::'}
+
+
+@contextlib.contextmanager
+def _suppress_ctrl_c() -> Iterator[None]:
+    """Ctrl-C ends the app as it is meant to; other signals are seen by what waits for the process."""
+    try:
+        yield
+    except Terminated:
+        raise
+    except KeyboardInterrupt:
+        pass
 
 
 def serve(*, host: str, port: int, store: Path, allowed_hosts: list[str]):
@@ -36,7 +48,7 @@ def serve(*, host: str, port: int, store: Path, allowed_hosts: list[str]):
     Raises `UserError` if it cannot listen on the address, or if the store is in use or another kind of file, and
     `OSError` if the store cannot be written.
     """
-    with contextlib.suppress(KeyboardInterrupt), _listen(host, port) as listener, contextlib.ExitStack() as stack:
+    with _suppress_ctrl_c(), _listen(host, port) as listener, contextlib.ExitStack() as stack:
         address, port, *_ = listener.getsockname()
         if 'MONGO_HOST' in os.environ:
             transaction, close, where = _connect_mongo(), lambda: None, f"the MongoDB at {os.environ['MONGO_HOST']}"

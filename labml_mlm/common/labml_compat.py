@@ -89,8 +89,8 @@ def give_home() -> str | None:
     """
     try:
         computer = computer_singleton()
-        # Also without permissions, and on a disk that is full or read-only
-        with tempfile.NamedTemporaryFile(dir=computer.projects_folder) as f:
+        # Also without permissions, and on a disk that is full or read-only. labml lists its other folders
+        with tempfile.NamedTemporaryFile(dir=computer.config_folder) as f:
             f.write(b'0')
         return None
     except RuntimeError:

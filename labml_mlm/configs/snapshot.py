@@ -77,9 +77,11 @@ def take_snapshot(conf: BaseConfigs, *, experiment: str, script: str | None = No
     }
 
 
-def with_current_names(conf: BaseConfigs, snapshot: dict) -> dict:
+def with_current_names(conf: BaseConfigs, snapshot: dict, *, is_model_only: bool = False) -> dict:
     """
     A snapshot of a run, whose items may have earlier names, with the present ones.
+
+    With `is_model_only`, `conf` may be of another class, which takes nothing but the model from it.
 
     Raises `UserError` for a value that its item cannot have: it is damaged then.
     """
@@ -91,6 +93,8 @@ def with_current_names(conf: BaseConfigs, snapshot: dict) -> dict:
                 if name.startswith('transformer.') and name in items and _is_number_item(items[name])}
     for values in (snapshot['given'], snapshot['defaults'], of_model):
         for name, value in values.items():
+            if is_model_only and name.partition('.')[0] not in _OF_MODEL:
+                continue
             if name in items and (must_be := _wrong_value(items[name], value, snapshot)) is not None:
                 raise UserError(f'the configs of the run are damaged: they have {name}={value!r:.60}, and it must be '
                                 f'{must_be}')

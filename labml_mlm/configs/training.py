@@ -126,7 +126,7 @@ class TrainingConfigs(OptimizationConfigs, BudgetConfigs, ProbeConfigs):
             torch.manual_seed(self.seed)
         # These may fail on one machine only; after them, ranks may wait for each other
         self._check_old_texts()
-        if self.device.type == 'cuda':
+        if self.device.type == 'cuda' and self.device.index is not None:
             # Pinned memory and streams are those of the present one
             torch.cuda.set_device(self.device)
         _ = self.train_loader, self.valid_loader, self.old_loader

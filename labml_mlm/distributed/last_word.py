@@ -32,30 +32,32 @@ def repeat_after_torchrun(message: str):
                          stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
 
 
-def _wait(host: str, port: int, torchrun: int):
-    """Returns when the store has closed, or torchrun has ended."""
+def _wait(host: str, port: int, torchrun: int) -> bool:
+    """Waits until the store has closed, or torchrun has ended; not for ever. Has it?"""
     deadline = time.monotonic() + _PATIENCE
     try:
         store = socket.create_connection((host, port), timeout=_PATIENCE)
     except OSError:
-        return
+        return True
     with store:
         store.settimeout(_INTERVAL)
         while time.monotonic() < deadline:
             try:
                 # It answers only what it is asked
                 store.recv(1)
-                return
+                return True
             except TimeoutError:
                 try:
                     os.kill(torchrun, 0)
                 except OSError:
-                    return
+                    return True
             except OSError:
-                return
+                return True
+    # It goes on, as with `--max-restarts`
+    return False
 
 
 if __name__ == '__main__':
-    _wait(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
-    print('', "The traceback is torchrun's, which ends so after any signal.", sys.argv[4],
-          sep='\n', file=sys.stderr, flush=True)
+    if _wait(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])):
+        print('', "The traceback is torchrun's, which ends so after any signal.", sys.argv[4],
+              sep='\n', file=sys.stderr, flush=True)

@@ -84,9 +84,12 @@ def _in_own_torch() -> Iterator[None]:
     cudnn = torch.backends.cudnn
     flags = {name: getattr(cudnn, name) for name in ('enabled', 'benchmark', 'deterministic')}
     rng = rng_state()
+    device = torch.cuda.current_device() if torch.cuda.is_initialized() else None
     try:
         yield
     finally:
+        if device is not None:
+            torch.cuda.set_device(device)
         for get, set_to, value in before:
             if get() != value:
                 set_to(value)

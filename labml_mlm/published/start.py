@@ -245,7 +245,7 @@ class TrainedModel(Source):
         snapshot = chosen.metadata.get('configs')
         if snapshot is None:
             raise UserError(f'{chosen.path} lacks the configs of its run')
-        self._snapshot = with_current_names(conf, snapshot)
+        self._snapshot = with_current_names(conf, snapshot, is_model_only=True)
         self._labels = snapshot.get('labels')
         values = model_values(conf, self._snapshot)
         n_tokens = {**snapshot['computed'], **snapshot['given']}.get('n_tokens')

@@ -69,6 +69,8 @@ class Tokenizer(Protocol):
     def encode_documents(self, pieces: Iterable[Piece]) -> Iterator[tuple[np.ndarray, bool]]:
         """Token ids of documents that come in pieces, each with whether it ends its document."""
 
+    # May have `encode_blocks`, too, which does the same for documents that come in blocks
+
     def encode_masked(self, pieces: Sequence[str]) -> np.ndarray:
         """
         Token ids of the pieces of a text, with `[MASK]` between every two. The space before one is part of the masked

@@ -33,8 +33,13 @@ class Encoded(NamedTuple):
 
 
 def encode_blocks(tokenizer: Any, blocks: Iterable[Block]) -> Iterator[Encoded]:
-    """Tokens of documents that come in blocks, by `tokenizer.encode_blocks`, or without it by `encode_documents`."""
-    if hasattr(tokenizer, 'encode_blocks'):
+    """
+    Tokens of documents that come in blocks, by `tokenizer.encode_blocks`; by `encode_documents`, if there is nothing
+    else, or if a class has changed that alone.
+    """
+    first = next((name for class_ in type(tokenizer).__mro__ for name in ('encode_blocks', 'encode_documents')
+                  if name in vars(class_)), None)
+    if first == 'encode_blocks':
         yield from tokenizer.encode_blocks(blocks)
         return
     for tokens, is_last in tokenizer.encode_documents(pieces_of(blocks)):

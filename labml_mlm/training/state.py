@@ -11,8 +11,9 @@ configs, so that each step after that is, on the CPU and bit for bit, the step o
   masks
 """
 import base64
+import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,21 +61,37 @@ def restore_state(c: Any, checkpoint: Checkpoint | None, tensors: dict[str, Tens
     Puts the state of a checkpoint into configs that were built. Only the main rank passes a checkpoint, and it
     broadcasts what the others need; they pass `None`. `tensors` are those of the checkpoint by file, if they were read.
 
-    Raises `UserError` if the checkpoint does not fit.
+    Raises `UserError` if the checkpoint does not fit. Errors of a trainer or loader of one's own stay what they are.
     """
     if checkpoint is not None and tensors is None:
         tensors = {name: checkpoint.load_tensors(name) for name in ('model', 'optimizer')}
     path, saved = ranks().broadcast(checkpoint and (checkpoint.path, checkpoint.metadata))
+    with _does_not_fit(path):
+        optimizer = _restore_model(c, path, saved, tensors)
+        states = [(part, unpack(saved[name], optimizer)) for part, name in ((c.train_loader, 'data'),
+                                                                            (c.trainer, 'trainer'))
+                  if saved[name] is not None and has_state(part)]
+    for part, state in states:
+        is_ours = type(part).__module__.startswith('labml_mlm.')
+        with _does_not_fit(path) if is_ours else contextlib.nullcontext():
+            part.load_state_dict(state)
+    with _does_not_fit(path):
+        _restore_rest(c, saved)
+
+
+@contextlib.contextmanager
+def _does_not_fit(path: Path) -> Iterator[None]:
+    """Inside, what a checkpoint in `path` has saved, which may be anything, is put into configs."""
     try:
-        _restore(c, path, saved, tensors)
+        yield
     except (*UNPACK_ERRORS, RuntimeError, IndexError, OverflowError) as e:
-        if isinstance(e, UserError) or is_rank_failure(e):
+        if isinstance(e, UserError | torch.OutOfMemoryError) or is_rank_failure(e):
             raise
         raise UserError(f'the state in {path} does not fit: {type(e).__name__}: {" ".join(str(e).split())}') from e
 
 
-def _restore(c: Any, path: Path, saved: dict, tensors: dict[str, Tensors] | None):
-    """Puts what a checkpoint in `path` has `saved`, which may be anything, into configs."""
+def _restore_model(c: Any, path: Path, saved: dict, tensors: dict[str, Tensors] | None) -> Tensors:
+    """Restores what training needs. Returns the tensors that are saved with the optimizer's."""
     # First, because the learning rate depends on it
     c.progress.load_state_dict(saved['progress'])
     c._forget_count()
@@ -100,13 +117,15 @@ def _restore(c: Any, path: Path, saved: dict, tensors: dict[str, Tensors] | None
                              unpack(saved['schedule'], optimizer))
     except (ValueError, KeyError, IndexError) as e:
         raise UserError(f'the optimizer of {path} differs: {e}') from None
-    for part, state in ((c.train_loader, saved['data']), (c.trainer, saved['trainer'])):
-        if state is not None and has_state(part):
-            part.load_state_dict(unpack(state, optimizer))
+    return optimizer
+
+
+def _restore_rest(c: Any, saved: dict):
+    """Restores what is measured, and random numbers."""
     c.throughput.load_state_dict(saved['throughput'])
     # Checkpoints of earlier versions do not have them
     c.skipped_steps.load_state_dict(saved.get('skipped_steps'))
-    c.step_metrics.load_state_dict(saved.get('step_metrics'), device=next(iter(weights.values())).device)
+    c.step_metrics.load_state_dict(saved.get('step_metrics'), device=next(c.model.parameters()).device)
     generator = getattr(c.mlm, 'generator', None)
     if saved['rng']['mlm'] is not None and generator is not None:
         device, state = saved['rng']['mlm']

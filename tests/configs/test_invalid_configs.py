@@ -44,7 +44,7 @@ def test_command_refuses_invalid_overrides_with_one_line(project, given, message
     ({'seq_len_schedule': '3:0.5,16'}, 'cannot be split into equal parts of 3'),
     ({'seq_len_schedule': '6:0.5,6000', 'seq_len': 6000, 'transformer.src_embed': 'learned_pos', 'batch_size': 1,
       'text': 'python_topics'}, 'seq_len=6000 is longer than the position embeddings'),
-    ({'text_path': '~nobody_of_that_name/x'}, 'cannot read ~nobody_of_that_name/x'),
+    ({'text_path': '~nobody_of_that_name/x'}, '~nobody_of_that_name/x: there is no home folder of that name'),
 ])
 def test_invalid_configs_are_refused_before_training(build, values, message):
     with pytest.raises(UserError, match=message):

@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import signal
+from pathlib import Path
 from typing import Annotated
 
 import pytest
@@ -17,6 +18,7 @@ from labml_mlm.items.overrides import parse_overrides
 from labml_mlm.launch.resume import Resumption
 from labml_mlm.runs import checkpoint
 from labml_mlm.runs.checkpoint_folder import CheckpointFolder
+from labml_mlm.runs.run import Run
 
 
 def test_present_values_are_not_changes(project, stopped):
@@ -144,6 +146,7 @@ def test_snapshot_restores_custom_items(build):
         """Of a snapshot, without a run."""
         def __init__(self, snapshot):
             self.snapshot, self.changes, self.changed, self.fitted = snapshot, [], set(), None
+            self.run = Run(Path('nowhere'))
 
     def values(conf, snapshot, *arguments):
         resumption = ResumptionOf(snapshot)

@@ -11,6 +11,7 @@ LINES = ['{"text": "one"}', '{"text": "two", "more": [1, {"a": null}]}',
          '{"more": {}, "text": "\\u00e9 \\ud83d\\ude00"}',
          # Not text, or not in all lines
          '', ' ', '{"text": null}', '{"text": ""}', '{"text": " \\n"}', '{"text": 5}', '{"more": "x"}',
+         '{"text": 0}', '{"text": false}', '{"text": []}',
          '[]', '["text"]',
          '"text"', '5', '{"text": ["a"]}', '{"text": "a"} {"text": "b"}', '{"text": "a"', '"b"}', '}', '{',
          # What one parser takes, or reads otherwise
@@ -45,5 +46,9 @@ def test_lines_with_a_text_come_together(tmp_path):
     path = tmp_path / 'a.jsonl'
     path.write_text('{"text": "one"}\n{"text": "two\\r\\n"}\n' * 3)
     assert list(json_lines.stream_blocks(path, 'text')) == [(1, ['one', 'two\n'] * 3)]
+    # Blank ones stand alone
+    path.write_text('{"text": " "}\n{"text": "one"}\n{"text": "two"}\n{"text": null}\n{"text": ""}\n{"text": "three"}')
+    assert list(json_lines.stream_blocks(path, 'text')) == [(1, ' '), (2, ['one', 'two']), (4, None), (5, ''),
+                                                            (6, ['three'])]
     path.write_text('{"text": "one"}\n{"text": 5}\n')
     assert list(json_lines.stream_blocks(path, 'text')) == [(1, {'text': 'one'}), (2, {'text': 5})]

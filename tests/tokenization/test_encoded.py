@@ -69,3 +69,16 @@ def test_token_file_is_the_same_in_blocks(kind, tmp_path_factory, texts):
             cache.tokens(cache.corpus(), TOKENIZERS[kind])
         files.append([path.read_bytes() for path in folder.glob('*.tokens')])
     assert len(files[0]) == 1 and files[1:] == files[:1] * 2
+
+
+@pytest.mark.parametrize('kind', TOKENIZERS)
+def test_documents_are_encoded_as_a_class_of_ones_own_does(kind):
+    """It knows of no blocks, and what it inherits would leave its own method out."""
+    class Mine(type(TOKENIZERS[kind])):
+        def encode_documents(self, pieces):
+            for tokens, is_last in super().encode_documents(pieces):
+                yield tokens[::-1], is_last
+
+    mine = Mine('abc xyz') if kind == 'character' else Mine(TOKENIZERS[kind].tokenizer)
+    expected = [TOKENIZERS[kind].encode(text)[::-1].tolist() for text in ('abc', 'xyz a')]
+    assert tokens_of(encode_blocks(mine, [Block(['abc', 'xyz a'])])) == expected

@@ -1,5 +1,7 @@
 """A resumed run takes, bit for bit, the steps of an uninterrupted one."""
 import random
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from labml_helpers.train_valid import BatchIndex
 from labml_mlm import MLMConfigs
 from labml_mlm.common.errors import UserError
 from labml_mlm.runs.checkpoint_folder import CheckpointFolder
+from labml_mlm.training import state
 from labml_mlm.training.signals import Stopped
 from labml_mlm.training.state import restore_state
 
@@ -220,3 +223,19 @@ def test_resume_after_the_validation_on_old_text(train, tmp_path):
     assert conf.progress.steps == 15 and conf.old_metrics.loss is not None
     second, _ = train(tmp_path / 'resumed', values, StoppedInValidation, resume=True)
     assert {name: first.get(name, []) + second[name] for name in second} == uninterrupted
+
+
+@pytest.mark.parametrize('part', ['train_loader', 'trainer'])
+def test_errors_of_ones_own_code_keep_their_traceback(part, monkeypatch):
+    class Mine:
+        def state_dict(self):
+            return {}
+
+        def load_state_dict(self, state):
+            raise AttributeError('mine')
+
+    monkeypatch.setattr(state, '_restore_model', lambda *_: {})
+    conf = SimpleNamespace(**{'train_loader': None, 'trainer': None, part: Mine()})
+    saved = SimpleNamespace(path=Path('step-1'), metadata={'data': {'epoch': 1}, 'trainer': {'epoch': 1}})
+    with pytest.raises(AttributeError, match='mine'):
+        state.restore_state(conf, saved, {})
