@@ -47,6 +47,8 @@ Rand = Callable[[torch.Size, torch.device], Tensor]
 # From token ids, and where to draw from, which tokens begin a unit; both `[seq_len, batch_size]`. With a method
 # `longest`, as that of `WholeWords`, a step on a GPU does not wait for the number of masked tokens
 Units = Callable[[Tensor, Rand], Tensor]
+# Tokens of a unit up to which a bound on the selected tokens follows from it
+_LONG = 32
 
 
 class MLM:
@@ -143,14 +145,18 @@ class MLM:
                      longest_unit: int | None = None) -> int | None:
         """
         An upper bound on the selected tokens of a sequence of `seq_len`: of any sequence without units, of those whose
-        units have up to `longest_unit` tokens with them; `None` if that is not known. `masking_prob` may be another
-        rate than the present one.
+        units have up to `longest_unit` tokens with them; `None` if that is not known, or so much that to count them is
+        better: all sequences would be predicted at as many positions. `masking_prob` may be another rate than the
+        present one.
         """
         p = self.masking_prob if masking_prob is None else masking_prob
         if self.units is None:
             return min(seq_len, max(1 if p > 0 else 0, math.ceil(p * seq_len)))
+        n = math.ceil(p * seq_len)
+        if longest_unit is None or longest_unit > max(n, _LONG):
+            return None
         # Those that begin in the arc, and what the last of them has beyond it
-        return None if longest_unit is None else min(seq_len, math.ceil(p * seq_len) + longest_unit)
+        return min(seq_len, n + longest_unit)
 
     def longest_unit(self, x: Tensor) -> int | None:
         """
