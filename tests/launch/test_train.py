@@ -8,6 +8,7 @@ import time
 
 import pytest
 import yaml
+from support.full_disk import on_full_disk
 from support.project import SMALL, TRAIN, assert_clean_failure, values_of
 
 LONG = ['epochs=100000', 'n_prompts=0']
@@ -170,28 +171,9 @@ def test_full_disk_at_the_start_leaves_no_run(project):
     assert project.runs == []
 
 
-# Before a script: nothing can be written to the file of that name
-FULL = '''
-import builtins
-import os
-
-
-def full(real):
-    def opened(path, how, *arguments, **options):
-        is_written = how & (os.O_WRONLY | os.O_RDWR) if isinstance(how, int) else set(how) & set('aw+')
-        is_full = not isinstance(path, int) and os.fspath(path).endswith('/NAME') and is_written
-        return real('/dev/full' if is_full else path, how, *arguments, **options)
-    return opened
-
-
-os.open, open_by_mode = full(os.open), full(builtins.open)
-builtins.open = lambda path, mode='r', *arguments, **options: open_by_mode(path, mode, *arguments, **options)
-'''
-
-
 def test_full_disk_below_the_metrics_is_reported(project):
     folder = project.path / 'logs/test/feed'
-    project.script.write_text(FULL.replace('NAME', 'log.jsonl') + TRAIN)
+    project.script.write_text(on_full_disk('log.jsonl') + TRAIN)
     # Long enough to write before the end
     result = project.train('epochs=40', 'n_prompts=0', env={'RUN_UUID': 'feed'})
     assert_clean_failure(result, 1, 'some of the run could not be written to ')
@@ -206,7 +188,7 @@ def test_full_disk_below_the_metrics_is_reported(project):
 
 def test_full_disk_below_the_status_is_reported(project):
     folder = project.path / 'logs/test/feed'
-    project.script.write_text(FULL.replace('NAME', 'run_log.jsonl') + TRAIN)
+    project.script.write_text(on_full_disk('run_log.jsonl') + TRAIN)
     result = project.train(env={'RUN_UUID': 'feed'})
     assert_clean_failure(result, 1, f'some of the run could not be written to {folder}: [Errno 28]')
     # Result and metrics are complete nevertheless
@@ -266,7 +248,7 @@ def test_existing_folder_is_not_removed(project):
     folder = project.path / 'logs/test/feed'
     folder.mkdir(parents=True)
     (folder / 'note').write_text('mine')
-    project.script.write_text(FULL.replace('NAME', 'feed/configs.yaml') + TRAIN)
+    project.script.write_text(on_full_disk('feed/configs.yaml') + TRAIN)
     assert project.train(env={'RUN_UUID': 'feed'}).returncode == 1
     assert (folder / 'note').read_text() == 'mine'
 

@@ -3,7 +3,8 @@ import os
 import signal
 
 import torch
-from support.project import SMALL
+from support.full_disk import on_full_disk
+from support.project import SMALL, TRAIN
 
 from labml_mlm.runs.samples_log import SamplesLog
 
@@ -82,8 +83,7 @@ def test_resumed_run_repeats_no_samples(project):
 
 
 def test_failure_to_save_samples_does_not_end_the_run(project):
-    # A folder in its place, because root may write anywhere
-    (project.path / 'logs/test/feed/samples.jsonl').mkdir(parents=True)
+    project.script.write_text(on_full_disk('samples.jsonl') + TRAIN)
     result = project.train('epochs=1', env={'RUN_UUID': 'feed'})
     assert result.returncode == 0, result.stderr
     assert 'Cannot save the samples' in result.stdout
@@ -92,9 +92,7 @@ def test_failure_to_save_samples_does_not_end_the_run(project):
 
 def test_failure_to_truncate_samples_does_not_end_the_run(project):
     assert project.train('epochs=1', env={'RUN_UUID': 'feed'}).returncode == 0
-    samples = project.path / 'logs/test/feed/samples.jsonl'
-    samples.unlink()
-    samples.mkdir()
+    project.script.write_text(on_full_disk('samples.jsonl') + TRAIN)
     result = project.run('--resume', 'feed', 'epochs=2')
     assert result.returncode == 0, result.stderr
     assert 'Cannot truncate the samples' in result.stdout
