@@ -172,8 +172,13 @@ def test_full_disk_at_the_start_leaves_no_run(project):
 
 def test_full_disk_below_the_metrics_is_reported(project):
     folder = project.path / 'logs/test/feed'
-    folder.mkdir(parents=True)
-    (folder / 'log.jsonl').symlink_to('/dev/full')
+    project.script.write_text("""
+import os
+
+from labml_mlm.runs import metrics_log
+
+metrics_log.opener_of_ordinary = lambda path, flags: os.open('/dev/full', flags)
+""" + TRAIN)
     # Long enough to write before the end
     result = project.train('epochs=40', 'n_prompts=0', env={'RUN_UUID': 'feed'})
     assert_clean_failure(result, 1, 'some of the run could not be written to ')
@@ -188,8 +193,21 @@ def test_full_disk_below_the_metrics_is_reported(project):
 
 def test_full_disk_below_the_status_is_reported(project):
     folder = project.path / 'logs/test/feed'
-    folder.mkdir(parents=True)
-    (folder / 'run_log.jsonl').symlink_to('/dev/full')
+    project.script.write_text(f"""
+from pathlib import Path
+
+from labml_mlm import MLMConfigs, train
+
+
+class Configs(MLMConfigs):
+    def sample(self):
+        path = Path({str(folder / 'run_log.jsonl')!r})
+        if not path.is_symlink():
+            path.symlink_to('/dev/full')
+
+
+train(Configs(), name='test')
+""")
     result = project.train(env={'RUN_UUID': 'feed'})
     assert_clean_failure(result, 1, f'some of the run could not be written to {folder}: [Errno 28]')
     # Result and metrics are complete nevertheless
