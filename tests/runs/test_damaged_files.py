@@ -132,6 +132,17 @@ def test_a_line_without_an_end_is_not_held_in_memory(project, capsys, monkeypatc
         assert f'1 damaged line skipped in {path}' in results[command][2], command
 
 
+def test_what_comes_after_a_long_line_is_read(project, capsys, monkeypatch):
+    path = project / 'logs/test/feed/log.jsonl'
+    whole = path.read_bytes()
+    commands = {'export-metrics': ('feed', '-o', '-'), 'sync': ('feed',)}
+    before = run_all(capsys, commands)
+    monkeypatch.setattr(log_lines, 'MAX_LINE', max(map(len, whole.splitlines(keepends=True))))
+    path.write_bytes(b'x' * 3 * log_lines.MAX_LINE + b'\n' + whole)
+    for name, (_, out, err) in run_all(capsys, commands).items():
+        assert 'feed' in out and out == before[name][1] and f'1 damaged line skipped in {path}' in err, name
+
+
 def test_nothing_but_damaged_lines(project, capsys):
     path = project / 'logs/test/feed/log.jsonl'
     path.write_text('5\n[]\n')
