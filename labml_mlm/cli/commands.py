@@ -16,6 +16,7 @@ from labml_mlm.common.labml_compat import give_home
 from labml_mlm.common.project import app_url, logs_path
 from labml_mlm.common.table import print_table
 from labml_mlm.common.untrusted import to_json
+from labml_mlm.runs.log_lines import Skipped, say_skipped
 from labml_mlm.runs.run import Run, find_run
 from labml_mlm.runs.run import list_runs as runs_in
 from labml_mlm.runs.samples_log import Sample, ValidationSamples, as_dict
@@ -35,13 +36,13 @@ _NARROWEST = 20
 
 def list_runs(parsed: argparse.Namespace):
     """The runs of a project."""
-    found = [_describe(run) for run in runs_in(logs_path(parsed.path))]
+    runs = runs_in(logs_path(parsed.path))
+    found = [_describe(run) for run in runs]
+    for run, about in zip(runs, found, strict=True):
+        say_skipped(+Skipped({run.log: about['damaged_lines']}))
     if parsed.json:
         print(to_json(found))
         return
-    for run in found:
-        if run['damaged_lines']:
-            print(f'{run["uuid"]}: {run["damaged_lines"]} damaged lines of its metrics are left out', file=sys.stderr)
     if not found:
         print(f'There is no run in {logs_path(parsed.path)} yet')
         return
@@ -69,8 +70,7 @@ def samples(parsed: argparse.Namespace):
     """How the prompts of a run were filled in at each of its validations."""
     run, _ = find_run(logs_path(parsed.path), parsed.run)
     validations, n_damaged = run.samples.read_counted()
-    if n_damaged:
-        print(f'{n_damaged} damaged line{"s" * (n_damaged > 1)} skipped in {run.samples.path}', file=sys.stderr)
+    say_skipped(+Skipped({run.samples.path: n_damaged}))
     if parsed.json:
         print(to_json([as_dict(validation) for validation in validations]))
         return
@@ -111,7 +111,7 @@ def plot(parsed: argparse.Namespace):
 
     logs = logs_path(parsed.path)
     found = {run.uuid: run for run, _ in (find_run(logs, name) for name in parsed.run)}
-    draw(list(found.values()), parsed.output)
+    say_skipped(draw(list(found.values()), parsed.output))
     print(f'{parsed.output} has the curves of {", ".join(found)}')
 
 

@@ -58,6 +58,19 @@ def open_ordinary(path: Path, *, is_link_followed: bool = False) -> BinaryIO:
     return open(handle, 'rb')
 
 
+def opener_of_ordinary(path: str, flags: int) -> int:
+    """
+    An `opener` of `open` for a file that is written to, in a folder that may be anybody's: it follows no link, and
+    waits for no pipe. `open` raises `NotOrdinary` there.
+    """
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as e:
+        if e.errno in (errno.ELOOP, errno.ENXIO):
+            raise NotOrdinary(e.errno, 'it is no ordinary file', str(path)) from None
+        raise
+
+
 def write_atomically(path: Path, data: bytes):
     """Writes a file as a whole or, on `OSError`, not at all. It is on the disk when this returns."""
     with open_atomically(path) as f:
@@ -68,12 +81,14 @@ def write_atomically(path: Path, data: bytes):
 def open_atomically(path: Path) -> Iterator[BinaryIO]:
     """
     A file to write to inside, which takes the place of `path` at the end, or, after any error, is removed. It is on the
-    disk then.
+    disk then. It is a new one: a link in its place is removed, not followed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
-        with open(temporary, 'wb') as f:
+        # A leftover of a process that was killed, or what somebody has put there
+        temporary.unlink(missing_ok=True)
+        with open(temporary, 'xb', opener=opener_of_ordinary) as f:
             yield f
             f.flush()
             os.fsync(f.fileno())

@@ -13,6 +13,7 @@ from labml_mlm.configs.snapshot import PATHS
 from labml_mlm.inference.fine_tuned import FineTuned
 from labml_mlm.inference.pretrained import Pretrained
 from labml_mlm.items.schema import chosen_value
+from labml_mlm.runs.log_lines import say_skipped
 from labml_mlm.runs.metrics_log import read_curves
 from labml_mlm.runs.plot import draw
 from labml_mlm.runs.run import Run, is_run
@@ -145,7 +146,7 @@ def _picture(trained: Pretrained) -> tuple[bytes | None, str]:
         return None, 'the run has no log'
     with tempfile.TemporaryDirectory(prefix='labml_mlm-') as folder:
         try:
-            draw([run], Path(folder) / CURVES)
+            say_skipped(draw([run], Path(folder) / CURVES))
         except UserError as e:
             return None, str(e)
         return (Path(folder) / CURVES).read_bytes(), ''

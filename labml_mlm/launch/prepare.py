@@ -30,7 +30,7 @@ from labml_mlm.launch.resume import Resumption, run_of_job
 from labml_mlm.model.pairs import PARTS
 from labml_mlm.model.transformer import TransformerMLM
 from labml_mlm.published.start import Source, find_source
-from labml_mlm.runs.run import Run, check_experiment_name
+from labml_mlm.runs.run import Run, check_experiment_name, check_uuid
 from labml_mlm.screen import console
 from labml_mlm.screen.long_work import long_work
 from labml_mlm.tracking.uploader import AppUploader
@@ -161,7 +161,12 @@ class PreparedRun:
                 if not {'tokenizer', 'tokenizer_path'} & set(values):
                     self.conf._saved_tokenizer = self.source.tokenizer
                 values = self.source.run_values(values, self.conf)
-            return values, os.environ.get('RUN_UUID') or experiment.generate_uuid()
+            uuid = os.environ.get('RUN_UUID') or experiment.generate_uuid()
+            try:
+                check_uuid(uuid)
+            except UserError as e:
+                raise UserError(f'RUN_UUID of the environment: {e}') from None
+            return values, uuid
         self.resumption = Resumption(folder, resume_name, experiment=self.script_name, is_restarted=before is not None)
         self.run = self.resumption.run
         self.name = self.run.experiment

@@ -233,7 +233,7 @@ def _start(prepared: PreparedRun):
             prepared.resumption.rewind(conf)
             snapshot = prepared.resumption.merged_snapshot(snapshot, tokens=conf.progress.tokens)
             # labml would overwrite how the run was started
-            this.run.save_info = lambda: (run.path / 'run.pid').write_text(str(this.run.pid))
+            this.run.save_info = lambda: write_atomically(run.path / 'run.pid', str(this.run.pid).encode())
             this.run.configs_path = run.path / 'configs.resumed.yaml'
         else:
             run.path.mkdir(parents=True, exist_ok=True)

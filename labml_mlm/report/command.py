@@ -13,6 +13,7 @@ from labml_mlm.common.project import logs_path
 from labml_mlm.common.table import size_text
 from labml_mlm.report.gather import gather
 from labml_mlm.report.page import page
+from labml_mlm.runs.log_lines import Skipped, say_skipped
 from labml_mlm.runs.run import find_run
 
 _SUFFIXES = '.html', '.htm'
@@ -35,13 +36,12 @@ def report(parsed: argparse.Namespace):
     logs = logs_path(parsed.path)
     runs = {run.uuid: run for run, _ in (find_run(logs, name) for name in parsed.run)}
     gathered = [gather(run) for run in runs.values()]
+    for run, data in zip(runs.values(), gathered, strict=True):
+        say_skipped(+Skipped({run.log: data.n_damaged, run.samples.path: data.n_damaged_samples}))
     # A text may have half of a surrogate pair, which no file has
     content = page(gathered, now=time.time()).encode(errors='replace')
     write_atomically(parsed.output, content)
     print(f'{parsed.output} has {", ".join(runs)}: {size_text(len(content))}')
-    for run in gathered:
-        if n := run.n_damaged + run.n_damaged_samples:
-            print(f'{run.facts["uuid"]}: {n:,} damaged {"line is" if n == 1 else "lines are"} left out')
 
 
 def _check_target(path: Path):

@@ -3,15 +3,14 @@
 
 All of it is read from the run's folder, also while it trains. Lines that cannot be read are left out, and counted.
 """
-import contextlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from labml_mlm.common.files import open_ordinary
 from labml_mlm.run_commands.facts import describe
-from labml_mlm.runs.metrics_log import parse_line
+from labml_mlm.runs.log_lines import Skipped
+from labml_mlm.runs.metrics_log import read_tracks
 from labml_mlm.runs.plot import Curve
 from labml_mlm.runs.run import Run
 from labml_mlm.runs.samples_log import ValidationSamples
@@ -47,14 +46,15 @@ class RunData(NamedTuple):
 
 def gather(run: Run) -> RunData:
     """Reads a run. Raises what `describe` does."""
+    skipped = Skipped()
     facts, snapshot = describe(run), run.snapshot
-    curves, n_damaged = _read_log(run.log)
+    curves = _read_log(run.log, skipped)
     (samples, n_damaged_samples), items = run.samples.read_counted(), {**snapshot['defaults'], **snapshot['given']}
     if source := snapshot['text'].get('source'):
         # A run that was resumed has the option in place of `auto`
         items['text'] = source
     return RunData(facts, _without_text(items), run.comment, run.tags, curves,
-                   samples, n_damaged, n_damaged_samples)
+                   samples, skipped[run.log], n_damaged_samples)
 
 
 def _without_text(items: dict[str, Any]) -> dict[str, Any]:
@@ -64,17 +64,10 @@ def _without_text(items: dict[str, Any]) -> dict[str, Any]:
     return items if is_name else items | {'text': f'a text of {len(text):,} characters'}
 
 
-def _read_log(path: Path) -> tuple[dict[str, Curve], int]:
-    """All curves of a metrics log, and the number of damaged lines."""
+def _read_log(path: Path, skipped: Skipped) -> dict[str, Curve]:
+    """All curves of a metrics log. `skipped` counts damaged lines."""
     curves: dict[str, Curve] = {}
-    n_damaged = 0
-    with contextlib.suppress(OSError), open_ordinary(path) as f:
-        for line in f:
-            if not line.endswith(b'\n'):
-                # It is being written
-                break
-            track = parse_line(line)
-            n_damaged += track is None
-            for name, pairs in (track or {}).items():
-                curves.setdefault(name, []).extend((step, sum(values) / len(values)) for step, values in pairs)
-    return {name: sorted(curve) for name, curve in curves.items()}, n_damaged
+    for track in read_tracks(path, skipped):
+        for name, pairs in track.items():
+            curves.setdefault(name, []).extend((step, sum(values) / len(values)) for step, values in pairs)
+    return {name: sorted(curve) for name, curve in curves.items()}

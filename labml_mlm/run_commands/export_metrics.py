@@ -4,6 +4,7 @@
 import argparse
 
 from labml_mlm.common.project import logs_path
+from labml_mlm.runs.log_lines import Skipped, say_skipped
 from labml_mlm.runs.run import find_run
 
 
@@ -13,6 +14,8 @@ def export_metrics(parsed: argparse.Namespace):
 
     logs = logs_path(parsed.path)
     runs = {run.uuid: run for run, _ in (find_run(logs, name) for name in parsed.run)}
-    n = curves.export_metrics(list(runs.values()), parsed.output)
+    skipped = Skipped()
+    n = curves.export_metrics(list(runs.values()), parsed.output, skipped=skipped)
+    say_skipped(skipped)
     if parsed.output != curves.STDOUT:
         print(f'{parsed.output} has {n:,} values of {", ".join(runs)}')

@@ -12,6 +12,7 @@ from typing import Any
 from labml_mlm.common.errors import UserError
 from labml_mlm.run_commands.deletion import size_of
 from labml_mlm.runs import checkpoint
+from labml_mlm.runs.log_lines import Skipped
 from labml_mlm.runs.metrics_log import read_values
 from labml_mlm.runs.run import Run
 
@@ -19,9 +20,9 @@ from labml_mlm.runs.run import Run
 _COMPARED = 'name', 'objective', 'script', 'class', 'text', 'tokenizer', 'parameters', 'tokens', 'steps', 'versions'
 
 
-def describe(run: Run) -> dict[str, Any]:
+def describe(run: Run, skipped: Skipped | None = None) -> dict[str, Any]:
     """
-    All that the folder of a run says, for JSON; what it does not say is `None`.
+    All that the folder of a run says, for JSON; what it does not say is `None`. `skipped` counts damaged lines.
 
     Raises `UserError` if its `configs.json` cannot be read, as that of another program's run.
     """
@@ -30,7 +31,7 @@ def describe(run: Run) -> dict[str, Any]:
         raise UserError(f'the run {run.uuid} has no configs.json of labml_mlm that can be read, in {run.path}')
     checkpoints, final = _checkpoints(run), run.final_status() or {}
     progress = next((saved['progress'] for saved in reversed(checkpoints) if saved['progress']), {})
-    best, last = _figures(run)
+    best, last = _figures(run, skipped)
     status = run.status
     return {
         'uuid': run.uuid, 'name': run.experiment, 'comment': run.comment, 'tags': run.tags,
@@ -50,12 +51,12 @@ def describe(run: Run) -> dict[str, Any]:
     }
 
 
-def differences(first: Run, second: Run) -> dict[str, dict[str, list]]:
+def differences(first: Run, second: Run, *, skipped: Skipped | None = None) -> dict[str, dict[str, list]]:
     """
     What differs in two runs: `[first, second]` by name, in `configs`, in `about` (text, tokenizer, versions, …), and in
     `figures`, those of the best and the last validation. Raises what `describe` does.
     """
-    described = [describe(run) for run in (first, second)]
+    described = [describe(run, skipped) for run in (first, second)]
     configs = [_values(run.snapshot) for run in (first, second)]
     about = [_flat({name: facts[name] for name in _COMPARED}) for facts in described]
     figures = [_flat({name: facts[name] for name in ('best', 'last')}) for facts in described]
@@ -84,10 +85,10 @@ def _checkpoints(run: Run) -> list[dict[str, Any]]:
     return found
 
 
-def _figures(run: Run) -> tuple[dict | None, dict | None]:
+def _figures(run: Run, skipped: Skipped | None) -> tuple[dict | None, dict | None]:
     """All figures of the best validation, and of the last."""
     validations: dict[int, dict[str, float]] = {}
-    for step, name, value in read_values(run.log):
+    for step, name, value in read_values(run.log, skipped):
         if name.endswith(('.valid', '.old')):
             # JSON has no NaN
             validations.setdefault(step, {})[name] = value if math.isfinite(value) else None

@@ -11,13 +11,16 @@ from labml_mlm.common.project import logs_path
 from labml_mlm.common.table import print_table, size_text
 from labml_mlm.common.untrusted import to_json
 from labml_mlm.run_commands.facts import describe, differences
+from labml_mlm.runs.log_lines import Skipped, say_skipped
 from labml_mlm.runs.run import find_run
 
 
 def info(parsed: argparse.Namespace):
     """What a run is, how it went, and how to resume it."""
     run, _ = find_run(logs_path(parsed.path), parsed.run)
-    facts = describe(run)
+    skipped = Skipped()
+    facts = describe(run, skipped)
+    say_skipped(skipped)
     if parsed.json:
         print(to_json(facts))
         return
@@ -47,7 +50,9 @@ def diff(parsed: argparse.Namespace):
     """How two runs differ."""
     logs = logs_path(parsed.path)
     first, second = (find_run(logs, name)[0] for name in parsed.run)
-    found = differences(first, second)
+    skipped = Skipped()
+    found = differences(first, second, skipped=skipped)
+    say_skipped(skipped)
     if parsed.json:
         print(to_json({'runs': [first.uuid, second.uuid], **found}))
         return

@@ -9,6 +9,7 @@ import csv
 import io
 import itertools
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO
@@ -18,6 +19,8 @@ import numpy as np
 from labml_mlm.common.errors import UserError
 from labml_mlm.common.files import open_atomically
 from labml_mlm.common.project import logs_path_for
+from labml_mlm.runs import log_lines
+from labml_mlm.runs.log_lines import Skipped
 from labml_mlm.runs.metrics_log import read_values
 from labml_mlm.runs.run import Run, find_run
 
@@ -43,12 +46,15 @@ def metrics(run: str | Path, *, folder: str | Path = '.') -> 'DataFrame | dict[s
     * `run` is a run's uuid or the beginning of it, its name, its folder, or `last` for the newest
     * `folder` is in the labml project whose runs are meant
 
-    Raises `UserError` if there is no such run.
+    Warns of damaged lines, which are skipped. Raises `UserError` if there is no such run.
     """
     found, _ = find_run(logs_path_for(run, folder), str(run))
-    columns = list(zip(*_rows(found), strict=True)) or [()] * len(COLUMNS)
+    skipped = Skipped()
+    columns = list(zip(*_rows(found, skipped), strict=True)) or [()] * len(COLUMNS)
     kinds = np.str_, np.str_, np.int64, np.str_, np.float64
     table = {name: np.array(column, kind) for name, column, kind in zip(COLUMNS, columns, kinds, strict=True)}
+    for path, n in skipped.items():
+        warnings.warn(log_lines.skipped(n, path), stacklevel=2)
     try:
         import pandas
     except ImportError:
@@ -56,19 +62,22 @@ def metrics(run: str | Path, *, folder: str | Path = '.') -> 'DataFrame | dict[s
     return pandas.DataFrame(table)
 
 
-def export_metrics(runs: Sequence[Run], path: Path) -> int:
+def export_metrics(runs: Sequence[Run], path: Path, *, skipped: Skipped | None = None) -> int:
     """
     Writes the metrics of runs into a file, as a whole or not at all. Returns the number of values.
 
     * `path` ends in `.csv` or `.parquet`, or is `-` for CSV on standard output
+    * `skipped` counts damaged lines
 
     Raises `UserError` for another name, without pyarrow, and for a run without metrics.
     """
     _check_target(path)
     for run in runs:
-        if next(_rows(run), None) is None:
-            raise UserError(f'the run {run.uuid} has no metrics in {run.log}')
-    rows = itertools.chain.from_iterable(map(_rows, runs))
+        damaged = Skipped()
+        if next(_rows(run, damaged), None) is None:
+            raise UserError(f'the run {run.uuid} has no metrics in {run.log}'
+                            + (f': {log_lines.skipped(n, run.log)}' if (n := damaged[run.log]) else ''))
+    rows = itertools.chain.from_iterable(_rows(run, skipped) for run in runs)
     if path == STDOUT:
         return _write_csv(sys.stdout, rows)
     with open_atomically(path) as f:
@@ -78,8 +87,8 @@ def export_metrics(runs: Sequence[Run], path: Path) -> int:
             return _write_csv(text, rows)
 
 
-def _rows(run: Run) -> Iterator[Row]:
-    for step, name, value in read_values(run.log):
+def _rows(run: Run, skipped: Skipped | None = None) -> Iterator[Row]:
+    for step, name, value in read_values(run.log, skipped):
         yield run.uuid, run.experiment, int(step), name, float(value)
 
 

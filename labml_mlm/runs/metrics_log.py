@@ -10,18 +10,21 @@ import json
 import math
 import os
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from labml import logger
 from labml.internal.tracker.writers import file
 from labml.logger import Text
 
 from labml_mlm.common.errors import UserError
-from labml_mlm.common.files import open_ordinary
+from labml_mlm.common.files import opener_of_ordinary
 from labml_mlm.common.untrusted import is_number
+from labml_mlm.runs import log_lines
+from labml_mlm.runs.log_lines import Skipped, whole_lines
 
 # Numbers that JSON does not have, by the strings in their place
 _NO_JSON = {'NaN': math.nan, 'Infinity': math.inf, '-Infinity': -math.inf}
@@ -29,6 +32,8 @@ _NO_JSON = {'NaN': math.nan, 'Infinity': math.inf, '-Infinity': -math.inf}
 _MAX_STEP = 2 ** 63
 # Lines at the end that are looked at for the last step
 _LAST = 20
+# Bytes that are read at once
+_BLOCK = 2 ** 20
 
 
 class MetricsWriter(file.Writer):
@@ -139,7 +144,7 @@ class _FileThread(file.FileWriterThread):
 
     def _sync(self) -> int:
         self._append_waiting()
-        with open(self.file_path, 'ab') as f:
+        with open(self.file_path, 'ab', opener=opener_of_ordinary) as f:
             os.fsync(f.fileno())
             return f.tell()
 
@@ -153,7 +158,7 @@ class _FileThread(file.FileWriterThread):
         self.waiting = []
 
     def _append(self, data: bytes):
-        with open(self.file_path, 'ab', buffering=0) as f:
+        with open(self.file_path, 'ab', buffering=0, opener=opener_of_ordinary) as f:
             size = f.tell()
             try:
                 written = f.write(data)
@@ -184,13 +189,23 @@ def truncate(path: Path, n_bytes: int) -> int:
     are missing.
     """
     try:
-        with open(path, 'r+b') as f:
-            data = f.read(n_bytes)
-            kept = data.rfind(b'\n') + 1
+        with open(path, 'r+b', opener=opener_of_ordinary) as f:
+            kept = _end_of_lines(f, min(n_bytes, os.fstat(f.fileno()).st_size))
             f.truncate(kept)
             return n_bytes - kept
     except FileNotFoundError:
         return n_bytes
+
+
+def _end_of_lines(f: BinaryIO, end: int) -> int:
+    """Where the last whole line in the first `end` bytes ends."""
+    while end > 0:
+        start = max(0, end - _BLOCK)
+        f.seek(start)
+        if (at := f.read(end - start).rfind(b'\n')) >= 0:
+            return start + at + 1
+        end = start
+    return 0
 
 
 class Summary(NamedTuple):
@@ -206,11 +221,16 @@ class Summary(NamedTuple):
 
 def summarize(path: Path) -> Summary:
     """The figures of a log, also while it is written. Partial lines and damaged ones are left out."""
-    last, best, n_damaged = [], (None, None), 0
-    for line in _whole_lines(path):
+    last, best, n_damaged = deque(maxlen=_LAST), (None, None), 0
+    for line in whole_lines(path):
+        if line is None or not line.endswith((b'}\n', b'}\r\n')):
+            n_damaged += 1
+            continue
         # Much faster than parsing all lines: those with a validation, and the last one that is intact
-        last = [*last[-_LAST + 1:], line]
-        if '"loss.valid"' in line:
+        last.append(line)
+        while sum(map(len, last)) > log_lines.MAX_LINE:
+            last.popleft()
+        if b'"loss.valid"' in line:
             if (track := parse_line(line)) is None:
                 n_damaged += 1
                 continue
@@ -221,29 +241,39 @@ def summarize(path: Path) -> Summary:
     for line in reversed(last):
         if track := parse_line(line):
             return Summary(max(pairs[-1][0] for pairs in track.values()), *best, n_damaged)
-        n_damaged += track is None and '"loss.valid"' not in line
+        n_damaged += track is None and b'"loss.valid"' not in line
     return Summary(None, *best, n_damaged)
 
 
-def read_curves(path: Path, names: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
-    """Steps and values of some indicators, also while the log is written. Damaged lines are left out."""
+def read_curves(path: Path, names: Sequence[str], *, skipped: Skipped | None = None) \
+        -> dict[str, list[tuple[int, float]]]:
+    """Steps and values of some indicators, also while the log is written. Damaged lines are counted in `skipped`."""
     found: dict[str, list[tuple[int, float]]] = {name: [] for name in names}
-    for line in _whole_lines(path):
-        track = parse_line(line) or {}
+    for track in read_tracks(path, skipped):
         for name in names:
             found[name] += [(step, values[0]) for step, values in track.get(name, [])]
     return {name: sorted(curve) for name, curve in found.items()}
 
 
-def read_values(path: Path) -> Iterator[tuple[int, str, float]]:
+def read_values(path: Path, skipped: Skipped | None = None) -> Iterator[tuple[int, str, float]]:
     """
     Step, indicator and value of all that was tracked, in the order of the log, also while it is written. Of several
-    values of an indicator at a step, as labml's queues have, it is the mean. Damaged lines are left out.
+    values of an indicator at a step, as labml's queues have, it is the mean. Damaged lines are counted in `skipped`.
     """
-    for line in _whole_lines(path):
-        for name, pairs in (parse_line(line) or {}).items():
+    for track in read_tracks(path, skipped):
+        for name, pairs in track.items():
             for step, values in pairs:
                 yield step, name, sum(values) / len(values)
+
+
+def read_tracks(path: Path, skipped: Skipped | None = None) -> Iterator[dict[str, list[tuple[float, list[float]]]]]:
+    """What `parse_line` makes of each line that is whole; `skipped` counts those that are damaged."""
+    for line in whole_lines(path):
+        track = None if line is None else parse_line(line)
+        if track is not None:
+            yield track
+        elif skipped is not None:
+            skipped[path] += 1
 
 
 def parse_line(line: str | bytes) -> dict[str, list[tuple[float, list[float]]]] | None:
@@ -284,10 +314,3 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return 'NaN' if value != value else 'Infinity' if value > 0 else '-Infinity'
     return value
-
-
-def _whole_lines(path: Path) -> Iterator[str]:
-    with contextlib.suppress(OSError), open_ordinary(path) as f:
-        for line in f:
-            if line.endswith(b'}\n'):
-                yield line.decode(errors='replace')

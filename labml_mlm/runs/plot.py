@@ -4,12 +4,14 @@
 Loss and accuracy by training tokens, masked accuracy of a pre-training run: every validation, also those on old text,
 means of the training steps, which are many and noisy, and lines at what guesses without a model reach.
 """
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labml_mlm.common.errors import UserError, did_you_mean
+from labml_mlm.common.files import open_atomically
+from labml_mlm.runs import log_lines
+from labml_mlm.runs.log_lines import Skipped
 from labml_mlm.runs.metrics_log import read_curves
 from labml_mlm.runs.run import Run
 
@@ -24,9 +26,9 @@ _POINTS = 100
 Curve = list[tuple[int, float]]
 
 
-def draw(runs: Sequence[Run], path: Path):
+def draw(runs: Sequence[Run], path: Path) -> Skipped:
     """
-    Draws the curves of runs into an image, as a whole or not at all.
+    Draws the curves of runs into an image, as a whole or not at all. Returns how many damaged lines were skipped.
 
     * `path` is the image; its suffix sets the format, such as `.png` or `.svg`
 
@@ -46,10 +48,12 @@ def draw(runs: Sequence[Run], path: Path):
         raise UserError(f'{path}: an image must end in {", ".join(f".{known}" for known in sorted(kinds))}.'
                         f'{did_you_mean(kind, kinds)}')
     names = [f'{panel}.{part}' for panel in _PANELS for part in ('train', 'valid', 'old')]
-    curves = {run.uuid: read_curves(run.log, names) for run in runs}
+    skipped = Skipped()
+    curves = {run.uuid: read_curves(run.log, names, skipped=skipped) for run in runs}
     for run in runs:
         if not any(curves[run.uuid].values()):
-            raise UserError(f'the run {run.uuid} has neither loss nor accuracy in {run.log}')
+            raise UserError(f'the run {run.uuid} has neither loss nor accuracy in {run.log}'
+                            + (f': {log_lines.skipped(n, run.log)}' if (n := skipped[run.log]) else ''))
     labels = _FINE_TUNED if any(run.is_fine_tuned for run in runs) else _PANELS
     # Numbers have no accuracy
     labels = {panel: label for panel, label in labels.items()
@@ -67,12 +71,9 @@ def draw(runs: Sequence[Run], path: Path):
         axes.grid(alpha=0.3)
         has_old = any(curves[run.uuid][f'{panel}.old'] for run in runs)
         axes.legend(title='● validation, – training' + ', ■ old text' * has_old)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        figure.savefig(temporary, format=kind, dpi=150)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with open_atomically(path) as f:
+        figure.savefig(f, format=kind, dpi=150)
+    return skipped
 
 
 def _draw_baselines(axes: 'Axes', runs: Sequence[Run], panel: str):

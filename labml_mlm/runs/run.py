@@ -20,6 +20,7 @@ from labml_mlm.common.files import (
     expand_home,
     is_alive,
     open_ordinary,
+    opener_of_ordinary,
     read_ordinary,
     write_atomically,
 )
@@ -31,7 +32,9 @@ from labml_mlm.runs.samples_log import SamplesLog
 from labml_mlm.runs.snapshot_schema import is_snapshot
 
 # What a process that trains it writes to, or cuts
-_WRITTEN = 'log.jsonl', 'samples.jsonl', 'run_log.jsonl', 'run.pid', 'configs.resumed.yaml'
+_WRITTEN = 'log.jsonl', 'samples.jsonl', 'run_log.jsonl', 'run.pid', 'configs.resumed.yaml', 'indicators.yaml'
+# The name of the newest run
+_LAST = 'last'
 # How many runs a message lists
 _LISTED = 10
 # Bytes of a folder's name
@@ -154,7 +157,7 @@ class Run:
 
     def log_resumed(self, changes: list[str]):
         """Adds to labml's log of the run that it was resumed, and what has changed."""
-        with open(self.path / 'run_log.jsonl', 'a') as f:
+        with open(self.path / 'run_log.jsonl', 'a', opener=opener_of_ordinary) as f:
             f.write(to_json({'status': 'resumed', 'rank': 0, 'details': changes, 'time': time.time()}) + '\n')
 
     def owner(self) -> int | None:
@@ -194,14 +197,24 @@ def list_runs(logs: Path) -> list[Run]:
 
 def check_experiment_name(name: str):
     """Raises `UserError` for a name that cannot be that of a folder in `logs`, or of a line in a table."""
+    _check_folder_name(name, 'the name of an experiment')
+
+
+def check_uuid(uuid: str):
+    """Raises `UserError` for a uuid that cannot be the name of a run's folder, or that `find_run` would not find."""
+    _check_folder_name(uuid, 'the uuid of a run')
+    if uuid == _LAST or uuid.startswith(('.', '~')):
+        raise UserError(f'{uuid!r} cannot be the uuid of a run: `{_LAST}` is the newest one, and none begins with . or '
+                        '~')
+
+
+def _check_folder_name(name: str, what: str):
     if not isinstance(name, str) or name in ('', '.', '..'):
-        raise UserError(f'{name!r} cannot be the name of an experiment')
+        raise UserError(f'{name!r} cannot be {what}')
     if '/' in name or not name.isprintable():
-        raise UserError(f'{name!r} cannot be the name of an experiment: it is that of a folder, without / and control '
-                        'characters')
-    if len(name.encode(errors='replace')) > _MAX_NAME:
-        raise UserError(f'the name of the experiment has {len(name.encode(errors="replace")):,} bytes, and may have '
-                        f'{_MAX_NAME}: {name[:40]}…')
+        raise UserError(f'{name!r} cannot be {what}: it is that of a folder, without / and control characters')
+    if (n := len(name.encode(errors='replace'))) > _MAX_NAME:
+        raise UserError(f'{what} may have {_MAX_NAME} bytes, and this has {n:,}: {name[:40]}…')
 
 
 def is_run(path: Path) -> bool:
@@ -235,7 +248,7 @@ def find_runs(logs: Path, name: str, *, experiment: str = '*') -> tuple[list[Run
         raise UserError(f'{path.resolve()} is neither a run nor a checkpoint' if path.is_dir() else
                         f'{name}: there is no such folder')
     runs = list_runs(logs)
-    if name == 'last':
+    if name == _LAST:
         runs = [run for run in runs if experiment in ('*', run.experiment) or run.script_experiment == experiment]
         if not runs:
             raise UserError(f'there is no run in {logs / experiment if experiment != "*" else logs} yet')

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from labml_mlm.common.files import open_ordinary, write_atomically
 from labml_mlm.common.untrusted import is_integer, is_list_of, is_number, parse_json, to_json
+from labml_mlm.runs.log_lines import bounded_lines
 
 # In place of a token that is not known, in a prompt that has a mask in it
 MASK_TEXT = '[MASK]'
@@ -57,12 +58,12 @@ class SamplesLog:
         """The same, and how many whole lines are damaged."""
         validations, n_damaged = [], 0
         with contextlib.suppress(OSError), open_ordinary(self.path) as f:
-            for line in f:
-                validation = _from_json(parse_json(line.decode(errors='replace')))
+            for _, line in bounded_lines(f):
+                validation = _from_json(line and parse_json(line.decode(errors='replace')))
                 if validation is not None:
                     validations.append(validation)
                 # The last line may be one that a program writes now
-                n_damaged += validation is None and line.endswith(b'\n')
+                n_damaged += validation is None and (line is None or line.endswith(b'\n'))
         return validations, n_damaged
 
     def add(self, validation: ValidationSamples):

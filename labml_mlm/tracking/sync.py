@@ -23,6 +23,7 @@ from labml.internal.computer.configs import computer_singleton
 
 from labml_mlm.common.files import open_ordinary, write_atomically
 from labml_mlm.common.untrusted import is_number, json_of, yaml_of
+from labml_mlm.runs.log_lines import bounded_lines, skipped
 from labml_mlm.runs.metrics_log import parse_line
 from labml_mlm.runs.run import Run
 from labml_mlm.tracking.client import Undelivered, post_updates
@@ -59,8 +60,8 @@ class AppSync:
         self.timeout = timeout
         # Values that were sent
         self.n_sent = 0
-        # Where damaged lines of the metrics log end: each may be read more than once
-        self._damaged_at: set[int] = set()
+        # Damaged lines of the metrics log up to there: each may be read more than once
+        self._n_damaged, self._looked_at = 0, 0
         # Indicators that the app does not keep, and those with values that are not finite
         self.left_out: set[str] = set()
         self.not_finite: set[str] = set()
@@ -159,17 +160,22 @@ class AppSync:
             return end, track, n
         with open_ordinary(self.run.log) as f:
             f.seek(end)
-            # A line may be written in part
-            while n < n_values and end < size and (line := f.readline()).endswith(b'\n'):
-                end += len(line)
-                if (parsed := parse_line(line)) is None:
-                    self._damaged_at.add(end)
+            for n_bytes, line in bounded_lines(f):
+                if line is not None and not line.endswith(b'\n'):
+                    # It may be one that is being written
+                    break
+                end += n_bytes
+                parsed = None if line is None else parse_line(line)
+                self._n_damaged += parsed is None and end > self._looked_at
+                self._looked_at = max(end, self._looked_at)
                 for name, step, value in _values(parsed or {}):
                     if step > self._received.get(name, -1.) and self._is_kept(name, value):
                         series = track.setdefault(name, {'step': [], 'value': []})
                         series['step'].append(step)
                         series['value'].append(value)
                         n += 1
+                if n >= n_values or end >= size:
+                    break
         return end, track, n
 
     def _is_kept(self, name: str, value: float) -> bool:
@@ -185,8 +191,7 @@ class AppSync:
     @property
     def damage(self) -> str:
         """What of the run's folder could not be read; empty if there is nothing."""
-        wrong = [f'{len(self._damaged_at)} damaged line{"s" * (len(self._damaged_at) > 1)} skipped in {self.run.log}'] \
-            if self._damaged_at else []
+        wrong = [skipped(self._n_damaged, self.run.log)] if self._n_damaged else []
         if os.path.lexists(self.run.log):
             try:
                 open_ordinary(self.run.log).close()

@@ -183,4 +183,4 @@ def test_damaged_lines_of_metrics_are_counted(project, train, command):
         f.write('{"track": {"loss.valid": []}}\n{"track": 5, "a": "loss.valid"}\n')
     code, out, err = command('runs')
     assert code == 0 and 'feed' in out
-    assert err == 'feed: 2 damaged lines of its metrics are left out\n'
+    assert err == f'2 damaged lines skipped in {project.path / "logs/test/feed/log.jsonl"}\n'

@@ -41,6 +41,36 @@ def test_failed_write_keeps_the_old_file_and_leaves_no_temporary_file(tmp_path, 
     assert [p.name for p in tmp_path.iterdir()] == ['file']
 
 
+@pytest.mark.parametrize('target', ['precious', 'missing'])
+def test_atomic_write_follows_no_link_at_the_name_of_its_temporary_file(tmp_path, target):
+    (tmp_path / 'precious').write_bytes(b'precious')
+    (tmp_path / f'.file.{os.getpid()}').symlink_to(tmp_path / target)
+    files.write_atomically(tmp_path / 'file', b'content')
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['file', 'precious']
+    assert not (tmp_path / 'file').is_symlink() and (tmp_path / 'file').read_bytes() == b'content'
+    assert (tmp_path / 'precious').read_bytes() == b'precious'
+
+
+def test_atomic_write_does_not_open_what_is_put_there_meanwhile(tmp_path, monkeypatch):
+    (tmp_path / 'precious').write_bytes(b'precious')
+    monkeypatch.setattr(Path, 'unlink', lambda *_, **__: None)
+    (tmp_path / f'.file.{os.getpid()}').symlink_to(tmp_path / 'precious')
+    with pytest.raises(OSError):
+        files.write_atomically(tmp_path / 'file', b'content')
+    assert (tmp_path / 'precious').read_bytes() == b'precious' and not (tmp_path / 'file').exists()
+
+
+@pytest.mark.parametrize('put', [lambda path, other: path.symlink_to(other), lambda path, _: os.mkfifo(path)])
+@pytest.mark.parametrize('mode', ['wb', 'ab', 'xb'])
+def test_only_ordinary_files_are_written_to(tmp_path, put, mode):
+    (tmp_path / 'precious').write_bytes(b'precious')
+    put(tmp_path / 'file', tmp_path / 'precious')
+    with pytest.raises((files.NotOrdinary, FileExistsError)), \
+            open(tmp_path / 'file', mode, opener=files.opener_of_ordinary):
+        pass
+    assert (tmp_path / 'precious').read_bytes() == b'precious'
+
+
 # Takes the lock and holds it until its standard input ends
 HOLD = """
 import sys

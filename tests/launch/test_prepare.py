@@ -32,6 +32,14 @@ def test_wrong_argument_is_reported(project, argument, message):
     assert not (project.path / 'logs').exists()
 
 
+@pytest.mark.parametrize('uuid', ['../../../escaped', '..', 'a/b', 'a\nb', 'last', 'x' * 256])
+def test_uuid_that_cannot_be_that_of_a_run_is_refused(project, uuid):
+    before = sorted(os.listdir(project.path.parent))
+    assert_clean_failure(project.train(env={'RUN_UUID': uuid}), 2, 'RUN_UUID of the environment: ')
+    assert not (project.path / 'logs').exists() and not (project.path / 'data').exists()
+    assert sorted(os.listdir(project.path.parent)) == before
+
+
 def test_text_file_needs_a_path(project):
     assert_clean_failure(project.run('text=file'), 2, 'text=file needs a file: text_path=PATH')
     assert not (project.path / 'logs').exists()

@@ -380,3 +380,28 @@ def test_full_disk_does_not_stop_the_run(project, small_disk):
     # Each step once
     assert len({step for step, _ in values}) == len(values)
     assert {b - a for (a, _), (b, _) in zip(values, values[1:], strict=False)} <= {16 * 16, 15 * 16}
+
+
+def test_resume_follows_no_link_of_the_run(project):
+    """Whatever a resumed run writes is in its folder. What it adds to is refused, before anything is written."""
+    assert project.train('n_prompts=1', env={'RUN_UUID': 'feed'}).returncode == 0
+    folder, outside = project.path / 'logs/test/feed', project.path / 'outside'
+    outside.mkdir()
+    names = sorted({path.name for path in folder.iterdir() if path.is_file()} - {'configs.json'})
+    assert {'indicators.yaml', 'configs.yaml', 'run.yaml', 'text.json', 'samples.jsonl'} <= set(names)
+    shutil.copytree(folder, project.path / 'whole')
+    contents = {}
+    for name in names:
+        contents[name] = (folder / name).read_bytes()
+        (folder / name).rename(outside / name)
+        (folder / name).symlink_to(outside / name)
+    refused = set()
+    while (result := project.run('--resume', 'feed', 'epochs=2')).returncode == 2 and len(refused) < len(names):
+        assert 'it is no ordinary file' in result.stderr
+        name = result.stderr.partition(': it is no')[0].rpartition('/')[2]
+        refused.add(name)
+        (folder / name).unlink()
+        shutil.copy(project.path / 'whole' / name, folder / name)
+    assert result.returncode == 0, result.stderr
+    assert {'log.jsonl', 'samples.jsonl', 'run_log.jsonl', 'indicators.yaml', 'run.pid', 'run.lock'} <= refused
+    assert {path.name: path.read_bytes() for path in outside.iterdir()} == contents

@@ -139,6 +139,17 @@ def test_file_without_tensors_is_damaged_even_if_its_checksum_is_right(folder, w
             found.load_tensors('model')
 
 
+def test_a_file_of_another_size_is_not_read(folder, write, monkeypatch):
+    """A hole makes it any size."""
+    write(folder, 1)
+    path = folder.path / '1' / 'model.safetensors'
+    with path.open('ab') as f:
+        f.truncate(2 ** 33)
+    monkeypatch.setattr(checkpoint.hashlib, 'file_digest', lambda *_: pytest.fail('it is read'))
+    with pytest.raises(Damaged, match=f'{path} has 8,589,934,592 bytes, but [0-9]+ were written'):
+        checkpoint.read(folder.path / '1').verify()
+
+
 def test_endless_metadata_is_not_read(folder, write, monkeypatch):
     monkeypatch.setattr(checkpoint, '_MAX_METADATA', 100)
     write(folder, 1)

@@ -2,10 +2,14 @@
 import json
 import os
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from support.project import outcome
+
+from labml_mlm import metrics
+from labml_mlm.runs import log_lines
 
 DEEP = b'[' * 100_000
 # What may stand in place of any file
@@ -94,10 +98,61 @@ def test_values_that_no_run_writes(project, capsys, file, change):
     results = run_all(capsys)
     assert_others_go_on(results)
     if file == 'log.jsonl':
-        run_all(capsys, {'plot': ('feed', '-o', 'p.png')})
-        code, _, err = results['sync']
-        assert code == 1 and f'1 damaged line skipped in {path}' in err
+        code, _, err = run_all(capsys, {'plot': ('feed', '-o', 'p.png')})['plot']
+        assert code == 2 and 'labml-mlm plot needs matplotlib' in err or f'1 damaged line skipped in {path}' in err
+        assert results['sync'][0] == 1
+        for command in ('runs', 'info', 'report', 'sync', 'diff', 'export-metrics'):
+            assert f'1 damaged line skipped in {path}' in results[command][2], command
     if file == 'samples.jsonl':
-        assert f'1 damaged line skipped in {path}' in results['samples'][2]
+        for command in ('samples', 'report'):
+            assert f'1 damaged line skipped in {path}' in results[command][2], command
     if file == 'configs.json':
         assert results['sync'][0] == 1 and 'configs.json is damaged' in results['sync'][2]
+
+
+@pytest.mark.parametrize('file', ['log.jsonl', 'samples.jsonl', 'run_log.jsonl'])
+def test_a_line_without_an_end_is_not_held_in_memory(project, capsys, monkeypatch, file):
+    """The file has a hole of 256 MB, which takes no place on the disk."""
+    monkeypatch.setattr(log_lines, 'MAX_LINE', 2 ** 20)
+    path = project / 'logs/test/feed' / file
+    with path.open('ab') as f:
+        f.truncate(path.stat().st_size + 2 ** 28)
+    # What they import is no part of it
+    run_all(capsys)
+    tracemalloc.start()
+    try:
+        results = run_all(capsys)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 ** 27
+    assert_others_go_on(results)
+    for command in {'log.jsonl': ('runs', 'info', 'report', 'sync', 'diff', 'export-metrics'),
+                    'samples.jsonl': ('samples', 'report')}.get(file, ()):
+        assert f'1 damaged line skipped in {path}' in results[command][2], command
+
+
+def test_what_comes_after_a_long_line_is_read(project, capsys, monkeypatch):
+    path = project / 'logs/test/feed/log.jsonl'
+    whole = path.read_bytes()
+    commands = {'export-metrics': ('feed', '-o', '-'), 'sync': ('feed',)}
+    before = run_all(capsys, commands)
+    monkeypatch.setattr(log_lines, 'MAX_LINE', max(map(len, whole.splitlines(keepends=True))))
+    path.write_bytes(b'x' * 3 * log_lines.MAX_LINE + b'\n' + whole)
+    for name, (_, out, err) in run_all(capsys, commands).items():
+        assert 'feed' in out and out == before[name][1] and f'1 damaged line skipped in {path}' in err, name
+
+
+def test_nothing_but_damaged_lines(project, capsys):
+    path = project / 'logs/test/feed/log.jsonl'
+    path.write_text('5\n[]\n')
+    code, _, err = outcome(capsys, 'export-metrics', 'feed', '-o', 'm.csv')
+    assert code == 2 and err == f'the run feed has no metrics in {path}: 2 damaged lines skipped in {path}\n'
+
+
+def test_metrics_in_python_warn_of_damaged_lines(project):
+    path = project / 'logs/test/feed/log.jsonl'
+    whole = metrics('feed')
+    path.write_bytes(b'5\n' + path.read_bytes())
+    with pytest.warns(UserWarning, match=f'1 damaged line skipped in {path}'):
+        assert len(metrics('feed')['value']) == len(whole['value'])

@@ -13,6 +13,8 @@ from labml.internal.tracker.writers import file
 from support.project import values_of
 
 from labml_mlm.common.errors import UserError
+from labml_mlm.common.files import NotOrdinary
+from labml_mlm.runs import metrics_log
 from labml_mlm.runs.metrics_log import MetricsWriter, parse_line, read_curves, summarize, truncate
 
 
@@ -145,6 +147,8 @@ def test_values_tracked_after_the_run_are_written(tmp_path):
 from pathlib import Path
 from labml import tracker
 from labml.internal.tracker import tracker_singleton
+from labml_mlm.common.files import NotOrdinary
+from labml_mlm.runs import metrics_log
 from labml_mlm.runs.metrics_log import MetricsWriter
 tracker_singleton().reset_writers()
 tracker_singleton().add_writer(MetricsWriter(Path({str(tmp_path / "log")!r})))
@@ -160,24 +164,44 @@ def test_sync_without_values(tmp_path):
     assert MetricsWriter(tmp_path / 'log').sync().result() == 0
 
 
-def test_sync_raises_if_values_are_not_on_the_disk(tmp_path):
-    (tmp_path / 'log').symlink_to('/dev/full')
+def test_sync_raises_if_values_are_not_on_the_disk(tmp_path, monkeypatch):
+    opener = metrics_log.opener_of_ordinary
+    monkeypatch.setattr(metrics_log, 'opener_of_ordinary', lambda _, flags: opener('/dev/full', flags))
     writer = MetricsWriter(tmp_path / 'log')
     write(writer, 1, loss=1.)
     with pytest.raises(OSError, match='No space left'):
         writer.sync().result()
     # The values are kept
-    (tmp_path / 'log').unlink()
+    monkeypatch.undo()
     writer.sync().result()
     assert values_of(tmp_path / 'log') == {'loss': [(1, 1.)]}
 
 
-@pytest.mark.parametrize('n_bytes, kept, missing', [(0, 0, 0), (10, 10, 0), (20, 20, 0), (30, 20, 10), (24, 20, 4)])
-def test_truncate(tmp_path, n_bytes, kept, missing):
+@pytest.mark.parametrize('block', [1, 4, 10, 1000])
+@pytest.mark.parametrize('n_bytes, kept, missing', [(0, 0, 0), (10, 10, 0), (20, 20, 0), (30, 20, 10), (24, 20, 4),
+                                                    (9, 0, 9)])
+def test_truncate(tmp_path, monkeypatch, n_bytes, kept, missing, block):
     """Two lines of ten bytes, and a third one that a kill has truncated."""
+    monkeypatch.setattr(metrics_log, '_BLOCK', block)
     (tmp_path / 'log').write_bytes(b'{"a": 10}\n{"b": 20}\n{"c"')
     assert truncate(tmp_path / 'log', n_bytes) == missing
     assert (tmp_path / 'log').stat().st_size == kept
+
+
+def test_a_link_is_neither_cut_nor_added_to(tmp_path):
+    (tmp_path / 'precious').write_bytes(b'precious\nand more')
+    (tmp_path / 'log').symlink_to(tmp_path / 'precious')
+    with pytest.raises(NotOrdinary):
+        truncate(tmp_path / 'log', 9)
+    writer = MetricsWriter(tmp_path / 'log')
+    write(writer, 1, loss=1.)
+    with pytest.raises(NotOrdinary):
+        writer.sync().result()
+    assert (tmp_path / 'precious').read_bytes() == b'precious\nand more'
+    # The values are kept
+    (tmp_path / 'log').unlink()
+    writer.sync().result()
+    assert values_of(tmp_path / 'log') == {'loss': [(1, 1.)]}
 
 
 def test_truncate_of_a_missing_file(tmp_path):

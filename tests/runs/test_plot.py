@@ -73,7 +73,7 @@ def test_loss_and_accuracy_are_drawn(plot, runs, monkeypatch):
     pytest.importorskip('matplotlib')
     from matplotlib.figure import Figure
     drawn = []
-    monkeypatch.setattr(Figure, 'savefig', lambda figure, path, **_: (drawn.append(figure), path.write_bytes(b'')))
+    monkeypatch.setattr(Figure, 'savefig', lambda figure, path, **_: (drawn.append(figure), path.write(b'')))
     assert plot('feed', 'beef')[0] == 0
     loss, accuracy = drawn[0].axes
     feed, valid, beef, _ = loss.lines
@@ -93,7 +93,7 @@ def test_validations_on_old_text_are_drawn(plot, runs, monkeypatch):
     with open(runs / 'logs/test/beef/log.jsonl', 'a') as f:
         f.write(json.dumps({'track': {'loss.old': [[100, [4.]], [200, [3.]]]}}) + '\n')
     drawn = []
-    monkeypatch.setattr(Figure, 'savefig', lambda figure, path, **_: (drawn.append(figure), path.write_bytes(b'')))
+    monkeypatch.setattr(Figure, 'savefig', lambda figure, path, **_: (drawn.append(figure), path.write(b'')))
     assert plot('feed', 'beef')[0] == 0
     loss, accuracy = drawn[0].axes
     assert len(loss.lines) == 5 and len(accuracy.lines) == 4
@@ -106,7 +106,7 @@ def test_guesses_are_lines_with_their_names(plot, runs, monkeypatch):
     from matplotlib.figure import Figure
     guesses = {'unigram': {'loss': 3.3, 'accuracy': 0.15}, 'bigram': {'loss': 2.4, 'accuracy': 0.25}}
     drawn = []
-    monkeypatch.setattr(Figure, 'savefig', lambda figure, path, **_: (drawn.append(figure), path.write_bytes(b'')))
+    monkeypatch.setattr(Figure, 'savefig', lambda figure, path, **_: (drawn.append(figure), path.write(b'')))
     # Of the same text, and of another one
     other = {**guesses, 'unigram': {'loss': 3., 'accuracy': 0.15}}
     for uuid, found in (('feed', json.dumps(guesses)), ('beef', json.dumps(other)), ('none', 'damaged')):

@@ -147,6 +147,33 @@ def test_names_of_experiments_that_are_no_folder(name):
     assert '\n' not in str(e.value)
 
 
+@pytest.mark.parametrize('uuid', ['', '.', '..', '../../../escaped', 'a/b', '/tmp', 'a\nb', 'a\0', '\u2028', 'x' * 256,
+                                  'é' * 128, 'last', '.hidden', '~', '~user'])
+def test_uuids_that_are_no_folder_or_mean_something_else(uuid):
+    with pytest.raises(UserError) as e:
+        runs.check_uuid(uuid)
+    assert '\n' not in str(e.value)
+
+
+@pytest.mark.parametrize('uuid', ['feed', '0' * 32, 'lasting', 'mein Lauf', 'a.b', 'x' * 255])
+def test_uuids(uuid):
+    runs.check_uuid(uuid)
+
+
+@pytest.mark.parametrize('put', [lambda path, other: path.symlink_to(other), lambda path, _: path.mkdir(),
+                                 lambda path, _: os.mkfifo(path)], ids=['link', 'folder', 'pipe'])
+@pytest.mark.parametrize('name', ['log.jsonl', 'samples.jsonl', 'run_log.jsonl', 'run.pid', 'configs.resumed.yaml',
+                                  'indicators.yaml', 'run.lock'])
+def test_what_training_writes_to_must_be_a_file(make, tmp_path, name, put):
+    run = make('feed', snapshot=SNAPSHOT)
+    (tmp_path / 'precious').write_text('precious')
+    (run.path / name).unlink(missing_ok=True)
+    put(run.path / name, tmp_path / 'precious')
+    with pytest.raises(UserError, match=f'{name}: it is no ordinary file'):
+        run.lock()
+    assert (tmp_path / 'precious').read_text() == 'precious' and run.owner() is None
+
+
 @pytest.mark.parametrize('name', ['char_mlm', 'mein Lauf', 'été', '...', '.hidden', 'a:b', 'x' * 255])
 def test_names_of_experiments(name):
     runs.check_experiment_name(name)

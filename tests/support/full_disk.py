@@ -9,7 +9,10 @@ def full(real):
     def opened(path, how, *arguments, **options):
         is_written = how & (os.O_WRONLY | os.O_RDWR) if isinstance(how, int) else set(how) & set('aw+')
         is_full = not isinstance(path, int) and os.fspath(path).endswith('/NAME') and is_written
-        return real('/dev/full' if is_full else path, how, *arguments, **options)
+        if is_full:
+            # One of an ordinary file's would refuse a device
+            return real('/dev/full', how, *arguments, **{**options, 'opener': None} if 'opener' in options else options)
+        return real(path, how, *arguments, **options)
     return opened
 
 
