@@ -66,8 +66,8 @@ class OptimizationConfigs(ModelConfigs):
         'Micro-batches per step, for a batch that does not fit into memory', at_least(1), may_change=INEXACT,
         aliases=('accumulate',))] = 1
     max_skipped_steps: Annotated[int, Item(
-        'Steps in a row that are skipped, as their loss or gradient is not finite, before the run ends; 0 ends it at the '
-        'first',
+        'Steps in a row that are skipped, as their loss or gradient is not finite, before the run ends; 0 ends it at '
+        'the first',
         at_least(0), unit='optimizer steps', may_change=True)] = 20
     skipped_steps: Annotated[SkippedSteps, Item('Skips steps whose loss or gradient is not finite')]
     progress: Annotated[Progress, Item('How far the run is')]

@@ -3,12 +3,12 @@
 
 One NaN in the gradient would make all weights NaN for good, so such a step is not taken: weights and the state of the
 optimizer stay as they are, and schedules, tokens and batches go on as after any other step. That may happen now and
-then. Many in a row are a run that has diverged, and it ends. A loss that is not finite may have a gradient that is; what
-such a gradient leads to is not known, so the step is not taken either.
+then. Many in a row are a run that has diverged, and it ends. A loss that is not finite may have a gradient that is;
+what such a gradient leads to is not known, so the step is not taken either.
 
-When Python is done with a step on a GPU, only the GPU can know whether loss and gradient are finite. The optimizer leaves out
-the step there, if it can: torch's gradient scaler tells its fused optimizers by `found_inf`, and so does this. Python
-hears of it `max_late` steps later, at all ranks at the same step.
+When Python is done with a step on a GPU, only the GPU can know whether loss and gradient are finite. The optimizer
+leaves out the step there, if it can: torch's gradient scaler tells its fused optimizers by `found_inf`, and so does
+this. Python hears of it `max_late` steps later, at all ranks at the same step.
 """
 import collections
 import math
@@ -78,11 +78,11 @@ class SkippedSteps:
             step = self._count()
             if self.in_a_row > max_in_a_row:
                 row = f'{self.in_a_row:,} steps in a row' if self.in_a_row > 1 else 'a step'
-                raise DivergedError(f'Stopped after step {step + 1:,}: the loss or gradient of {row} was not finite, and '
-                                    f'max_skipped_steps={max_in_a_row}')
+                raise DivergedError(f'Stopped after step {step + 1:,}: the loss or gradient of {row} was not finite, '
+                                    f'and max_skipped_steps={max_in_a_row}')
             if self.in_a_row and self.total == 1:
-                logger.log(f'Step {step + 1:,} is skipped: its loss or gradient is not finite. `skipped_steps` counts them; '
-                           f'more than {max_in_a_row} in a row end the run (max_skipped_steps)', Text.warning)
+                logger.log(f'Step {step + 1:,} is skipped: its loss or gradient is not finite. `skipped_steps` counts '
+                           f'them; more than {max_in_a_row} in a row end the run (max_skipped_steps)', Text.warning)
 
     def finish(self):
         """Returns when all steps are counted."""

@@ -142,7 +142,7 @@ def test_too_many_in_a_row_end_the_run():
     skipped = SkippedSteps()
     skip(skipped, False, False, True, False, False, True)
     assert (skipped.total, skipped.in_a_row) == (4, 0)
-    with pytest.raises(DivergedError, match=r'Stopped after step 4: the loss or gradient of 3 steps in a row was not finite'):
+    with pytest.raises(DivergedError, match='Stopped after step 4: the loss or gradient of 3 steps in a row was not'):
         skip(skipped, True, False, False, False)
     with pytest.raises(DivergedError, match='Stopped after step 2: the loss or gradient of a step was not finite'):
         skip(SkippedSteps(), True, False, max_in_a_row=0)
@@ -196,7 +196,8 @@ def test_a_run_goes_on(project, what):
     damage(project, at=(3, 4, 9), what=what)
     result = project.run(*SMALL, f'text_path={project.text}', 'transformer.dropout=0.1')
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count('is skipped') == 1 and 'Step 4 is skipped: its loss or gradient is not finite' in result.stdout
+    assert result.stdout.count('is skipped') == 1
+    assert 'Step 4 is skipped: its loss or gradient is not finite' in result.stdout
     [folder] = project.runs
     values = values_of(folder / 'log.jsonl')
     assert [value for _, value in values['skipped_steps']] == [1, 2, 3]
@@ -225,8 +226,8 @@ def test_it_resumes_with_the_same_losses(project, stop, what):
 def test_a_run_that_diverges_is_crashed(project, value, what):
     damage(project, at=range(6, 10 ** 9), value=value, what=what)
     result = project.run(*SMALL, f'text_path={project.text}', 'max_skipped_steps=3', 'checkpoint_interval=2')
-    assert_clean_failure(result, 1, 'Stopped after step 10: the loss or gradient of 4 steps in a row was not finite, and '
-                                    'max_skipped_steps=3. The last good checkpoint is at ')
+    assert_clean_failure(result, 1, 'Stopped after step 10: the loss or gradient of 4 steps in a row was not finite, '
+                                    'and max_skipped_steps=3. The last good checkpoint is at ')
     assert 'optimizer.learning_rate' in result.stderr and 'To resume: ' in result.stderr
     assert project.status() == 'crashed'
     [folder] = project.runs
