@@ -45,10 +45,14 @@ class Part:
         """Seconds that are left."""
         return self._end - time.monotonic()
 
-    def add(self, name: str, value: Any, text: str | None = None):
-        """Keeps a figure, for JSON, and prints it, as `text` or as it is."""
+    def keep(self, name: str, value: Any):
+        """Keeps a figure, for JSON, in place of an earlier one of that name."""
         with self.path.open('a', encoding='utf-8') as file:
             file.write(json.dumps([name, value]) + '\n')
+
+    def add(self, name: str, value: Any, text: str | None = None):
+        """Keeps a figure, and prints it, as `text` or as it is."""
+        self.keep(name, value)
         print(f'  {name}: {value if text is None else text}', flush=True)
 
     def measure(self, name: str, function: Callable[[], dict[str, Any]], *, seconds: float = 0.,

@@ -1,5 +1,7 @@
 """The tests of `tests/gpu` on the device: what a GPU computes is right."""
+import collections
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -8,25 +10,38 @@ from pathlib import Path
 from gpu_part import Part
 
 ROOT = Path(__file__).parent.parent
-_OUTCOMES = 'passed', 'failed', 'error', 'skipped'
+# A line of `pytest -v`: the name of a test and what came of it
+_OUTCOME = re.compile(r'(\S+::.*?) (PASSED|FAILED|ERROR|SKIPPED)( .*)?')
 # On the CPU some of them, as a test of the script
 _CHOICE = {'cuda': ['-m', 'gpu', 'tests/gpu'], 'cpu': ['-k', 'noticed and cpu', 'tests/gpu/test_waiting.py']}
 
 
 def run(part: Part):
-    """Figures are how many passed, and the names of those that did not. Raises `RuntimeError` if there are any."""
+    """
+    Figures are how many passed, and the names of those that did not, kept test by test, as the time may be up before
+    the last one. Raises `RuntimeError` if there are any.
+    """
     if importlib.util.find_spec('pytest') is None:
         part.add('tests', "none: pytest is not installed: pip install -e '.[test]'")
         return
-    command = [sys.executable, '-m', 'pytest', '-n', '0', '-q', '--tb=short', '-p', 'no:cacheprovider',
+    command = [sys.executable, '-m', 'pytest', '-n', '0', '-v', '--color=no', '--tb=short', '-p', 'no:cacheprovider',
                '--show-capture=no', *_CHOICE[part.device]]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    counts = {kind: int(found[1]) for kind in _OUTCOMES if (found := re.search(rf'(\d+) {kind}', result.stdout))}
+    counts: collections.Counter[str] = collections.Counter()
+    wrong, lines = [], []
+    with subprocess.Popen(command, cwd=ROOT, env={**os.environ, 'PYTHONUNBUFFERED': '1'}, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True) as process:
+        for line in process.stdout:
+            lines.append(line)
+            if not (found := _OUTCOME.fullmatch(line.rstrip())):
+                continue
+            name, outcome = found[1], found[2].lower()
+            if outcome in ('failed', 'error'):
+                wrong.append(name)
+                part.add('not passed', wrong, name)
+            counts[outcome] += 1
+            part.keep('outcomes', counts)
     part.add('outcomes', counts, ', '.join(f'{n} {kind}' for kind, n in counts.items()))
-    wrong = re.findall(r'^(?:FAILED|ERROR) (.*)$', result.stdout, re.MULTILINE)
-    if wrong:
-        part.add('not passed', wrong, ''.join(f'\n    {name}' for name in wrong))
-    if result.returncode or not counts.get('passed'):
-        print(result.stdout[-6000:], result.stderr[-2000:], sep='\n', flush=True)
+    if process.returncode or not counts['passed']:
+        print(''.join(lines)[-8000:], flush=True)
         raise RuntimeError(f'{len(wrong)} tests did not pass' if wrong else
-                           f'pytest ended with {result.returncode} and {counts.get("passed", 0)} tests passed')
+                           f'pytest ended with {process.returncode} and {counts["passed"]} tests passed')

@@ -30,7 +30,7 @@ import numpy as np
 from app import CHUNK, NAMES, Server, first_update, steps_update
 from labml_db import Key
 
-from labml_mlm.app.store import decode, encode
+from labml_mlm.app.encoding import decode, encode
 
 # Seconds between two updates of a run, and between two pages of a reader
 _INTERVAL, _PAUSE = 1., 1.

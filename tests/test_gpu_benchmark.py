@@ -2,6 +2,7 @@
 import importlib
 import json
 import multiprocessing
+import os
 import subprocess
 import sys
 import time
@@ -53,6 +54,62 @@ def test_what_is_given_is_checked(module, monkeypatch, capsys, arguments, messag
     with pytest.raises(SystemExit) as e:
         module('gpu').main()
     assert e.value.code == 2 and capsys.readouterr().err.endswith(f'error: {message}\n')
+
+
+def test_without_a_gpu_it_says_so(tmp_path):
+    result = subprocess.run([sys.executable, 'benchmarks/gpu.py', '--json', tmp_path / 'gpu.json'], cwd=ROOT,
+                            capture_output=True, text=True, env={**os.environ, 'CUDA_VISIBLE_DEVICES': ''})
+    assert (result.returncode, result.stdout) == (2, '')
+    assert result.stderr == 'there is no CUDA device here. --device cpu tests the script\n'
+    assert not (tmp_path / 'gpu.json').exists()
+
+
+@pytest.mark.parametrize('is_stopped', [False, True])
+def test_outcomes_of_tests_are_kept_as_they_come(module, monkeypatch, tmp_path, capfd, is_stopped):
+    """Also if the time is up before the last test ends."""
+    gpu_tests, path, join = module('gpu_tests'), tmp_path / 'part', multiprocessing.context.ForkProcess.join
+    (tmp_path / 'test_it.py').write_text(f'''
+import time
+
+import pytest
+
+@pytest.mark.parametrize('name', ['with a space', 'PASSED'])
+def test_that_passes(name):
+    pass
+
+def test_that_fails():
+    assert 1 == 2
+
+def test_that_is_skipped():
+    pytest.skip('none here')
+
+@pytest.fixture
+def broken():
+    raise ValueError
+
+def test_with_an_error(broken):
+    pass
+
+def test_last():
+    time.sleep({1000 if is_stopped else 0})
+''')
+    monkeypatch.setitem(gpu_tests._CHOICE, 'cpu', [str(tmp_path / 'test_it.py')])
+
+    def join_until_error(process, timeout=None):
+        """The time is up as soon as all but the last test have ended."""
+        while timeout == 1000 and is_stopped and process.is_alive() and '"error"' not in path.read_text():
+            time.sleep(0.01)
+        if timeout != 1000 or not is_stopped:
+            join(process, timeout)
+
+    monkeypatch.setattr(multiprocessing.context.ForkProcess, 'join', join_until_error)
+    result = module('gpu_part').run_part(gpu_tests.run, device='cpu', peak=None, seconds=1000., path=path)
+    assert result['figures']['outcomes'] == {'passed': 2 if is_stopped else 3, 'failed': 1, 'skipped': 1, 'error': 1}
+    assert result['status'] == ('time is up' if is_stopped else 'failed')
+    assert result['error'] == (None if is_stopped else 'RuntimeError: 2 tests did not pass')
+    wrong = [name.partition('::')[2] for name in result['figures']['not passed']]
+    assert wrong == ['test_that_fails', 'test_with_an_error']
+    assert 'test_that_fails' in capfd.readouterr().out
 
 
 @pytest.mark.parametrize('name, peak', [

@@ -4,8 +4,8 @@
 HTTP requests come in; pages and answers go out. Pages and API are those of the `labml-app` package. Around them,
 `store` keeps in one SQLite file what upstream keeps in MongoDB, and `known` what came of its rows; `updates` takes
 each update of a run once, atomically, `curves` keeps their points, `first_look` says what is shown before a person
-has chosen, `pages` serves all files from memory, and `guard` refuses requests that neither a labml client nor the
-app's own pages send.
+has chosen, `preferences` checks what a person chooses, `pages` serves all files from memory, and `guard` refuses
+requests that neither a labml client nor the app's own pages send.
 
 Start with `server`.
 """

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from labml_app import db, handlers, settings
 from labml_app.logger import logger
 from labml_db import Index
 from labml_db.index_driver.mongo import MongoIndexDbDriver
 
-from labml_mlm.app import curves, first_look, lists, updates
+from labml_mlm.app import curves, first_look, lists, preferences, updates
 from labml_mlm.app.guard import LOOPBACK, Guard
 from labml_mlm.app.known import Known
 from labml_mlm.app.pages import add_pages
-from labml_mlm.app.store import Store
+from labml_mlm.app.store import Store, StoreFullError, damaged
 from labml_mlm.app.transactions import BAD_DATA, Transactions
 from labml_mlm.common.errors import UserError
 from labml_mlm.common.exit import Terminated
@@ -59,16 +59,19 @@ def serve(*, host: str, port: int, store: Path, allowed_hosts: list[str]):
             transaction, close, where, known = opened.transaction, opened.close, str(opened.path), opened.known
         stack.callback(close)
         try:
-            with transaction():
-                _create_projects()
+            is_full = not _create_projects(transaction)
         except BAD_DATA:
-            raise UserError(f'the store {where} is damaged: its list of runs cannot be read. --store takes another file'
-                            ) from None
+            wrong = 'its list of runs cannot be read'
+            raise UserError(f'the data in {where} are damaged ({wrong})' if known is None else
+                            damaged(opened.path, wrong)) from None
         app = Guard(Transactions(_build_app(close, known), transaction),
                     hosts={*LOOPBACK, host, address, *allowed_hosts}, is_any_address=host in _WILDCARDS)
         shown = f'[{host}]' if ':' in host else host
         print(f'The labml app is at http://{shown}:{port}, with its runs in {where}. '
               'Ctrl-C ends it', flush=True)
+        if is_full:
+            print('Note: the disk with the store is full. Runs can be looked at, and nothing new is stored until there '
+                  'is space', flush=True)
         if host not in LOOPBACK:
             print('Note: the labml app has no login. Anybody who can reach this address can see and delete all runs',
                   flush=True)
@@ -101,12 +104,25 @@ def _connect_mongo() -> Any:
     return contextlib.nullcontext
 
 
-def _create_projects():
+def _create_projects(transaction: Callable[[], contextlib.AbstractContextManager]) -> bool:
     """
-    Assigns every run to the local user from the start, so that none needs to be claimed.
+    Assigns every run to the local user from the start, so that none needs to be claimed. Returns whether there is space
+    in the store, which has them from an earlier start otherwise.
 
-    Raises one of `BAD_DATA` if the store has the user or the project, but damaged.
+    Raises one of `BAD_DATA` if the store has the user or the project, but damaged, and `StoreFullError` if it has none
+    and there is no space.
     """
+    try:
+        with transaction():
+            _create()
+    except StoreFullError:
+        if not db.project.ProjectIndex.get(''):
+            raise
+        return False
+    return True
+
+
+def _create():
     db.project.create_project(settings.FLOAT_PROJECT_TOKEN, 'float project')
     db.project.create_project(settings.SAMPLES_PROJECT_TOKEN, 'samples project')
     local = db.user.get_or_create_user('local', is_local_user=True)
@@ -129,7 +145,8 @@ def _build_app(close: Callable[[], None], known: Known | None) -> FastAPI:
     # Upstream computes means of curves that are still empty
     warnings.filterwarnings('ignore', category=RuntimeWarning, module='numpy')
     # FastAPI's own pages load scripts from other sites
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan,
+                  dependencies=[Depends(preferences.check_request)])
     curves.keep_all_indicators()
     updates.add_routes(app)
     first_look.add_routes(app)

@@ -9,21 +9,21 @@ A kill at any instant loses nothing that was committed: SQLite writes a transact
 log before it reports success, and ignores an incomplete transaction at the end of the log at the next start
 (https://sqlite.org/wal.html).
 """
-import base64
 import contextlib
-import json
+import errno
 import shlex
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from labml_db import Index, Key, Model
+from labml_db import Index, Model
 from labml_db.driver import DbDriver
 from labml_db.index_driver import IndexDbDriver
 
+from labml_mlm.app.encoding import decode, encode
 from labml_mlm.app.known import Known
+from labml_mlm.app.preferences import mend
 from labml_mlm.common.errors import UserError
 from labml_mlm.common.files import ProcessLock
 
@@ -43,13 +43,19 @@ _MODEL = 'SELECT data FROM models WHERE key = ?'
 _INDEX = 'SELECT value FROM indexes WHERE name = ? AND key = ?'
 # A full disk, and a quota or a limit of a file's size
 _FULL = 'SQLITE_FULL', 'SQLITE_IOERR_WRITE'
+# No space for the file with the index of the write-ahead log
+_NO_INDEX = 'SQLITE_IOERR_SHMSIZE', 'SQLITE_IOERR_SHMOPEN'
 
 
 class StoreFullError(OSError):
     """There is no space for a transaction."""
 
+    def __init__(self, path: Path, reason: Any):
+        super().__init__(f'the disk with the store {path} is full ({reason}): --store takes a file on another one')
 
-def _damaged(path: Path, wrong: Any) -> str:
+
+def damaged(path: Path, wrong: Any) -> str:
+    """What to say of a store that cannot be read."""
     return (f'the store {path} is damaged ({wrong}) and stays as it is. --store takes another file, or a copy with '
             f'what can be read: sqlite3 {shlex.quote(str(path))} .recover | sqlite3 NEW')
 
@@ -59,7 +65,8 @@ class Store:
     ## The store in the file `path`, which is created if it does not exist
 
     It is locked until `close` or the end of the process. Raises `UserError` if another process uses it, if it is
-    another kind of file, or damaged; it stays as it is then. Raises `OSError` if it cannot be written.
+    another kind of file, or damaged; it stays as it is then. Raises `OSError` if it cannot be written. On a full disk a
+    store that exists can still be read; for a new one it raises `StoreFullError`.
     """
 
     def __init__(self, path: Path):
@@ -75,31 +82,48 @@ class Store:
             raise OSError(f'cannot make the folder {path.parent}: {e.strerror}; give --store FILE, or set HOME') from e
         self.path = path
         self._lock = ProcessLock(path.with_name(f'{path.name}.lock'))
-        if (owner := self._lock.acquire()) is not None:
+        try:
+            owner = self._lock.acquire()
+        except OSError as e:
+            if e.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StoreFullError(path, e.strerror) from e
+            raise
+        if owner is not None:
             raise UserError(f'the store {path} is in use by another labml app, in process {owner}')
         try:
-            self._open()
+            try:
+                self._open()
+            except sqlite3.OperationalError as e:
+                if e.sqlite_errorname not in _NO_INDEX:
+                    raise
+                self._connection.close()
+                self._open(is_index_in_memory=True)
         except sqlite3.OperationalError as e:
+            if e.sqlite_errorname in _FULL:
+                raise StoreFullError(path, e) from e
             raise OSError(f'cannot open the store {path}: {e}') from e
         except sqlite3.DatabaseError as e:
             with open(path, 'rb') as f:
                 is_sqlite = f.read(len(_MAGIC)) == _MAGIC
             if is_sqlite:
-                raise UserError(_damaged(path, e)) from None
+                raise UserError(damaged(path, e)) from None
             raise UserError(f'{path} is not an SQLite file: --store takes a file of a labml app or a new one') from None
 
-    def _open(self):
+    def _open(self, *, is_index_in_memory: bool = False):
         # One thread at a time uses it, though not always the same one
         self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         self.known = Known(self._connection, decode)
         execute = self._connection.execute
+        if is_index_in_memory:
+            # Other programs cannot look into the store then
+            execute('PRAGMA locking_mode = EXCLUSIVE')
         [application], [version] = (execute(f'PRAGMA {name}').fetchone() for name in ('application_id', 'user_version'))
         is_new = not application and not execute('SELECT * FROM sqlite_master').fetchone()
         if not is_new and (application, version) != (_APPLICATION_ID, _VERSION):
             raise UserError(f'{self.path} is a database of another program, or of another version of this one')
         [wrong] = execute('PRAGMA quick_check(1)').fetchone()
         if wrong != 'ok':
-            raise UserError(_damaged(self.path, wrong.rpartition('\n')[2]))
+            raise UserError(damaged(self.path, wrong.rpartition('\n')[2]))
         execute('PRAGMA journal_mode = WAL')
         execute('PRAGMA synchronous = FULL')
         # Nothing of a transaction is written before it is committed, so that a full disk does not matter to one that is
@@ -128,7 +152,7 @@ class Store:
             if self._connection.in_transaction:
                 self._connection.execute('ROLLBACK')
             if getattr(e, 'sqlite_errorname', '') in _FULL:
-                raise StoreFullError(f'{self.path}: {e}') from e
+                raise StoreFullError(self.path, e) from e
             raise
 
     def close(self):
@@ -149,11 +173,12 @@ class ModelDriver(DbDriver):
         super().__init__(None, model_cls)
         self._execute = connection.execute
         self._known = known
+        self._model = model_cls
 
     def load_dict(self, key: str) -> dict | None:
         """The model under `key`, if there is one."""
         text = self._known.read(_MODEL, str(key))
-        return None if text is None else self._known.decoded(str(key), text)
+        return None if text is None else mend(self._model, self._known.decoded(str(key), text))
 
     def mload_dict(self, key: list[str]) -> list[dict | None]:
         """The models under these keys, in the same order."""
@@ -206,48 +231,3 @@ class IndexDriver(IndexDbDriver):
     def get_all(self) -> list[str]:
         """All keys."""
         return [value for [value] in self._execute('SELECT value FROM indexes WHERE name = ?', [self.index_name])]
-
-
-def encode(value: Any) -> str:
-    """
-    A model as JSON: numbers, strings, lists, tuples, dicts, sets, keys of models, and arrays of numbers.
-
-    Raises `TypeError` if it contains anything else.
-    """
-    text = json.dumps(_to_json(value), ensure_ascii=False, separators=(',', ':'))
-    # A lone surrogate is not valid Unicode, and could not be sent to a page
-    return text.encode(errors='replace').decode()
-
-
-def decode(data: str) -> Any:
-    """The value that `encode` was given."""
-    return json.loads(data, object_hook=_from_json)
-
-
-def _to_json(value: Any) -> Any:
-    if isinstance(value, dict):
-        if all(isinstance(key, str) and not key.startswith('$') for key in value):
-            return {key: _to_json(inner) for key, inner in value.items()}
-        return {'$dict': [[_to_json(key), _to_json(inner)] for key, inner in value.items()]}
-    if isinstance(value, list):
-        return [_to_json(inner) for inner in value]
-    if isinstance(value, tuple | set):
-        return {f'${type(value).__name__}': [_to_json(inner) for inner in value]}
-    if isinstance(value, Key):
-        return {'$key': str(value)}
-    if isinstance(value, np.ndarray) and value.dtype.kind in 'biuf':
-        return {'$array': [value.dtype.str, value.shape, base64.b64encode(value.tobytes()).decode()]}
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _from_json(value: dict) -> Any:
-    if len(value) == 1:
-        [(kind, inner)] = value.items()
-        if kind == '$array':
-            dtype, shape, data = inner
-            # A copy, because an array on `bytes` is read-only
-            return np.frombuffer(base64.b64decode(data), dtype).reshape(shape).copy()
-        makers = {'$dict': dict, '$tuple': tuple, '$set': set, '$key': Key}
-        if kind in makers:
-            return makers[kind](inner)
-    return value

@@ -26,6 +26,7 @@ from labml_mlm.optim.optimizer import (
 )
 from labml_mlm.optim.schedules import decay_begin, inverse_sqrt, noam, warmup_cosine, warmup_linear, warmup_stable_decay
 from labml_mlm.screen.console import warn
+from labml_mlm.training.engine import Engine
 from labml_mlm.training.progress import Progress
 from labml_mlm.training.skipped_steps import SkippedSteps, gradient_norm
 
@@ -65,9 +66,10 @@ class OptimizationConfigs(ModelConfigs):
         'Micro-batches per step, for a batch that does not fit into memory', at_least(1), may_change=INEXACT,
         aliases=('accumulate',))] = 1
     max_skipped_steps: Annotated[int, Item(
-        'Steps in a row that are skipped, as their gradient is not finite, before the run ends; 0 ends it at the first',
+        'Steps in a row that are skipped, as their loss or gradient is not finite, before the run ends; 0 ends it at '
+        'the first',
         at_least(0), unit='optimizer steps', may_change=True)] = 20
-    skipped_steps: Annotated[SkippedSteps, Item('Skips steps whose gradient is not finite')]
+    skipped_steps: Annotated[SkippedSteps, Item('Skips steps whose loss or gradient is not finite')]
     progress: Annotated[Progress, Item('How far the run is')]
 
     # Default learning rates by the option of `optimizer`, where they are not those of its configs
@@ -104,11 +106,14 @@ class OptimizationConfigs(ModelConfigs):
 
     def update(self):
         """
-        Clips the gradients and takes an optimizer step at the learning rate that is due. If they are not finite, the
-        step is skipped, and counts as any other for schedules.
+        Clips the gradients and takes an optimizer step at the learning rate that is due. If they or the loss, as far as
+        the engine knows it, are not finite, the step is skipped, and counts as any other for schedules.
         """
         norm = gradient_norm(self.model.parameters(), clip=self.grad_norm_clip)
-        self.skipped_steps.take(self.optimizer, norm, step=self.progress.steps)
+        # A subclass with another objective may do without
+        engine = getattr(self, 'engine', None)
+        loss = engine.take_loss() if isinstance(engine, Engine) else None
+        self.skipped_steps.take(self.optimizer, norm, step=self.progress.steps, loss=loss)
         tracker.add('lr', current_lr(self.optimizer))
         self.scheduler.step()
         self.optimizer.zero_grad()

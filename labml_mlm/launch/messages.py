@@ -33,7 +33,7 @@ def interrupted(conf: MLMConfigs, run: Run) -> str:
 
 
 def after_divergence(run: Run) -> str:
-    """After too many steps whose gradient was not finite."""
+    """After too many steps whose loss or gradient was not finite."""
     helps = 'What usually helps: a lower optimizer.learning_rate, a longer lr_warmup_steps, grad_norm_clip=1, ' \
             'precision=fp32'
     if saved := max(run.checkpoints.steps(), default=0):

@@ -68,6 +68,8 @@ class Engine:
         # The model as it is called in training, from the first step on, and the same compiled
         self._wrapped: Any = None
         self._compiled: Any = None
+        # Of the batches since `take_loss`
+        self._loss: Tensor | None = None
         # Until it is compiled
         self._compiling: Callable[[], AbstractContextManager] | None = compiling
         device = next(model.parameters()).device
@@ -165,7 +167,18 @@ class Engine:
         loss_sum, n_correct, *of_pairs = self.ranks.all_reduce_sum(
             *(sum(column) for column in zip(*outputs, strict=True)))()
         pairs = PairsOutput(of_pairs[0] / n_pairs, of_pairs[0], n_pairs, of_pairs[1]) if of_pairs else None
-        return MLMOutput(loss_sum / n_masked, loss_sum, n_masked, n_correct, pairs)
+        output = MLMOutput(loss_sum / n_masked, loss_sum, n_masked, n_correct, pairs)
+        loss = output.loss if pairs is None else output.loss + pairs.loss
+        self._loss = loss if self._loss is None else self._loss + loss
+        return output
+
+    def take_loss(self) -> Tensor | None:
+        """
+        The sum of the losses of all batches of `forward_backward` since the last call, the same at all ranks; `None` if
+        there was none.
+        """
+        loss, self._loss = self._loss, None
+        return loss
 
     def _wrap(self):
         """At the first step: wraps the model for data parallelism, and compiles it."""

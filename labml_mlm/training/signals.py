@@ -1,8 +1,10 @@
 """
 Ctrl-C, SIGTERM and a closed terminal end a run between two steps, in a consistent state, and before it at once; and so
-do SIGUSR1 and SIGUSR2, which batch systems send some time before they kill (SLURM by `--signal=USR1@60`).
+do SIGUSR1 and SIGUSR2, which batch systems send some time before they kill (SLURM by `--signal=USR1@60`). Ranks whose
+torchrun has ended without a word to them, as by `kill -9`, end in the same way.
 """
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -35,6 +37,8 @@ class SignalHandler:
 
     With several ranks, a second Ctrl-C within five seconds is taken for the first one, forwarded by torchrun.
 
+    With torchrun's environment, it counts as SIGTERM if the parent process has gone.
+
     A signal that the parent process ignores (SIGINT under `nohup … &`) stays ignored.
     """
     signals = SIGNALS
@@ -45,9 +49,12 @@ class SignalHandler:
         self._is_at_once = False
         self._answer: threading.Timer | None = None
         self._handlers: dict = {}
+        # torchrun's process id, while it is there
+        self._launcher: int | None = None
 
     def __enter__(self) -> 'SignalHandler':
         self.signal = None
+        self._launcher = os.getppid() if 'TORCHELASTIC_RUN_ID' in os.environ else None
         # Python lets only the main thread set handlers
         if threading.current_thread() is threading.main_thread():
             for number in self.signals:
@@ -66,6 +73,11 @@ class SignalHandler:
 
     def check(self):
         """Raises `Stopped` if a signal has come."""
+        if self._launcher not in (None, os.getppid()):
+            self._launcher = None
+            self.stop(signal.SIGTERM)
+            if ranks().is_main:
+                logger.log('torchrun has gone: the run ends', Text.warning)
         if number := ranks().delayed_max(self.signal or 0):
             self.signal = number
             raise Stopped

@@ -3,11 +3,12 @@
 
 One NaN in the gradient would make all weights NaN for good, so such a step is not taken: weights and the state of the
 optimizer stay as they are, and schedules, tokens and batches go on as after any other step. That may happen now and
-then. Many in a row are a run that has diverged, and it ends.
+then. Many in a row are a run that has diverged, and it ends. A loss that is not finite may have a gradient that is;
+what such a gradient leads to is not known, so the step is not taken either.
 
-When Python is done with a step on a GPU, only the GPU can know whether the gradient is finite. The optimizer leaves out
-the step there, if it can: torch's gradient scaler tells its fused optimizers by `found_inf`, and so does this. Python
-hears of it `max_late` steps later, at all ranks at the same step.
+When Python is done with a step on a GPU, only the GPU can know whether loss and gradient are finite. The optimizer
+leaves out the step there, if it can: torch's gradient scaler tells its fused optimizers by `found_inf`, and so does
+this. Python hears of it `max_late` steps later, at all ranks at the same step.
 """
 import collections
 import math
@@ -38,7 +39,7 @@ class _InFlight(NamedTuple):
 
 class SkippedSteps:
     """
-    ## Skips steps whose gradient is not finite, and counts them
+    ## Skips steps whose loss or gradient is not finite, and counts them
 
     On a GPU it is known `max_late` steps later which these are.
     """
@@ -51,9 +52,14 @@ class SkippedSteps:
         self.total = self.in_a_row = 0
         self._in_flight: collections.deque[_InFlight] = collections.deque()
 
-    def take(self, optimizer: torch.optim.Optimizer, norm: Tensor, *, step: int):
-        """Takes a step of the optimizer if the gradient, of this `norm`, is finite; it is step number `step`."""
+    def take(self, optimizer: torch.optim.Optimizer, norm: Tensor, *, step: int, loss: Tensor | None = None):
+        """
+        Takes a step of the optimizer if the gradient, of this `norm`, and the `loss`, if it is known, are finite; it is
+        step number `step`. Both must be the same at all ranks.
+        """
         is_finite = torch.isfinite(full_tensor(norm.detach()))
+        if loss is not None:
+            is_finite = is_finite & torch.isfinite(loss)
         if _is_on_gpu(is_finite) and (parts := _that_skip(optimizer)):
             for part in parts:
                 part.grad_scale, part.found_inf = None, (~is_finite).float()
@@ -72,11 +78,11 @@ class SkippedSteps:
             step = self._count()
             if self.in_a_row > max_in_a_row:
                 row = f'{self.in_a_row:,} steps in a row' if self.in_a_row > 1 else 'a step'
-                raise DivergedError(f'Stopped after step {step + 1:,}: the gradient of {row} was not finite, and '
-                                    f'max_skipped_steps={max_in_a_row}')
+                raise DivergedError(f'Stopped after step {step + 1:,}: the loss or gradient of {row} was not finite, '
+                                    f'and max_skipped_steps={max_in_a_row}')
             if self.in_a_row and self.total == 1:
-                logger.log(f'Step {step + 1:,} is skipped: its gradient is not finite. `skipped_steps` counts them; '
-                           f'more than {max_in_a_row} in a row end the run (max_skipped_steps)', Text.warning)
+                logger.log(f'Step {step + 1:,} is skipped: its loss or gradient is not finite. `skipped_steps` counts '
+                           f'them; more than {max_in_a_row} in a row end the run (max_skipped_steps)', Text.warning)
 
     def finish(self):
         """Returns when all steps are counted."""

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from labml_db import Key, Model
 
 from labml_mlm.app import known as known_
+from labml_mlm.app.encoding import decode, encode
 from labml_mlm.app.known import Known
-from labml_mlm.app.store import Store, decode, encode
+from labml_mlm.app.store import Store
 
 STATEMENT = 'SELECT data FROM models WHERE key = ?'
 

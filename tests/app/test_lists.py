@@ -88,6 +88,7 @@ def test_damaged_list_of_runs_is_said(start_app):
                             capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stdout) == (2, '')
     assert 'its list of runs cannot be read' in result.stderr and 'Traceback' not in result.stderr
+    assert '.recover' in result.stderr and result.stderr.count('\n') == 1
     assert server.store.read_bytes() == before
 
 

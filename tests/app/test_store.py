@@ -1,4 +1,7 @@
+import errno
 import math
+import os
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -10,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from labml_db import Index, Key, Model
 
-from labml_mlm.app.store import Store, decode, encode
+from labml_mlm.app.encoding import decode, encode
+from labml_mlm.app.store import Store, StoreFullError
 from labml_mlm.common.errors import UserError
+from labml_mlm.common.files import ProcessLock
 
 keys = st.text() | st.integers() | st.sampled_from(['$key', '$set', '$array', '$dict', '$tuple'])
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
@@ -205,3 +210,47 @@ def test_store_without_a_home_folder_says_what_to_give(monkeypatch):
         Store(Path('~/.labml/app.sqlite'))
     with pytest.raises(UserError, match='there is no home folder of that name here; give --store FILE, or set HOME'):
         Store(Path('~nobody-is-called-so/app.sqlite'))
+
+
+def no_space():
+    """In a new process: as on a full disk, no file can have more than a few bytes."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+
+
+def test_app_starts_on_a_full_disk_to_be_read(start_app):
+    uuid, path = 'a' * 32, f"default/track?run_uuid={'a' * 32}&labml_version=0.5.3"
+    server = start_app()
+    server.ask(path, [{'name': 'mine', 'lives': []}])
+    server.stop()
+    app = start_app(preexec_fn=no_space)
+    assert 'the disk with the store is full' in app.process.stdout.readline()
+    assert [run['name'] for run in app.ask('runs/null')['runs']] == ['mine']
+    edit = {'Content-Type': 'application/json'}
+    code, answer = app.status_of(f'/api/v1/run/{uuid}', b'{"name": "other"}', method='POST', headers=edit)
+    assert code == 507 and b'is full' in answer
+    assert app.ask(f'run/{uuid}')['name'] == 'mine'
+    # Once there is space
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.prlimit(app.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+    app.ask(f'run/{uuid}', {'name': 'other'})
+    app.stop()
+    assert start_app().ask(f'run/{uuid}')['name'] == 'other'
+
+
+def test_new_store_on_a_full_disk_is_said(tmp_path):
+    path = tmp_path / 'new.sqlite'
+    result = subprocess.run([sys.executable, '-m', 'labml_mlm', 'app', '--port', '0', '--store', path],
+                            capture_output=True, text=True, timeout=60, preexec_fn=no_space)
+    assert (result.returncode, result.stdout) == (1, '')
+    assert f'the disk with the store {path} is full' in result.stderr and result.stderr.count('\n') == 1
+
+
+@pytest.mark.parametrize('code', [errno.ENOSPC, errno.EDQUOT])
+def test_full_disk_without_space_for_the_lock(tmp_path, monkeypatch, code):
+    def acquire(_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(ProcessLock, 'acquire', acquire)
+    with pytest.raises(StoreFullError, match=f'the disk with the store {tmp_path}/new.sqlite is full'):
+        Store(tmp_path / 'new.sqlite')

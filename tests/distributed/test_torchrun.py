@@ -172,11 +172,16 @@ def test_failure_of_one_of_two_machines(project, runs, trained):
         assert max(abs(a - b) for (_, a), (_, b) in zip(whole[name], resumed[name], strict=True)) <= 2e-6, name
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGKILL])
 def test_stopped_job_saves_the_last_step(project, runs, number):
-    """By SIGTERM to torchrun, or by Ctrl-C, which ranks receive from the terminal and from torchrun."""
-    process = torchrun(project, '--nproc_per_node=2', project.script.name, *runs.arguments, 'epochs=1000',
-                       'checkpoint_interval=20', RUN_UUID='stopped')
+    """
+    By a signal to torchrun, by Ctrl-C, which ranks receive from the terminal and from torchrun, or by an end of
+    torchrun of which it tells nobody.
+    """
+    # Those that torchrun forwards by default, and one more
+    process = torchrun(project, '--nproc_per_node=2', '--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1',
+                       project.script.name, *runs.arguments, 'epochs=1000', 'checkpoint_interval=20',
+                       RUN_UUID='stopped')
     folder = project.path / 'logs/test/stopped/checkpoints'
     while not any(folder.glob('[0-9]*')):
         time.sleep(0.05)

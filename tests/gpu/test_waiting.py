@@ -83,7 +83,7 @@ def test_what_waits_is_noticed(device, wait):
 
 
 def test_an_optimizer_of_labml_nn_waits(build, tracked, device):
-    """It cannot leave out a step on the GPU, so Python has to know whether the gradient is finite."""
+    """It cannot leave out a step on the GPU, so Python has to know whether loss and gradient are finite."""
     conf = build(**{'device': device, 'n_prompts': 0, 'optimizer.optimizer': 'Adam'})
     with pytest.raises((Waited, RuntimeError), match='waits for the GPU|synchronizing'):
         step_without_waiting(conf)

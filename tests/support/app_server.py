@@ -12,13 +12,13 @@ import numpy as np
 
 
 class AppServer:
-    """`labml-mlm app` in a process of its own."""
+    """`labml-mlm app` in a process of its own; `options` are those of `Popen`."""
 
-    def __init__(self, store, *arguments, port=0):
+    def __init__(self, store, *arguments, port=0, **options):
         self.store = store
         self.process = subprocess.Popen(
             [sys.executable, '-m', 'labml_mlm', 'app', '--port', str(port), '--store', str(store), *arguments],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
         self.line = self.process.stdout.readline()
         found = re.search(r'The labml app is at (http://[^,]*):(\d+), with its runs in ', self.line)
         assert found, (self.line, self.process.communicate())

@@ -1,5 +1,6 @@
 """Precision, compilation and gradient accumulation do not change what a step computes."""
 import gc
+import math
 import shutil
 import weakref
 from types import SimpleNamespace
@@ -151,6 +152,21 @@ def train(model, n_steps, **options):
         optimizer.step()
         optimizer.zero_grad()
     return losses
+
+
+def test_the_loss_of_a_step_is_taken_once():
+    """The sum over the batches of a step; what is not finite in one of them is seen."""
+    model = make_model()
+    engine = make_engine(model)
+    assert engine.take_loss() is None
+    losses = [engine.forward_backward(*make_batch(masking_prob=rate), None, None).loss for rate in (0.3, 0.5)]
+    assert engine.take_loss() == sum(losses)
+    assert engine.take_loss() is None
+    for value in (math.nan, 0.):
+        with torch.no_grad():
+            model.generator.projection.bias[0] = value
+        engine.forward_backward(*make_batch(), None, None)
+    assert engine.take_loss().isnan()
 
 
 @pytest.mark.long

@@ -37,6 +37,23 @@ def test_signal_waits_for_check_and_a_later_ctrl_c_does_not(number):
     assert signal.getsignal(number) == before
 
 
+@pytest.mark.parametrize('is_torchrun', [False, True])
+def test_launcher_that_has_gone_counts_as_sigterm(monkeypatch, is_torchrun):
+    if is_torchrun:
+        monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'none')
+    else:
+        monkeypatch.delenv('TORCHELASTIC_RUN_ID', raising=False)
+    with SignalHandler() as handler:
+        handler.check()
+        monkeypatch.setattr(os, 'getppid', lambda: 1)
+        if is_torchrun:
+            with pytest.raises(Stopped):
+                handler.check()
+            assert handler.signal == signal.SIGTERM
+        else:
+            handler.check()
+
+
 def test_ctrl_c_forwarded_by_torchrun_is_ignored(monkeypatch):
     now = 100.
     monkeypatch.setattr(signals, 'ranks', lambda: SimpleNamespace(size=2, is_main=False,

@@ -1,4 +1,4 @@
-"""Steps whose gradient is not finite."""
+"""Steps whose loss or gradient is not finite."""
 import math
 
 import pytest
@@ -14,7 +14,7 @@ from labml_mlm.runs.run import Run
 from labml_mlm.training import skipped_steps
 from labml_mlm.training.skipped_steps import SkippedSteps, are_finite, gradient_norm
 
-# NaN, or what it says, in one number of the gradient of chosen steps
+# NaN, or what it says, in one number of the loss or gradient of chosen steps
 DAMAGED = '''
 import os
 import signal
@@ -34,9 +34,42 @@ class Configs(MLMConfigs):
 train(Configs(), name='test')
 '''
 
+# The loss alone, at one of the ranks; the gradient is that of the loss before
+DAMAGED_LOSS = '''
+import os
+import signal
 
-def damage(project, at, value='nan'):
-    project.script.write_text(DAMAGED.format(at=at, value=value))
+from labml_mlm import MLMConfigs, train
+from labml_mlm.distributed import ranks
+
+AT, VALUE = {at}, float('{value}')
+
+class Configs(MLMConfigs):
+    def init(self):
+        super().init()
+        forward = self.model.forward
+
+        def damaged(*args, **kwargs):
+            output = forward(*args, **kwargs)
+            if self.progress.steps in AT and self.model.training and ranks().rank == ranks().size - 1:
+                return output._replace(loss_sum=output.loss_sum + VALUE)
+            return output
+
+        self.model.forward = damaged
+
+    def update(self):
+        assert all(p.grad.isfinite().all() for p in self.model.parameters())
+        if str(self.progress.steps) == os.environ.get('STOP'):
+            os.kill(os.getpid(), signal.SIGTERM)
+        super().update()
+
+train(Configs(), name='test')
+'''
+
+
+def damage(project, at, value='nan', what='gradient'):
+    script = {'gradient': DAMAGED, 'loss': DAMAGED_LOSS}[what]
+    project.script.write_text(script.format(at=at, value=value))
 
 
 def optimizers(weights, vector):
@@ -109,9 +142,9 @@ def test_too_many_in_a_row_end_the_run():
     skipped = SkippedSteps()
     skip(skipped, False, False, True, False, False, True)
     assert (skipped.total, skipped.in_a_row) == (4, 0)
-    with pytest.raises(DivergedError, match=r'Stopped after step 4: the gradient of 3 steps in a row was not finite'):
+    with pytest.raises(DivergedError, match='Stopped after step 4: the loss or gradient of 3 steps in a row was not'):
         skip(skipped, True, False, False, False)
-    with pytest.raises(DivergedError, match='Stopped after step 2: the gradient of a step was not finite'):
+    with pytest.raises(DivergedError, match='Stopped after step 2: the loss or gradient of a step was not finite'):
         skip(SkippedSteps(), True, False, max_in_a_row=0)
 
 
@@ -143,11 +176,28 @@ def test_finite_numbers_whose_sum_is_not():
     assert not are_finite({'both': torch.tensor([math.inf, -math.inf])})
 
 
-def test_a_run_goes_on(project):
-    damage(project, at=(3, 4, 9))
+@pytest.mark.parametrize('on_device', [False, True])
+@pytest.mark.parametrize('loss', [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_is_enough(loss, on_device, monkeypatch):
+    weight = torch.ones(3, requires_grad=True)
+    optimizer, skipped = torch.optim.AdamW([weight], lr=0.1, fused=True), SkippedSteps()
+    monkeypatch.setattr(skipped_steps, '_is_on_gpu', lambda tensor: on_device)
+    for i, value in enumerate([loss, 2.]):
+        assert torch.equal(weight, torch.ones(3))
+        weight.grad = torch.ones(3)
+        skipped.take(optimizer, gradient_norm([weight], clip=1.), step=i, loss=torch.tensor(value))
+        skipped.check(1)
+    assert (skipped.total, skipped.in_a_row) == (1, 0)
+    assert (weight < 1).all()
+
+
+@pytest.mark.parametrize('what', ['gradient', 'loss'])
+def test_a_run_goes_on(project, what):
+    damage(project, at=(3, 4, 9), what=what)
     result = project.run(*SMALL, f'text_path={project.text}', 'transformer.dropout=0.1')
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count('is skipped') == 1 and 'Step 4 is skipped: its gradient is not finite' in result.stdout
+    assert result.stdout.count('is skipped') == 1
+    assert 'Step 4 is skipped: its loss or gradient is not finite' in result.stdout
     [folder] = project.runs
     values = values_of(folder / 'log.jsonl')
     assert [value for _, value in values['skipped_steps']] == [1, 2, 3]
@@ -156,10 +206,10 @@ def test_a_run_goes_on(project):
     assert len(values['lr']) == len(steps)
 
 
-@pytest.mark.parametrize('stop', [4, 7, 10])
-def test_it_resumes_with_the_same_losses(project, stop):
+@pytest.mark.parametrize('stop, what', [(4, 'gradient'), (7, 'gradient'), (10, 'gradient'), (4, 'loss')])
+def test_it_resumes_with_the_same_losses(project, stop, what):
     """Stopped in a row of such steps, after one, and after all."""
-    damage(project, at=(3, 4, 6, 9))
+    damage(project, at=(3, 4, 6, 9), what=what)
     arguments = *SMALL, f'text_path={project.text}', 'transformer.dropout=0.1', 'max_skipped_steps=2'
     assert project.run(*arguments, env={'RUN_UUID': 'whole'}).returncode == 0
     assert project.run(*arguments, env={'RUN_UUID': 'parts', 'STOP': str(stop)}).returncode == 143
@@ -172,12 +222,12 @@ def test_it_resumes_with_the_same_losses(project, stop):
         assert whole[metric] == parts[metric], metric
 
 
-@pytest.mark.parametrize('value', ['nan', '-inf'])
-def test_a_run_that_diverges_is_crashed(project, value):
-    damage(project, at=range(6, 10 ** 9), value=value)
+@pytest.mark.parametrize('value, what', [('nan', 'gradient'), ('-inf', 'gradient'), ('inf', 'loss')])
+def test_a_run_that_diverges_is_crashed(project, value, what):
+    damage(project, at=range(6, 10 ** 9), value=value, what=what)
     result = project.run(*SMALL, f'text_path={project.text}', 'max_skipped_steps=3', 'checkpoint_interval=2')
-    assert_clean_failure(result, 1, 'Stopped after step 10: the gradient of 4 steps in a row was not finite, and '
-                                    'max_skipped_steps=3. The last good checkpoint is at ')
+    assert_clean_failure(result, 1, 'Stopped after step 10: the loss or gradient of 4 steps in a row was not finite, '
+                                    'and max_skipped_steps=3. The last good checkpoint is at ')
     assert 'optimizer.learning_rate' in result.stderr and 'To resume: ' in result.stderr
     assert project.status() == 'crashed'
     [folder] = project.runs
@@ -204,12 +254,12 @@ def test_configs_build_them_as_they_are():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize('parallel', ['ddp', 'fsdp'])
-def test_ranks_stop_together(project, parallel):
-    damage(project, at=range(2, 10 ** 9))
+@pytest.mark.parametrize('parallel, what', [('ddp', 'gradient'), ('fsdp', 'gradient'), ('ddp', 'loss')])
+def test_ranks_stop_together(project, parallel, what):
+    damage(project, at=range(2, 10 ** 9), what=what)
     if parallel == 'fsdp':
         project.script.write_text(project.script.read_text().replace('grad[0] = VALUE', 'grad.mul_(VALUE)'))
     job = project.ranks(2, *SMALL, f'text_path={project.text}', 'max_skipped_steps=1', f'parallel={parallel}')
     main, other = job.wait()
-    assert_clean_failure(main, 1, 'Stopped after step 4: the gradient of 2 steps in a row was not finite')
+    assert_clean_failure(main, 1, 'Stopped after step 4: the loss or gradient of 2 steps in a row was not finite')
     assert other.returncode != 0 and not other.stderr
