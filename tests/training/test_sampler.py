@@ -1,4 +1,5 @@
 """Prompts that are masked and filled in at each validation of a run."""
+import json
 import os
 import signal
 
@@ -92,6 +93,10 @@ def test_failure_to_save_samples_does_not_end_the_run(project):
 
 def test_failure_to_truncate_samples_does_not_end_the_run(project):
     assert project.train('epochs=1', env={'RUN_UUID': 'feed'}).returncode == 0
+    # One that came after the last checkpoint
+    samples = project.path / 'logs/test/feed/samples.jsonl'
+    last = json.loads(samples.read_text().splitlines()[-1])
+    samples.write_text(samples.read_text() + json.dumps(last | {'step': last['step'] + 1}) + '\n')
     project.script.write_text(on_full_disk('samples.jsonl') + TRAIN)
     result = project.run('--resume', 'feed', 'epochs=2')
     assert result.returncode == 0, result.stderr
