@@ -119,7 +119,8 @@ class PlanFile:
 def _is_plan(found: Any) -> bool:
     """Is it what `create` writes?"""
     return isinstance(found, dict) and found.get('format') == _FORMAT and isinstance(found.get('plan'), dict) and \
-        isinstance(found.get('runs'), list) and all(map(_is_run, found['runs']))
+        isinstance(found.get('runs'), list) and all(map(_is_run, found['runs'])) and \
+        len({frozenset(run['values']) for run in found['runs']}) <= 1
 
 
 def _is_run(run: Any) -> bool:

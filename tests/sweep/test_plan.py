@@ -42,7 +42,8 @@ RUN = '{"format": 1, "plan": {}, "runs": [%s]}'
 @pytest.mark.parametrize('content', ['', '[]', '{"runs": []}', '{"format": 9, "plan": {}, "runs": []}', '\xff',
                                      '[' * 100_000, '{"format": 1, "plan": {}, "runs": 5}', RUN % '5', RUN % '{}',
                                      RUN % '{"uuid": 5, "values": {}}', RUN % '{"uuid": "../x", "values": {}}',
-                                     RUN % '{"uuid": "a", "values": []}', RUN % '{"uuid": "a", "values": {"x": NaN}}'])
+                                     RUN % '{"uuid": "a", "values": []}', RUN % '{"uuid": "a", "values": {"x": NaN}}',
+                                     RUN % '{"uuid": "a", "values": {"x": "1"}}, {"uuid": "b", "values": {}}'])
 def test_a_damaged_file_is_refused(file, content):
     file.path.parent.mkdir()
     file.path.write_bytes(content.encode('latin-1'))
