@@ -106,8 +106,8 @@ def probe(parsed: argparse.Namespace):
     best = max(found, key=lambda probed: probed.accuracy)
     if parsed.json:
         print(to_json({'n_train': data.n_train, 'n_valid': data.n_valid, 'labels': data.names,
-                          'majority': data.majority, 'places': [probed._asdict() for probed in found],
-                          'best': best._asdict()}))
+                       'majority': data.majority, 'places': [probed._asdict() for probed in found],
+                       'best': best._asdict()}))
         return
     print(f'{data.n_train:,} texts to learn from, {data.n_valid:,} held out, {len(data.names):,} labels')
     print(f'{"layer":>5}  {"pooling":7}  {"accuracy":>8}  95% interval')

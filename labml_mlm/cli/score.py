@@ -75,7 +75,7 @@ def _score_texts(pretrained: 'Pretrained', parsed: argparse.Namespace):
         raise UserError(f'{_name(parsed.file)} has no text: give one a line')
     if parsed.json:
         print(to_json({'corpus': {**corpus.totals, **{name: figure._asdict() for name, figure in
-                                                         corpus.figures.items()}}}))
+                                                      corpus.figures.items()}}}))
     else:
         _print_corpus(corpus)
 

@@ -49,8 +49,8 @@ def sweep_command(parsed: argparse.Namespace):
     rows = rows_of(done.outcomes, done.varied)
     if parsed.json:
         print(to_json({'tag': done.tag, 'file': str(done.path), 'varied': done.varied,
-                          'combinations': [row.as_json() for row in rows],
-                          'runs': [outcome._asdict() for outcome in done.outcomes]}), flush=True)
+                       'combinations': [row.as_json() for row in rows],
+                       'runs': [outcome._asdict() for outcome in done.outcomes]}), flush=True)
     elif done.n_completed:
         print()
         table = printable_rows(rows, done.varied)
