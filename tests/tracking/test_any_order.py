@@ -57,8 +57,7 @@ class InProcessApp:
         self.store = server.Store(self.path)
         self.store.drive(server.db.models, [*server.db.indexes, server.updates.LivesIndex])
         self.application.state.known = self.store.known
-        with self.store.transaction():
-            server._create_projects()
+        assert server._create_projects(self.store.transaction)
         self.guarded = server.Transactions(self.application, self.store.transaction)
 
     def ask(self, path: str, body=None, method: str | None = None) -> dict:
