@@ -106,10 +106,14 @@ def test_invalid_arguments_are_reported(run_app, arguments, code, message):
     assert message in err and 'Traceback' not in err
 
 
-def test_ctrl_c_stops_it(start_app):
+@pytest.mark.parametrize('number, code', [(signal.SIGINT, 0), (signal.SIGTERM, -signal.SIGTERM)])
+def test_a_signal_stops_it(start_app, number, code):
+    """Ctrl-C is how it ends; what waits for the process sees other signals."""
     server = start_app()
-    out, err = server.stop(signal.SIGINT)
-    assert (server.process.returncode, out, err) == (0, '', '')
+    # It says its address before it answers
+    server.ask('runs/null')
+    out, err = server.stop(number)
+    assert (server.process.returncode, out, err) == (code, '', '')
     # Everything is in a single file
     assert {path.name for path in server.store.parent.glob('store.sqlite*')} == {'store.sqlite', 'store.sqlite.lock'}
     # The store can be opened again
