@@ -23,14 +23,15 @@ ROOT = Path(__file__).parent.parent
 # Sources of Python are unlabelled text of their own
 _CODE = 'packages', *TAGGED
 # Whole words, 20 epochs of some half a million tokens; the rest is that of `subword_mlm.py`
-_OWN = 'masking=word', 'optimizer=muon', 'lr_schedule=warmup_linear', 'epochs=20', 'n_prompts=0'
+_OWN = 'masking=word', 'optimizer=muon', 'lr_schedule=warmup_linear', 'n_prompts=0'
+_LONG = *_OWN, 'epochs=20'
 _GO_ON = 'masking=word', 'epochs=3', 'n_prompts=0'
 # How pre-training differs, by its name; `untrained` is for its tokenizer
 PRETRAINING = {
     'untrained': ('subword_mlm', (*_OWN, 'max_steps=1')),
-    'own': ('subword_mlm', _OWN),
-    'own-nsp': ('subword_mlm', (*_OWN, 'sentence_pairs=nsp')),
-    'own-sop': ('subword_mlm', (*_OWN, 'sentence_pairs=sop')),
+    'own': ('subword_mlm', _LONG),
+    'own-nsp': ('subword_mlm', (*_LONG, 'sentence_pairs=nsp')),
+    'own-sop': ('subword_mlm', (*_LONG, 'sentence_pairs=sop')),
     'minilm-on': ('domain_mlm', _GO_ON),
 }
 
