@@ -48,7 +48,8 @@ setuptools.setup(
         'app': ['labml-app>=0.5.14,<0.6', 'uvicorn>=0.30', 'mpld3>=0.5.10', 'bootstrap-flask>=2.4',
                 'fontawesomefree>=5.15,<6'],
         # Hugging Face's models beside ours in benchmarks; they cannot be imported beside a torchvision of another torch
-        'bench': ['transformers>=5', 'accelerate>=1', 'matplotlib>=3.8', 'scikit-learn>=1.4', 'vaderSentiment>=3.3.2'],
+        'bench': ['transformers>=5', 'accelerate>=1', 'matplotlib>=3.8', 'optuna>=4', 'scikit-learn>=1.4',
+                  'vaderSentiment>=3.3.2'],
         # The site
         'docs': ['mkdocs>=1.6,<2', 'mkdocs-material>=9.5', 'mkdocstrings[python]>=0.26', 'latex2mathml>=3.77',
                  'pymdown-extensions>=10', 'Pygments>=2.17'],

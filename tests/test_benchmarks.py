@@ -1,5 +1,4 @@
 """Benchmarks: figures as JSON and PNG, parameters of the scaling arithmetic, invalid overrides."""
-import importlib
 import json
 import os
 import re
@@ -11,8 +10,6 @@ import pytest
 from support.docs import COMMANDS
 from support.project import ROOT
 from support.published import save
-
-from labml_mlm.items.recipes import RECIPES
 
 pytestmark = pytest.mark.long
 
@@ -66,10 +63,10 @@ def test_scaling_writes_json(tmp_path):
 def test_learning_writes_json_and_png(tmp_path):
     pytest.importorskip('matplotlib')
     out = run_documented('learning', '--text', 'text=python_topics', '--seconds', '2', '--seeds', '2', '--sides',
-                         'labml_nn', 'together', '--side', 'short: seq_len_schedule=8:0.5,32 masking_schedule=linear',
+                         'labml_nn', 'char_labml_nn_size', '--side', 'short: seq_len_schedule=8:0.5,32 masking_schedule=linear',
                          '--json', str(tmp_path / 'learning.json'), '--plot', str(tmp_path / 'learning.png'))
     found = json.loads((tmp_path / 'learning.json').read_text())
-    assert list(found['curves']) == ['labml_nn', 'together', 'short']
+    assert list(found['curves']) == ['labml_nn', 'char_labml_nn_size', 'short']
     for name, seeds in found['curves'].items():
         assert len(seeds) == 2
         for points in seeds:
@@ -167,9 +164,58 @@ def test_reviews_beside_transformers(needs_transformers, tmp_path):
     assert all(0.4 < outcome['values']['film'] <= 1 and outcome['seconds'] > 0 for outcome in outcomes), out
 
 
-def test_together_is_the_recipe_of_char_mlm(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
-    monkeypatch.syspath_prepend(ROOT / 'experiments')
-    learning, char_mlm = importlib.import_module('learning'), importlib.import_module('char_mlm')
-    recipe = RECIPES[char_mlm.Configs().recipe]
-    assert {name: str(value) for name, value in recipe.items()} == learning.TOGETHER
+def test_learning_at_equal_tokens(tmp_path):
+    out = run('benchmarks/learning.py', '--text', 'text=python_topics', '--tokens', '40000', '--seeds', '1',
+              '--cpu-time', '--sides', 'ours', '--side', 'shallow: transformer.n_layers=1',
+              '--json', str(tmp_path / 'learning.json'))
+    curves = json.loads((tmp_path / 'learning.json').read_text())['curves']
+    # Steps of 2,048 tokens
+    assert {name: points[-1][1] for name, [points] in curves.items()} == {'ours': 40_960, 'shallow': 40_960}
+    assert curves['shallow'][0][-1][0] < curves['ours'][0][-1][0]
+    assert '0.04 million tokens' in out and 'CPU time' in out
+
+
+SEARCH = 'rates', 'text.txt', 'recipe=char', 'n_prompts=0', 'd_model=16', 'transformer.n_layers=1', '--minutes', '0.03'
+
+
+def search(folder, *arguments):
+    return subprocess.run([sys.executable, ROOT / 'benchmarks' / 'search.py', *arguments], cwd=folder, text=True,
+                          capture_output=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+
+
+def test_search_goes_on_where_it_ended(tmp_path):
+    optuna = pytest.importorskip('optuna')
+    (tmp_path / '.labml.yaml').write_text('app_url: http://localhost:1/api/v1/default\n')
+    (tmp_path / 'text.txt').write_text('The quick brown fox jumps over the lazy dog.\n' * 2000)
+    space = '--space', 'optimizer.learning_rate=1e-6,1e-2', 'transformer.n_heads=2,4'
+    first = search(tmp_path, *SEARCH, *space, '--trials', '2', '--confirm', '0')
+    assert first.returncode == 0 and '2 candidates in' in first.stdout, first.stderr
+    n_before = len(list(tmp_path.glob('logs/char_mlm/*')))
+    second = search(tmp_path, *SEARCH, *space, '--trials', '6', '--confirm', '1', '--seeds', '2')
+    assert second.returncode == 0 and '6 candidates in' in second.stdout, second.stderr
+    assert 'with 2 seeds' in second.stdout
+    # Each candidate has a run of each rung that it came to; the same candidate, the same runs
+    runs = [json.loads((path / 'configs.json').read_text()) for path in tmp_path.glob('logs/char_mlm/*')]
+    assert n_before < len(runs) <= 3 * 4 + 1
+    storage = optuna.storages.journal.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(tmp_path / 'searches' / 'rates.journal')))
+    study = optuna.load_study(study_name='rates', storage=storage)
+    best = max(study.get_trials(), key=lambda trial: trial.user_attrs['figures'][-1][0])
+    assert best.params['optimizer.learning_rate'] == '1e-2'
+    other = search(tmp_path, *SEARCH, '--space', 'transformer.n_heads=2,4', '--trials', '1')
+    assert other.returncode == 2 and 'there is a search rates with other space' in other.stderr
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (['--space', 'transformer.n_heads=2,5'], 'd_model=16 is not divisible by n_heads=5'),
+    (['--space', 'transformer.n_heads=2'], 'a space has several values of an item'),
+    (['--space', 'transformer.n_head=2,4'], 'transformer.n_heads'),
+    (['--space', 'seed=1,2', '--hours', '0'], '--hours 0: it must be above 0'),
+])
+def test_a_search_that_cannot_be_made(tmp_path, arguments, message):
+    pytest.importorskip('optuna')
+    (tmp_path / '.labml.yaml').write_text('app_url: http://localhost:1/api/v1/default\n')
+    (tmp_path / 'text.txt').write_text('The quick brown fox jumps over the lazy dog.\n' * 2000)
+    result = search(tmp_path, *SEARCH, *arguments)
+    assert result.returncode == 2 and message in result.stderr and 'Traceback' not in result.stderr
+    assert not (tmp_path / 'logs').exists()

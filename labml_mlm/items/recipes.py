@@ -14,6 +14,9 @@ from typing import Any
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     # A token per character
     'char': {'optimizer': 'muon', 'lr_schedule': 'warmup_linear', 'lr_warmup_steps': 50, 'masking_schedule': 'linear'},
+    # The same at the size of labml_nn's experiment, to compare with
+    'char_labml_nn_size': {'optimizer': 'muon', 'lr_schedule': 'warmup_linear', 'lr_warmup_steps': 50,
+                           'masking_schedule': 'linear'},
     # A vocabulary of subwords, trained on the text
     'subword': {'default_text': 'python_sources', 'tokenizer': 'bpe', 'seq_len': 128, 'batch_size': 32,
                 'valid_batch_size': 32, 'epochs': 1, 'inner_iterations': 4},

@@ -78,8 +78,8 @@ class PlanFile:
     def __init__(self, folder: Path, plan: Plan, tag: str | None = None):
         script = plan.script and str(Path(plan.script).absolute())
         asked = json.loads(json.dumps(plan._replace(script=script)._asdict()))
-        if tag is not None and (not _TAG.fullmatch(tag) or tag.startswith('.')):
-            raise UserError(f'--tag {tag}: it must be letters, digits, `_`, `-` and `.`, up to 60 of them')
+        if tag is not None:
+            check_name(tag, option='--tag')
         self.tag = tag or f'sweep-{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]}'
         self.path = folder / 'sweeps' / f'{self.tag}.json'
         self._plan, self._asked = plan, asked
@@ -110,7 +110,7 @@ class PlanFile:
 
     def create(self) -> list[PlannedRun]:
         """Finds and checks all combinations, and writes them. Raises `UserError` if one of them cannot be trained."""
-        runs = [PlannedRun(uuid.uuid1().hex, values) for values in _combinations(self._plan)]
+        runs = [PlannedRun(uuid.uuid1().hex, values) for values in combinations(self._plan)]
         content = {'format': _FORMAT, 'tag': self.tag, 'plan': self._asked, 'runs': [run._asdict() for run in runs]}
         write_atomically(self.path, json.dumps(content, indent=1, allow_nan=False).encode())
         return runs
@@ -129,8 +129,14 @@ def _is_run(run: Any) -> bool:
         isinstance(run.get('values'), dict) and is_list_of(str, list(run['values'].values()))
 
 
-def _combinations(plan: Plan) -> list[grid.Combination]:
-    """What `rehearse` finds. Raises its errors."""
+def check_name(name: str, *, option: str):
+    """Raises `UserError` for a name that cannot be that of a file."""
+    if not _TAG.fullmatch(name) or name.startswith('.'):
+        raise UserError(f'{option} {name}: it must be letters, digits, `_`, `-` and `.`, up to 60 of them')
+
+
+def combinations(plan: Plan) -> list[grid.Combination]:
+    """All combinations of a plan, each built as for a run. Raises `UserError` if one cannot be trained."""
     result = subprocess.run([sys.executable, '-m', 'labml_mlm.sweep.rehearse'], input=json.dumps(plan._asdict()),
                             capture_output=True, text=True)
     message = result.stderr.strip()
