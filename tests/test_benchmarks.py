@@ -63,7 +63,8 @@ def test_scaling_writes_json(tmp_path):
 def test_learning_writes_json_and_png(tmp_path):
     pytest.importorskip('matplotlib')
     out = run_documented('learning', '--text', 'text=python_topics', '--seconds', '2', '--seeds', '2', '--sides',
-                         'labml_nn', 'char_labml_nn_size', '--side', 'short: seq_len_schedule=8:0.5,32 masking_schedule=linear',
+                         'labml_nn', 'char_labml_nn_size',
+                         '--side', 'short: seq_len_schedule=8:0.5,32 masking_schedule=linear',
                          '--json', str(tmp_path / 'learning.json'), '--plot', str(tmp_path / 'learning.png'))
     found = json.loads((tmp_path / 'learning.json').read_text())
     assert list(found['curves']) == ['labml_nn', 'char_labml_nn_size', 'short']
