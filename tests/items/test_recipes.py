@@ -73,7 +73,7 @@ def test_recipe_of_a_command_line_replaces_that_of_a_class():
 @pytest.mark.parametrize(('class_', 'argument', 'message'), [
     (MLMConfigs, 'recipe=classify', 'it is for ClassificationConfigs, and this is MLMConfigs. `labml-mlm train FILE '
                                     'recipe=classify` takes it'),
-    (MLMConfigs, 'recipe=subwords', 'it must be one of char, domain, subword, none. Did you mean `subword`?'),
+    (MLMConfigs, 'recipe=subwords', 'it must be one of char, char_labml_nn_size, domain, subword, none. Did you mean `subword`?'),
     (ClassificationConfigs, 'recipe=char', 'it is for MLMConfigs, and this is ClassificationConfigs'),
     (TaggingConfigs, 'recipe=classify', 'it is for ClassificationConfigs, and this is TaggingConfigs'),
     (TaggingConfigs, 'recipe=tagg', 'it must be one of tag. Did you mean `tag`?'),
@@ -85,7 +85,7 @@ def test_recipe_of_another_class_or_of_none_is_refused(class_, argument, message
 
 
 @pytest.mark.parametrize(('recipe', 'message'), [
-    ('subwords', '`recipe=subwords`: it must be one of char, domain, subword, none. Did you mean `subword`?'),
+    ('subwords', '`recipe=subwords`: it must be one of char, char_labml_nn_size, domain, subword, none. Did you mean `subword`?'),
     ('tag', '`recipe=tag` is not possible: it is for TaggingConfigs'),
 ])
 def test_wrong_recipe_in_a_class_is_refused(build, recipe, message):
