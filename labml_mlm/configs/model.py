@@ -19,7 +19,7 @@ from labml_mlm.model.bert import BERTConfigs, RoBERTaConfigs
 from labml_mlm.model.modernbert import ModernBERTConfigs
 from labml_mlm.model.packed import DocumentMask
 from labml_mlm.model.pairs import train_pairs
-from labml_mlm.model.transformer import MLMTransformerConfigs, TransformerMLM
+from labml_mlm.model.transformer import MLMTransformerConfigs, ShallowTransformerConfigs, TransformerMLM
 from labml_mlm.optim.freeze import freeze
 from labml_mlm.tokenization.base import tokenizer_template
 from labml_mlm.training.compiler import missing_compiler
@@ -46,7 +46,8 @@ class ModelConfigs(MaskConfigs):
     """
     d_model: Annotated[int, Item('Size of embeddings and hidden states', at_least(2),
                                  belongs_to='runs without a transformer.d_model or init_from')] = 128
-    transformer: Annotated[MLMTransformerConfigs, Item('The transformer')] = 'mlm'
+    transformer: Annotated[MLMTransformerConfigs, Item(
+        "The transformer; `mlm` has labml_nn's six layers, `shallow` three")] = 'mlm'
     init_from: Annotated[str, Item('What to go on from: the folder of a published encoder, as `save_pretrained` writes '
                                    'it, a run, or one of its checkpoints', belongs_to='the built-in `model`')] = ''
     freeze: Annotated[str, Item('Parts that are not trained: `embeddings`, or `layers:N` for these and the first N '
@@ -92,6 +93,11 @@ def _adds_special_tokens(c: ModelConfigs):
 @option(ModelConfigs.transformer, 'mlm')
 def _transformer(c: ModelConfigs) -> MLMTransformerConfigs:
     return _of_run(c, MLMTransformerConfigs())
+
+
+@option(ModelConfigs.transformer, 'shallow')
+def _shallow(c: ModelConfigs) -> ShallowTransformerConfigs:
+    return _of_run(c, ShallowTransformerConfigs())
 
 
 @option(ModelConfigs.transformer, 'bert')

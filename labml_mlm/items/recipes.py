@@ -1,7 +1,7 @@
 """
 # Recipes
 
-A recipe is a name for values that go together: `recipe=char` in place of four items. What is given beside it, in a
+A recipe is a name for values that go together: `recipe=char` in place of six items. What is given beside it, in a
 class, in Python or on the command line, wins over it. labml calls this an aggregate; `aggregate(MLMConfigs.recipe, …)`
 adds one of your own.
 
@@ -10,13 +10,13 @@ adds one of your own.
 from collections.abc import Mapping
 from typing import Any
 
+_CHARACTERS = {'optimizer': 'muon', 'lr_schedule': 'warmup_linear', 'lr_warmup_steps': 50, 'masking_schedule': 'linear'}
 # Measured by `experiments/<recipe>_mlm.py`; `char` is what learns fastest in `benchmarks/learning.py`
 RECIPES: Mapping[str, Mapping[str, Any]] = {
-    # A token per character
-    'char': {'optimizer': 'muon', 'lr_schedule': 'warmup_linear', 'lr_warmup_steps': 50, 'masking_schedule': 'linear'},
+    # A token per character, and what learns most in a few minutes
+    'char': {**_CHARACTERS, 'transformer': 'shallow', 'epochs': 8},
     # The same at the size of labml_nn's experiment, to compare with
-    'char_labml_nn_size': {'optimizer': 'muon', 'lr_schedule': 'warmup_linear', 'lr_warmup_steps': 50,
-                           'masking_schedule': 'linear'},
+    'char_labml_nn_size': _CHARACTERS,
     # A vocabulary of subwords, trained on the text
     'subword': {'default_text': 'python_sources', 'tokenizer': 'bpe', 'seq_len': 128, 'batch_size': 32,
                 'valid_batch_size': 32, 'epochs': 1, 'inner_iterations': 4},

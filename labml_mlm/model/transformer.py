@@ -282,6 +282,15 @@ class MLMTransformerConfigs(DeclaredConfigs, TransformerConfigs):
     _adds_special_tokens = False
 
 
+class ShallowTransformerConfigs(MLMTransformerConfigs):
+    """
+    ## The same with three layers
+
+    What learns most in the first minutes on a CPU.
+    """
+    n_layers = 3
+
+
 @option(MLMTransformerConfigs.ffn, 'mlm')
 def _ffn(c: MLMTransformerConfigs) -> MLMFeedForwardConfigs:
     conf = MLMFeedForwardConfigs()

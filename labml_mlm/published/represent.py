@@ -20,7 +20,7 @@ from labml_mlm.model.dropout import Dropout
 from labml_mlm.model.encoder import MLMEncoder
 from labml_mlm.model.modernbert import GatedFeedForward, ModernBERTConfigs, NormalisedEmbeddings, PreNormLayer
 from labml_mlm.model.pairs import PARTS, trains_pairs
-from labml_mlm.model.transformer import MLMTransformerConfigs, TransformerMLM
+from labml_mlm.model.transformer import MLMTransformerConfigs, ShallowTransformerConfigs, TransformerMLM
 from labml_mlm.published.families import FAMILIES
 from labml_mlm.published.family import Family
 
@@ -31,7 +31,8 @@ _KNOWN: dict[type, tuple[str, set[type]]] = {
     BERTConfigs: ('bert', {BERTEmbeddings, PostNormLayer, BERTHead, nn.Sequential}),
     RoBERTaConfigs: ('roberta', {BERTEmbeddings, PostNormLayer, BERTHead, nn.Sequential}),
     ModernBERTConfigs: ('modernbert', {NormalisedEmbeddings, PreNormLayer, GatedFeedForward, BERTHead}),
-    MLMTransformerConfigs: ('esm', {TransformerLayer, FeedForward, Generator})}
+    **dict.fromkeys((MLMTransformerConfigs, ShallowTransformerConfigs),
+                    ('esm', {TransformerLayer, FeedForward, Generator}))}
 
 
 class Representation(NamedTuple):

@@ -29,7 +29,7 @@ def subclass(**attributes):
     ('bacth_size', 3, f'there is no such item. Did you mean `batch_size`? {NEW}'),
     ('transformer', {'n_layers': 2}, '`transformer` has nested items. In Python: '
                                      "`conf.set_values({'transformer.n_layers': 2})`"),
-    ('transformer', 'brt', 'it must be one of mlm, bert, roberta, modernbert, or an object'),
+    ('transformer', 'brt', 'it must be one of mlm, shallow, bert, roberta, modernbert, or an object'),
     ('optimizer', 3, 'one of mlm, muon'),
     ('seq_len', -3, 'it must be at least 1'), ('masking_prob', 2, 'above 0 to 1'), ('accumulate', 0, 'at least 1'),
     ('d_model', 'two', 'it must be an integer'), ('d_model', True, 'an integer'), ('d_model', None, 'an integer'),
