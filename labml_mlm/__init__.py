@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 from labml_mlm.common.closed_outputs import open_closed_outputs
-from labml_mlm.common.waiting import wait_briefly
+from labml_mlm.common.runtime import wait_briefly
 
 if TYPE_CHECKING:
     # For editors and type checkers, which do not run the lines below

@@ -18,6 +18,7 @@ from labml_helpers.train_valid import BatchIndex, Trainer
 
 from labml_mlm.budget.configs import BudgetConfigs
 from labml_mlm.common.errors import UserError
+from labml_mlm.common.runtime import keep_freed_memory
 from labml_mlm.configs.optimization import OptimizationConfigs
 from labml_mlm.configs.snapshot import take_snapshot
 from labml_mlm.data.loader import TrainLoader, loader_length
@@ -129,6 +130,8 @@ class TrainingConfigs(OptimizationConfigs, BudgetConfigs, ProbeConfigs):
         if self.device.type == 'cuda' and self.device.index is not None:
             # Pinned memory and streams are those of the present one
             torch.cuda.set_device(self.device)
+        if self.device.type == 'cpu':
+            keep_freed_memory()
         _ = self.train_loader, self.valid_loader, self.old_loader
         ranks().check_errors()
         self._check_loader_fits_budget()

@@ -27,6 +27,7 @@ from labml.configs import option
 from labml_nn.transformers import TransformerConfigs
 from labml_nn.transformers.mha import MultiHeadAttention
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 import labml_mlm.common.labml_compat  # noqa: F401  labml_nn's own attentions need it
@@ -152,6 +153,10 @@ class SDPA(MultiHeadAttention):
         if query is key is value and (q.bias is None) == (v.bias is None):
             # Self-attention: one large matrix product is faster than three small ones
             weight, bias = torch.cat([*weights, v.weight]), None if v.bias is None else torch.cat([*biases, v.bias])
+            if _is_eager_fp32(query):
+                rotations = self._rotations(len(query))[:len(query)].repeat(1, 1, 2, 1, 1) if self.is_rotary else None
+                qkv = _Projection.apply(query, weight, bias, rotations)
+                return tuple(x.unflatten(-1, (self.heads, self.d_k)) for x in qkv)
             # `[seq_len, batch_size, 3, heads, d_k]`
             qkv = functional.linear(query, weight, bias).unflatten(-1, (3, self.heads, self.d_k))
             qk, v = qkv.split((2, 1), dim=2)
@@ -213,6 +218,53 @@ def check_attention(attention: nn.Module, d_model: int):
             raise UserError(f'transformer.encoder_attn, {type(attention).__name__}, returns {got}: it must return a '
                             'tensor of the shape of the query, [seq_len, batch_size, d_model]')
     attention.train(is_training)
+
+
+def _is_eager_fp32(x: Tensor) -> bool:
+    """Is it computed as it stands, on a CPU, in 32 bits?"""
+    is_32_bit = x.dtype == torch.float32 and not torch.is_autocast_enabled('cpu')
+    return x.device.type == 'cpu' and is_32_bit and not torch.compiler.is_compiling()
+
+
+class _Projection(torch.autograd.Function):
+    """
+    Queries, keys and values of self-attention, `[seq_len, batch_size, d_model]` each, the first two rotated by
+    `[seq_len, 1, 2 * heads, d_k / 2, 2]`. All are parts of one tensor, and so are their gradients, which are rotated
+    where they stand: autograd would copy them three times.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, rotations: Tensor | None) -> tuple[Tensor, ...]:
+        qkv = x @ weight.T
+        if bias is not None:
+            # Faster than `functional.linear`, which begins with copies of the bias
+            qkv.add_(bias)
+        if rotations is not None:
+            _rotate_in_place(qkv, torch.view_as_complex(rotations))
+        return qkv.chunk(3, dim=-1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]):
+        x, weight, _, rotations = inputs
+        ctx.save_for_backward(x, weight, rotations)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, rotations = ctx.saved_tensors
+        of_x, of_weight, of_bias, _ = ctx.needs_input_grad
+        gradient = torch.cat(gradients, dim=-1)
+        if rotations is not None:
+            _rotate_in_place(gradient, torch.view_as_complex(rotations).conj())
+        rows = gradient.flatten(0, 1)
+        return (gradient @ weight if of_x else None, rows.T @ x.flatten(0, 1) if of_weight else None,
+                rows.sum(dim=0) if of_bias else None, None)
+
+
+def _rotate_in_place(qkv: Tensor, factors: Tensor):
+    """Queries and keys in `[seq_len, batch_size, 3 * d_model]`, by `[seq_len, 1, 2 * heads, d_k / 2]`."""
+    factors = factors.flatten(2)
+    torch.view_as_complex(qkv.unflatten(-1, (-1, 2)))[..., :factors.shape[-1]].mul_(factors)
 
 
 class _Rotate(torch.autograd.Function):

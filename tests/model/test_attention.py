@@ -118,6 +118,34 @@ def test_rotary_scores_depend_on_the_distance_only():
     assert not torch.allclose(scores[0, 0], scores[0, 7], atol=1e-3)
 
 
+@pytest.mark.parametrize('is_rotary', [True, False])
+@pytest.mark.parametrize('frozen', ['', 'query.linear.weight', 'bias', 'weight', 'input'])
+def test_projection_in_one_tensor_equals_that_of_autograd(frozen, is_rotary, monkeypatch):
+    """The path of a CPU in 32 bits, and that of the compiler and of 16 bits."""
+    attention = SDPA(2, 16, is_rotary=is_rotary)
+    for name, parameter in attention.named_parameters():
+        parameter.requires_grad_(not (frozen and name.endswith(frozen)))
+    x, mask, results = torch.randn(7, 3, 16), masks(7, 3)['full'], []
+    for is_fast in (True, False):
+        monkeypatch.setattr('labml_mlm.model.attention._is_eager_fp32', lambda x, is_fast=is_fast: is_fast)
+        attention.zero_grad()
+        leaf = x.clone().requires_grad_(frozen != 'input')
+        output = attention(query=leaf, key=leaf, value=leaf, mask=mask)
+        (output * torch.linspace(-1, 2, 16)).sum().backward()
+        names = [type(node).__name__ for node in ancestors(output.grad_fn)]
+        assert ('_ProjectionBackward' in names) == is_fast
+        results.append([output, leaf.grad, *(p.grad for p in attention.parameters())])
+    for a, b in zip(*results, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def ancestors(node):
+    """A node of autograd, and all before it."""
+    return [node] + [one for before, _ in node.next_functions if before is not None for one in ancestors(before)]
+
+
 def test_rotary_adds_no_parameters():
     assert SDPA(2, 16, is_rotary=True).state_dict().keys() == MultiHeadAttention(2, 16).state_dict().keys()
 

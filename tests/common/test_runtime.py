@@ -1,16 +1,18 @@
-"""How threads wait, in processes of their own: libgomp reads it when torch is imported."""
+"""Threads and memory, in processes of their own: libgomp reads the environment when torch is imported."""
 import os
+import platform
 import subprocess
 import sys
 
 import pytest
 
 VARIABLES = 'OMP_WAIT_POLICY', 'GOMP_SPINCOUNT', 'KMP_BLOCKTIME', 'KMP_LIBRARY'
+OF_MEMORY = 'MALLOC_TRIM_THRESHOLD_', 'MALLOC_MMAP_THRESHOLD_', 'GLIBC_TUNABLES'
 SHOW = 'import os, sys; print(os.environ.get("GOMP_SPINCOUNT"), "torch" in sys.modules)'
 
 
 def shown(code, **env):
-    kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    kept = {name: value for name, value in os.environ.items() if name not in (*VARIABLES, *OF_MEMORY)}
     return subprocess.run([sys.executable, '-c', code], env={**kept, **env}, text=True, check=True,
                           capture_output=True).stdout.split()
 
@@ -31,3 +33,24 @@ def test_libgomp_reads_it():
     if 'GOMP_SPINCOUNT' not in said.stderr:
         pytest.skip("torch's OpenMP is not libgomp here")
     assert "GOMP_SPINCOUNT = '1000'" in said.stderr
+
+
+# Page faults of eight tensors of 16 MB, where such ones were freed before
+FAULTS = """
+import resource
+from labml_mlm.common.runtime import keep_freed_memory
+import torch
+keep_freed_memory()
+for i in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    tensors = [torch.ones(2 ** 22) for _ in range(8)]
+    tensors.clear()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif('glibc' not in platform.libc_ver(), reason='the memory of glibc')
+def test_freed_memory_is_kept_unless_a_person_says_otherwise():
+    [faults], [faults_of_person] = shown(FAULTS), shown(FAULTS, MALLOC_MMAP_THRESHOLD_='65536')
+    # Each tensor has 4,096 pages
+    assert int(faults) < 100 and int(faults_of_person) >= 8 * 4096
