@@ -12,9 +12,10 @@ Python they are other ones (3.12 cuts f-strings into several tokens).
   which there are too few functions.
 * `tokens`: Python's own tokens as words, and the names of their types as labels: `{"tokens", "labels"}`, a row for each
   32 tokens or more, up to a line's end. Spaces, line ends and indentation are no words, so that a word is never empty.
-* `characters`: the same from characters. Each character of a line is a word, without indentation; its label is `B-NAME`
-  at the beginning of a token, `I-NAME` within it, and `O` at a space between two. Lines that begin or end within a
-  string are left out: nothing in them says so.
+* `characters`: the same from characters. Each character of a line is a word, without indentation and with the spaces
+  behind it, as no word may be blank (`word_separator=` gives the line). Its label is `B-NAME` at the beginning of a
+  token, `I-NAME` within it, and `O` at a backslash that continues a line. Lines that begin or end within a string are
+  left out: nothing in them says so.
 * `unlabelled_code`: for pre-training, all sources but those that are held out, as JSON lines.
 
 A file's rows are either all for training or all held out. Of each package, files are held out in the order of SHA-256
@@ -42,6 +43,7 @@ from labml_mlm.data.sources import python_sources
 PACKAGES = ('asyncio', 'concurrent', 'email', 'http', 'idlelib', 'importlib', 'lib2to3', 'logging', 'multiprocessing',
             'tkinter', 'unittest', 'urllib', 'wsgiref', 'xml', 'xmlrpc')
 _NAMES = re.compile(rf'(?<![^\W_])({"|".join(PACKAGES)})(?![^\W_])', re.IGNORECASE)
+_WITH_SPACES = re.compile(r'\S\s*')
 _TESTS = {'test', 'tests', 'idle_test'}
 _MIN_LINES = 3
 _MIN_FUNCTIONS = 60
@@ -146,7 +148,9 @@ def character_rows(source: str) -> list[Row]:
     for row, line in enumerate(lines):
         begin, end = len(line) - len(line.lstrip()), len(line.rstrip())
         if begin < end and row + 1 not in left_out:
-            rows.append({'tokens': list(line[begin:end]), 'labels': labels[row][begin:end]})
+            words = [*_WITH_SPACES.finditer(line[begin:end])]
+            rows.append({'tokens': [word[0] for word in words],
+                         'labels': [labels[row][begin + word.start()] for word in words]})
     return rows
 
 

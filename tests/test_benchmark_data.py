@@ -11,6 +11,8 @@ import tokenize
 import pytest
 from support.project import ROOT
 
+from labml_mlm.labelled.tagged import read_tagged
+
 
 @pytest.fixture(autouse=True)
 def _path(monkeypatch):
@@ -143,23 +145,32 @@ def test_no_function_of_a_package_is_on_both_sides():
 
 
 def test_labels_of_characters_are_pythons_tokens():
-    source = 'if x1 == "a # b":  # c\n    s = """d\ne"""\n    y = 0x1F\n'
+    source = 'if x1 == "a # b":  # c\n    s = """d\ne"""\n    y = \\\n        0x1F\n'
     rows = load('code_data').character_rows(source)
     # The lines of a string are left out
-    assert [''.join(row['tokens']) for row in rows] == ['if x1 == "a # b":  # c', 'y = 0x1F']
+    assert [''.join(row['tokens']) for row in rows] == ['if x1 == "a # b":  # c', 'y = \\', '0x1F']
     found = []
     for row in rows:
         for character, label in zip(row['tokens'], row['labels'], strict=True):
             if label.startswith('B-'):
                 found.append([label[2:], ''])
             if label == 'O':
-                assert character == ' '
-            else:
-                assert found[-1][0] == label[2:]
-                found[-1][1] += character
+                assert character == '\\'
+                continue
+            assert found[-1][0] == label[2:]
+            found[-1][1] += character
+    found = [(name, text.rstrip()) for name, text in found]
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    assert [tuple(pair) for pair in found] == [(tokenize.tok_name[token.type], token.string) for token in tokens
-                                               if token.string.strip() and token.start[0] in (1, 4)]
+    assert found == [(tokenize.tok_name[token.type], token.string) for token in tokens
+                     if token.string.strip() and token.start[0] in (1, 4, 5)]
+
+
+def test_tagging_reads_characters_and_tokens(tmp_path):
+    data, source = load('code_data'), 'if x1 == "a  b":  # c\n    y = \\\n        0x1F\n'
+    for name, rows in ('characters', data.character_rows(source)), ('tokens', data.token_rows(source)):
+        load('labelled_files').write_rows(tmp_path / f'{name}.jsonl', rows)
+        read = read_tagged(tmp_path / f'{name}.jsonl', text_field='tokens')
+        assert [row.words for row in read.rows] == [row['tokens'] for row in rows]
 
 
 def test_words_are_pythons_tokens():
