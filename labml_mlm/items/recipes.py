@@ -15,14 +15,14 @@ _CHARACTERS = {'optimizer': 'muon', 'lr_schedule': 'warmup_linear', 'lr_warmup_s
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     # A token per character, and what learns most in a few minutes
     'char': {**_CHARACTERS, 'transformer': 'shallow', 'epochs': 8},
-    # The same at the size of labml_nn's experiment, to compare with
-    'char_labml_nn_size': _CHARACTERS,
     # A vocabulary of subwords, trained on the text
     'subword': {'default_text': 'python_sources', 'tokenizer': 'bpe', 'seq_len': 128, 'batch_size': 32,
                 'valid_batch_size': 32, 'epochs': 1, 'inner_iterations': 4},
     # Going on with an encoder, on a text of one's own
     'domain': {'default_text': 'python_topics', 'optimizer': 'muon', 'lr_schedule': 'warmup_linear',
                'lr_warmup_steps': 20, 'seq_len': 128, 'batch_size': 16, 'valid_batch_size': 16},
+    # `char` at the size of labml_nn's experiment, to compare with
+    'char_labml_nn_size': _CHARACTERS,
 }
 # The class of configs of each recipe
 CLASSES = {**dict.fromkeys(RECIPES, 'MLMConfigs'), 'classify': 'ClassificationConfigs', 'tag': 'TaggingConfigs'}
