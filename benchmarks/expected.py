@@ -85,6 +85,8 @@ def _metrics(run: Run) -> Metrics:
         raise UserError(f'the run {run.uuid} has code of its own, or is of an earlier version: {own}')
     if (changed := changed_when_resumed(run, snapshot)) is not None:
         raise UserError(f'the run {run.uuid}: {changed}')
+    if not conditions(snapshot).text['sha256'] or not conditions(snapshot).tokenizer['sha256']:
+        raise UserError(f'the run {run.uuid} has a text or a vocabulary that it does not know again')
     if planned_length(snapshot) is None:
         raise UserError(f'the run {run.uuid} does not say how long it is')
     paths = [name for name, value in conditions(snapshot).items.items() if _is_path(value)]

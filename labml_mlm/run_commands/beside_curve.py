@@ -9,7 +9,6 @@ Where it is not fair, the reason is told instead.
 The band of a curve is that of a few seeds, and another seed lies outside of the range of three in half of all cases. So
 a run counts as below or above only if it is outside by more than the band is wide.
 """
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,7 +33,7 @@ _VISIBLE = 0.0005
 
 def beside_curve(run: Run) -> dict[str, Any] | None:
     """
-    Where a run with a snapshot lies beside its curve, for JSON; `None` if it has no recipe of pre-training. Damaged
+    Where a run lies beside its curve, for JSON; `None` if it has no recipe of pre-training. Damaged
     lines of its log are left out.
 
     * `recipe`, and `text` and `hardware` of its curve
@@ -44,8 +43,7 @@ def beside_curve(run: Run) -> dict[str, Any] | None:
     * `speed`: the seconds that a million tokens took the `run`, and those that are `expected`
     """
     snapshot = run.snapshot
-    found = conditions(snapshot)
-    if run.is_fine_tuned or found.recipe is None:
+    if snapshot is None or run.is_fine_tuned or (found := conditions(snapshot)).recipe is None:
         return None
     facts = {'recipe': found.recipe, 'text': None, 'hardware': None, 'reason': None, 'figures': None, 'speed': None}
     length = planned_length(snapshot)
@@ -89,7 +87,7 @@ def _choose(curves: list[ExpectedCurve], found: Conditions, length: tuple[str, f
     if not same:
         texts = ' and of '.join(dict.fromkeys(str(curve.conditions.text['name']) for curve in curves))
         return None, f'its curve is that of {texts}, and this is {found.text["name"] or "another text"}'
-    return min(same, key=lambda curve: abs(math.log(curve.length.ratio(*length))) if length else 0.), None
+    return min(same, key=lambda curve: abs(curve.length.ratio(*length) - 1) if length else 0.), None
 
 
 def _identity(text: Mapping[str, Any]) -> tuple:
@@ -123,7 +121,7 @@ def _other_length(curve: ExpectedCurve, length: tuple[str, float] | None) -> str
     ratio = curve.length.ratio(*length)
     if abs(ratio - 1) <= SAME_LENGTH:
         return None
-    return f'its schedules end after {_tokens(round(ratio * curve.length.tokens))} tokens, those of the curve after ' \
+    return f'its schedules end after {_tokens(ratio * curve.length.tokens)} tokens, those of the curve after ' \
         f'{_tokens(curve.length.tokens)}'
 
 
@@ -164,8 +162,8 @@ def _verdict(about: Mapping[str, Any]) -> str:
     return points + (', as seeds may differ' if about['verdict'] == 'near' else '')
 
 
-def _tokens(n: int) -> str:
-    return f'{n / 1e6:.2f} million' if n >= 1e6 else f'{n:,}'
+def _tokens(n: float) -> str:
+    return f'{n / 1e6:,.2f} million' if n >= 1e6 else f'{round(n):,}'
 
 
 def _seconds(seconds: float) -> str:

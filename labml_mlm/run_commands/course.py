@@ -122,7 +122,7 @@ def read_metrics(log: Path, skipped: Skipped | None = None) -> Metrics:
     for step, name, value in read_values(log, skipped):
         if name in VALIDATED:
             validations.setdefault(int(step), {})[name] = value
-        elif name == 'tokens_per_second' and 0 < value < math.inf:
+        elif name == 'tokens_per_second' and step >= 1 and 0 < value < math.inf:
             speeds[int(step)] = value
     training, tokens, seconds = [], 0, 0.
     for step, speed in sorted(speeds.items()):

@@ -146,13 +146,15 @@ def _is_length(value: Any) -> bool:
         is_number(number) and number > 0 for number in value.values())
 
 
-def _has(*names: str):
-    return lambda value: isinstance(value, dict) and value.keys() == set(names)
+def _is_identity(*names: str):
+    """For a text or a vocabulary, which has a hash."""
+    return lambda value: isinstance(value, dict) and value.keys() == set(names) and isinstance(value['sha256'], str)
 
 
 _PARTS: Mapping[str, Any] = {
-    'recipe': lambda value: isinstance(value, str), 'text': _has('name', 'characters', 'sha256', 'valid_sha256'),
-    'tokenizer': _has('name', 'n_tokens', 'sha256'), 'parameters': is_integer,
+    'recipe': lambda value: isinstance(value, str),
+    'text': _is_identity('name', 'characters', 'sha256', 'valid_sha256'),
+    'tokenizer': _is_identity('name', 'n_tokens', 'sha256'), 'parameters': is_integer,
     'items': lambda value: isinstance(value, dict), 'length': _is_length,
     'seeds': lambda value: is_list_of(int, value) and len(value) > 0, 'hardware': lambda value: isinstance(value, str),
     'versions': lambda value: isinstance(value, dict),

@@ -90,6 +90,16 @@ def test_another_model_is_not_compared(beside, change, expected):
     assert reason(beside(snapshot_of() | change)) == expected
 
 
+@pytest.mark.parametrize('given, text', [
+    ({'epochs': 1e308}, 'its schedules end after inf million tokens'),
+    ({'epochs': 5e-324}, 'its schedules end after 0 tokens'), ({'recipe': ['char']}, 'it has no curve'),
+    ({'text': [1], 'text_path': []}, 'as expected')])
+def test_a_damaged_snapshot_is_no_end(beside, given, text):
+    snapshot = snapshot_of()
+    snapshot['given'] |= given
+    assert text in beside(snapshot)[0][1]
+
+
 def test_an_earlier_run_lacks_items(beside):
     snapshot = snapshot_of()
     del snapshot['defaults']['seq_len']

@@ -92,7 +92,8 @@ def test_seconds_are_those_of_training(make):
 
 def test_steps_that_are_missing_had_the_speed_of_the_next(make):
     run = make('abcd')
-    track = {'tokens_per_second': [[10, [10.]], [30, [5.]], [40, ['Infinity']], [50, [0.]], [60, [10.]]]}
+    track = {'tokens_per_second': [[-5, [10.]], [0, [10.]], [0.5, [10.]], [10, [10.]], [30, [5.]], [40, ['Infinity']],
+                                   [50, [0.]], [60, [10.]]]}
     run.log.write_text(json.dumps({'track': track}) + '\n')
     assert read_metrics(run.log).training == [(10, 1.), (30, 5.), (60, 8.)]
 

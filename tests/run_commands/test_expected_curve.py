@@ -85,6 +85,7 @@ def test_curves_of_a_recipe(tmp_path):
 @pytest.mark.parametrize('change', [
     {'format': 2}, {'recipe': None}, {'text': {}}, {'tokenizer': None}, {'parameters': '1000'}, {'items': []},
     {'length': {'epochs': 4, 'steps': 0, 'tokens': 4000}}, {'length': {'epochs': 4}}, {'seeds': []}, {'seeds': ['1']},
+    {'text': {'name': None, 'characters': 1, 'sha256': None, 'valid_sha256': None}},
     {'hardware': 5}, {'versions': None}, {'points': []}, {'points': [{}, {}]},
 ])
 def test_damaged_files_are_none(tmp_path, change):
