@@ -11,6 +11,8 @@ setuptools.setup(
     long_description_content_type='text/markdown',
     license='MIT',
     packages=setuptools.find_packages(include=['labml_mlm', 'labml_mlm.*']),
+    # The curves that recipes are expected to have
+    package_data={'labml_mlm.run_commands': ['curves/*.json']},
     # torchtext, which labml-nn requires, has no wheel for Python 3.13
     python_requires='>=3.11,<3.13',
     install_requires=[

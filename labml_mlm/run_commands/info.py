@@ -10,6 +10,7 @@ from typing import Any
 from labml_mlm.common.project import logs_path
 from labml_mlm.common.table import print_table, size_text
 from labml_mlm.common.untrusted import to_json
+from labml_mlm.run_commands.beside_curve import beside_curve, rows_beside
 from labml_mlm.run_commands.facts import describe, differences
 from labml_mlm.runs.log_lines import Skipped, say_skipped
 from labml_mlm.runs.run import find_run
@@ -19,7 +20,7 @@ def info(parsed: argparse.Namespace):
     """What a run is, how it went, and how to resume it."""
     run, _ = find_run(logs_path(parsed.path), parsed.run)
     skipped = Skipped()
-    facts = describe(run, skipped)
+    facts = {**describe(run, skipped), 'expected': beside_curve(run)}
     say_skipped(skipped)
     if parsed.json:
         print(to_json(facts))
@@ -31,7 +32,8 @@ def info(parsed: argparse.Namespace):
             ['tokenizer', _tokenizer(facts['tokenizer'])],
             ['model', '-' if facts['parameters'] is None else f'{facts["parameters"]:,} parameters'],
             ['best', _figures(facts['best'])], ['last', _figures(facts['last'])],
-            ['guesses', _guesses(facts['baselines'])], ['to resume', facts['resume'] or '-']]
+            ['guesses', _guesses(facts['baselines'])], *rows_beside(facts['expected']),
+            ['to resume', facts['resume'] or '-']]
     print_table(rows, numbers=())
     print()
     if facts['configs']:

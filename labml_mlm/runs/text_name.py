@@ -14,7 +14,7 @@ def text_name(snapshot: Mapping[str, Any]) -> str | None:
     text, about = values.get('text'), snapshot['text']
     if text == 'auto':
         text = about.get('source')
-    if text in BUILT_IN:
+    if isinstance(text, str) and text in BUILT_IN:
         return BUILT_IN[text]
     if paths := values.get('text_path'):
         return names_of(paths)
