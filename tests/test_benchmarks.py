@@ -51,6 +51,18 @@ def test_step_writes_json_and_png(tmp_path):
     assert 'of peak' in out
 
 
+def test_profile_of_a_step():
+    out = run_documented('step_profile', '--layers', '2', '--steps', '2', '--rows', '200')
+    assert '2 layers, eager' in out
+    table = out[out.index('calls\n'):].splitlines()[1:]
+    rows = {line[:58].strip(): line[58:].split() for line in table}
+    assert {'mm', 'gelu', 'outside', '_scaled_dot_product_flash_attention_for_cpu'} <= rows.keys()
+    # Attention has two products, and its backward pass five
+    floors = [float(rows[f'_scaled_dot_product_flash_attention_for_cpu{end}'][2]) for end in ('', '_backward')]
+    assert 0 < 2 * floors[0] < floors[1]
+    assert sum(float(row[1].rstrip('%')) for row in rows.values()) == pytest.approx(100, abs=len(rows) * 0.05)
+
+
 def test_scaling_writes_json(tmp_path):
     out = run_documented('scaling', '--points', '2', '--steps', '1', '--json', str(tmp_path / 'scaling.json'))
     sweeps = json.loads((tmp_path / 'scaling.json').read_text())
