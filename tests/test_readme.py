@@ -23,7 +23,8 @@ WORKED_EXAMPLES = BLOCKS['architecture.md']
 # In several processes
 LAUNCHED = [command for command in COMMANDS if any(part in command for part in ('torchrun', 'labml launch', 'sweep'))]
 # Arguments with which a command takes seconds
-QUICK = {'benchmarks/fill_mask': '--rounds 1', 'benchmarks/app': '--rounds 1 --runs 2 --steps 100',
+QUICK = {'benchmarks/fill_mask': '--rounds 1', 'benchmarks/score': '--rounds 1 --texts 8 transformer.n_layers=1',
+         'benchmarks/app': '--rounds 1 --runs 2 --steps 100',
          'benchmarks/distributed': '--rounds 1 --steps 1 --sizes tiny',
          'benchmarks/data': '--rounds 1 --megabytes 1 --bpe-megabytes 1 --short-megabytes 1',
          'benchmarks/watched': '--rounds 1 transformer.n_layers=1 d_model=16 transformer.n_heads=2 batch_size=512',
@@ -34,6 +35,7 @@ QUICK = {'benchmarks/fill_mask': '--rounds 1', 'benchmarks/app': '--rounds 1 --r
 # What a command prints, by a part of it; the first that fits
 EXPECTED = {'--help': 'usage', 'benchmarks/over': 'everything else',
             'benchmarks/check': '% of training time', 'benchmarks/fill': 'batches ',
+            'benchmarks/score': 'encoder alone',
             'benchmarks/data': 'throughput of tokenizers', 'benchmarks/domain': 'transformers',
             'benchmarks/distributed': 'In a single process all of this',
             'benchmarks/fuzz': 'cases from seed', 'benchmarks/load': 'Values lost: 0',
@@ -142,7 +144,7 @@ def checkout(tmp_path, environment) -> Checkout:
 
 def test_all_commands_are_found():
     assert len(INSTALL) == 3
-    assert len(COMMANDS) == 81
+    assert len(COMMANDS) == 82
     assert {name for name, blocks in BLOCKS.items() if blocks} == {'README.md', 'architecture.md', 'extending.md',
                                                                    'inference.md'}
 

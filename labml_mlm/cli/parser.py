@@ -15,6 +15,9 @@ from labml_mlm.sweep.command import add_sweep
 
 _RUN = ('a run: its uuid or the beginning of it, its name or `last` for the newest, its folder or that of a checkpoint')
 _MODEL = f'{_RUN}; or the folder of a published encoder'
+_TEXTS = ('a text on each line, or in each row of .jsonl, .csv, .tsv or .parquet, or record of .fasta; - is standard '
+          'input')
+_FIELD = 'the field of a row that has the text ({}); with it, standard input is JSON lines'
 _PREDICT = (
     'Predict labels of texts: a JSON object on a line for each, in the order of FILE. That is {"label": …, '
     '"probabilities": {…}}; {"labels": […], "probabilities": {…}} if there may be several; {"value": …} for numbers; '
@@ -98,12 +101,11 @@ def command_parser() -> tuple[Parser, dict[str, Parser]]:
                      'Compute the pseudo-log-likelihood of each line of a text and of all of them, or how often the '
                      'better sentence of a pair has the higher one.')
     score_.add_argument('run', metavar='RUN', help=_MODEL)
-    score_.add_argument('file', metavar='FILE', nargs='?',
-                        help='a UTF-8 text with a text a line, or JSON lines (.jsonl); - for standard input')
-    score_.add_argument('--pairs', metavar='FILE',
+    score_.add_argument('file', metavar='FILE', nargs='?', type=Path, help=_TEXTS)
+    score_.add_argument('--pairs', metavar='FILE', type=Path,
                         help='minimal pairs as JSON lines, with sentence_good, sentence_bad and UID; - for standard '
                              'input')
-    score_.add_argument('--field', metavar='NAME', help='the lines are JSON, and this field has the text')
+    score_.add_argument('--field', metavar='NAME', help=_FIELD.format('that of the run'))
 
     inspect_ = command('inspect', inspect, 'Show how well each token of a text is expected, and what else could be '
                                            'there.')
@@ -136,12 +138,10 @@ def command_parser() -> tuple[Parser, dict[str, Parser]]:
 
     embed_ = command('embed', embed, 'Compute features of texts, or find those that are nearest to another one.')
     embed_.add_argument('run', metavar='RUN', help=_MODEL)
-    embed_.add_argument('file', metavar='FILE', type=Path,
-                        help='a text on each line, or in each row of .jsonl, .csv, .tsv or .parquet, or record '
-                             'of .fasta; - is standard input')
+    embed_.add_argument('file', metavar='FILE', type=Path, help=_TEXTS)
     embed_.add_argument('-o', '--output', type=Path, metavar='FILE',
                         help='where to: .npy, .parquet, or - for JSON lines on standard output (the default)')
-    embed_.add_argument('--field', metavar='NAME', help='the field of a row that has the text (text)')
+    embed_.add_argument('--field', metavar='NAME', help=_FIELD.format('text'))
     embed_.add_argument('--pooling', choices=['mean', 'cls'], default='mean',
                         help='the mean over the tokens of a text (the default), or the vector of [CLS]')
     embed_.add_argument('--layer', type=int, default=-1, metavar='N',

@@ -4,20 +4,19 @@
 How well does a model know texts, which of two sentences does it prefer, and what does it expect where?
 """
 import argparse
-import contextlib
-import json
+import collections
 import math
 import shutil
 import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labml_mlm.common.errors import UserError
 from labml_mlm.common.files import write_atomically
 from labml_mlm.common.untrusted import to_json
-from labml_mlm.reading.files import expand_path, open_text, text_suffix
+from labml_mlm.inference.texts import STDIN, name_of, read_json, read_texts
 from labml_mlm.runs.samples_log import printable
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from labml_mlm.evaluation.score import TextScore
     from labml_mlm.inference.pretrained import Pretrained
 
-STANDARD_INPUT = '-'
 # Columns of the table of texts: heading, width, digits after the point, and the least width of a terminal that has it
 _COLUMNS = (('line', 5, 0, 60), ('PLL', 10, 2, 0), ('tokens', 6, 0, 60), ('nats/token', 10, 3, 80),
             ('nats/word', 9, 3, 100), ('bits/char', 9, 3, 0))
@@ -55,24 +53,20 @@ def _score_texts(pretrained: 'Pretrained', parsed: argparse.Namespace):
     from labml_mlm.evaluation.figures import Corpus
     from labml_mlm.evaluation.score import score_texts
 
-    suffix = text_suffix(Path(parsed.file))
-    if suffix in ('.csv', '.tsv'):
-        raise UserError(f'{parsed.file} is a table: score reads a text a line, or JSON lines')
-    is_json = parsed.field is not None or suffix in ('.json', '.jsonl')
-    texts = (_text_of(line, parsed.field or pretrained.configs.text_field) if is_json else line
-             for line in _lines(parsed.file))
-    how = {'at_once': 1} if parsed.file == STANDARD_INPUT and sys.stdin.isatty() else {}
-    scores = score_texts(pretrained, texts, within_word=parsed.within_word, window=parsed.window, **how)
+    name, lines = name_of(parsed.file), _Lines(read_texts(parsed.file, field=parsed.field,
+                                                         default_field=pretrained.configs.text_field))
+    how = {'at_once': 1} if parsed.file == STDIN and sys.stdin is not None and sys.stdin.isatty() else {}
+    scores = score_texts(pretrained, lines, within_word=parsed.within_word, window=parsed.window, **how)
     corpus, columns = Corpus(), _columns()
     if not parsed.json:
         print('  '.join([*(heading.rjust(width) for heading, width, *_ in columns), 'text']))
-    for number, scored in _numbered(scores, parsed.file):
+    for number, scored in lines.numbered(scores, name):
         corpus.add(scored)
         if scored.n_tokens:
             print(_as_json(number, scored) if parsed.json else _row(number, scored, columns),
-                  flush=parsed.file == STANDARD_INPUT)
+                  flush=parsed.file == STDIN)
     if not corpus.n_texts:
-        raise UserError(f'{_name(parsed.file)} has no text: give one a line')
+        raise UserError(f'{name} has no text: give one a line')
     if parsed.json:
         print(to_json({'corpus': {**corpus.totals, **{name: figure._asdict() for name, figure in
                                                       corpus.figures.items()}}}))
@@ -95,15 +89,14 @@ def _print_corpus(corpus: 'Corpus'):
 def _score_pairs(pretrained: 'Pretrained', parsed: argparse.Namespace):
     from labml_mlm.evaluation.figures import Phenomena, score_pairs
 
-    phenomena = Phenomena()
-    scores = score_pairs(pretrained, map(_parsed, filter(str.strip, _lines(parsed.pairs))),
-                         within_word=parsed.within_word, window=parsed.window)
-    for _, scored in _numbered(scores, parsed.pairs, unit='pair'):
+    phenomena, name, lines = Phenomena(), name_of(parsed.pairs), _Lines(read_json(parsed.pairs))
+    scores = score_pairs(pretrained, lines, within_word=parsed.within_word, window=parsed.window)
+    for _, scored in lines.numbered(scores, name):
         phenomena.add(scored)
         if parsed.json:
             print(to_json(_pair_as_json(scored)))
     if not phenomena.total.n:
-        raise UserError(f'{_name(parsed.pairs)} has no pairs: give one a line, as JSON')
+        raise UserError(f'{name} has no pairs: give one a line, as JSON')
     if parsed.json:
         by = {group: {name: _accuracy_as_json(accuracy) for name, accuracy in found.items()}
               for group, found in phenomena.by.items() if found}
@@ -132,7 +125,7 @@ def inspect(parsed: argparse.Namespace):
 
     pretrained = load(parsed.run, which=parsed.checkpoint, folder=parsed.path)
     print(f'Using {pretrained.about}', file=sys.stderr)
-    text = '\n'.join(_lines(STANDARD_INPUT)) if parsed.text is None else parsed.text
+    text = '\n'.join(line for _, line in read_texts(STDIN)) if parsed.text is None else parsed.text
     found = inspect_text(pretrained, text, top=parsed.top, within_word=parsed.within_word, window=parsed.window)
     if parsed.output is not None:
         write_atomically(parsed.output, found.page.encode())
@@ -164,51 +157,29 @@ def _print_inspection(found: 'Inspection'):
                 for name in ('bits_per_character', 'nats_per_token', 'nats_per_word')), sep='\n')
 
 
-def _lines(name: str) -> Iterator[str]:
-    """The lines of a file or of standard input, without line ends. Raises `UserError` if they cannot be read."""
-    if name == STANDARD_INPUT and sys.stdin is None:
-        return
-    try:
-        with contextlib.nullcontext(sys.stdin.buffer) if name == STANDARD_INPUT else open_text(expand_path(name)) as f:
-            for i, line in enumerate(f):
-                yield line.decode('utf-8' if i else 'utf-8-sig').rstrip('\r\n')
-    except UnicodeDecodeError as e:
-        raise UserError(f'it is not UTF-8: invalid byte 0x{e.object[e.start]:02x}') from None
-    except (OSError, EOFError) as e:
-        raise UserError(f'it cannot be read: {getattr(e, "strerror", None) or e}') from None
+class _Lines:
+    """
+    ## What stands on the lines of a file, and which of them have no score yet
 
+    * `entries` are the numbers of lines and what stands there
+    """
 
-def _numbered(scores: Iterator[Any], name: str, *, unit: str = 'line') -> Iterator[tuple[int, Any]]:
-    """Scores with the numbers of their lines; errors name the line after the last one that was scored."""
-    number = 0
-    try:
-        for number, scored in enumerate(scores, start=1):  # noqa: B007
-            yield number, scored
-    except UserError as e:
-        raise UserError(f'{_name(name)}, {unit} {number + 1:,}: {e}') from None
+    def __init__(self, entries: Iterable[tuple[int, Any]]):
+        self._entries = entries
+        self._numbers: collections.deque[int] = collections.deque()
 
+    def __iter__(self) -> Iterator[Any]:
+        for number, entry in self._entries:
+            self._numbers.append(number)
+            yield entry
 
-def _name(file: str) -> str:
-    return 'standard input' if file == STANDARD_INPUT else file
-
-
-def _parsed(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except (json.JSONDecodeError, RecursionError):
-        raise UserError('it is not JSON') from None
-
-
-def _text_of(line: str, field: str) -> str:
-    """The text of a JSON line; none of a blank one."""
-    if not line.strip():
-        return ''
-    record = _parsed(line)
-    text = record.get(field) if isinstance(record, dict) else None
-    if not isinstance(text, str):
-        fields = f': its fields are {", ".join(map(repr, record))}' if isinstance(record, dict) else ''
-        raise UserError(f'it has no text in the field `{field}` (--field){fields}')
-    return text
+    def numbered(self, scores: Iterable[Any], name: Path) -> Iterator[tuple[int, Any]]:
+        """The scores with the numbers of their lines. Errors of what was read, and has no score, name its line."""
+        try:
+            for scored in scores:
+                yield self._numbers.popleft(), scored
+        except UserError as e:
+            raise UserError(f'{name}, line {self._numbers[0]:,}: {e}') if self._numbers else e from None
 
 
 def _score_as_json(scored: 'TextScore') -> dict[str, Any]:

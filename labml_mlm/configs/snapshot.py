@@ -7,10 +7,8 @@ which text it is. A run is resumed from that, and a trained model is built from 
 import os
 import platform
 import time
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,7 +17,7 @@ from torch import nn
 
 from labml_mlm.common.errors import UnknownPart, UserError
 from labml_mlm.common.files import refuse_address
-from labml_mlm.data.documents import TextFiles
+from labml_mlm.configs.same_text import identify_texts
 from labml_mlm.distributed.process_group import ranks
 from labml_mlm.items.own_code import is_plain, own_code
 from labml_mlm.items.python_values import wrong_value
@@ -32,7 +30,6 @@ from labml_mlm.items.schema import (
     given_values,
     scalar_type,
 )
-from labml_mlm.runs.text_files import describe_files, differences
 from labml_mlm.tokenization.base import Tokenizer
 from labml_mlm.tokenization.character import CharacterTokenizer
 
@@ -70,7 +67,7 @@ def take_snapshot(conf: BaseConfigs, *, experiment: str, script: str | None = No
         'computed': {name: _shortened(value) for name, value in computed_values(conf).items()
                      # `text` has the text itself
                      if name in items and name != 'text' and (is_plain(value) or isinstance(value, torch.device))},
-        'text': identify_text(conf) | identify_old_texts(conf),
+        'text': identify_texts(conf),
         'tokenizer': tokenizer.to_dict() if hasattr(tokenizer, 'to_dict') else None,
         'parameters': _n_parameters(conf._get_computed('model')),
         'versions': _versions(conf), 'resumed': [],
@@ -157,36 +154,6 @@ def model_values(conf: BaseConfigs, snapshot: dict) -> dict[str, Any]:
                      and items[name].is_possible(value)}
 
 
-def check_same_text(conf: BaseConfigs, snapshot: dict, files: Mapping[str, dict] = MappingProxyType({})):
-    """
-    Raises `UserError` if configs that were built have another text or vocabulary than the run.
-
-    * `files` are those of its texts, as `describe_texts` gave them; without them, a message does not name files
-    """
-    text, saved = identify_text(conf), snapshot['text']
-    if text['valid_sha256'] != saved.get('valid_sha256'):
-        raise UserError('the validation text is not that of the run' + _since(conf, files, 'valid_path', 'text_path'))
-    if text['sha256'] != saved.get('sha256'):
-        if not text['sha256'] or not saved.get('sha256'):
-            raise UserError('either the run or these configs have no text')
-        raise UserError(f'this is not the text of the run: {text["characters"]:,} characters with the SHA-256 '
-                        f'{text["sha256"][:12]}… instead of {saved.get("characters") or 0:,} with '
-                        f'{saved["sha256"][:12]}…' + _since(conf, files, 'text_path'))
-    tokenizer = conf._get_computed('tokenizer')
-    if hasattr(tokenizer, 'to_dict') and tokenizer.to_dict() != snapshot['tokenizer']:
-        raise UserError('this is not the tokenizer of the run: its vocabulary differs')
-
-
-def check_same_old_texts(conf: BaseConfigs, snapshot: dict, files: Mapping[str, dict] = MappingProxyType({})):
-    """
-    Raises `UserError` if configs that were built have another `old_path` or `replay_path` than the run. `files` are
-    those of `check_same_text`.
-    """
-    for (name, sha256), item in zip(identify_old_texts(conf).items(), ('old_path', 'replay_path'), strict=True):
-        if sha256 != snapshot['text'].get(name):
-            raise UserError(f'the text of {item} is not that of the run' + _since(conf, files, item))
-
-
 def saved_tokenizer(saved: dict, folder: Path) -> Tokenizer:
     """
     The tokenizer of a run.
@@ -240,33 +207,6 @@ def default_values(conf: BaseConfigs) -> dict[str, Any]:
     """The defaults of the items that can be set, by dotted name."""
     return {item.name: item.default for item in config_items(conf).values()
             if item.is_settable and is_plain(item.default)}
-
-
-def identify_text(conf: BaseConfigs) -> dict:
-    """Which text configs that were built have, for JSON."""
-    return conf._text_identity
-
-
-def identify_old_texts(conf: BaseConfigs) -> dict:
-    """Which old texts they have, for JSON."""
-    return {name: cache.corpus().sha256 if cache else None
-            for name, cache in (('old_sha256', conf._old_cache), ('replay_sha256', conf._replay_cache))}
-
-
-def describe_texts(conf: BaseConfigs) -> dict[str, dict]:
-    """The files of the texts of configs that were built, by the items that name them, for JSON."""
-    documents = {item: cache.documents for item, cache in (
-        ('text_path', conf._token_cache if conf._get_computed('text') is not None else None),
-        ('valid_path', conf._valid_cache), ('old_path', conf._old_cache), ('replay_path', conf._replay_cache)) if cache}
-    return {item: describe_files(found.names, found.paths) for item, found in documents.items()
-            if isinstance(found, TextFiles)}
-
-
-def _since(conf: BaseConfigs, files: Mapping[str, dict], *items: str) -> str:
-    """The end of a message with what became of the files of the first of some items whose files differ."""
-    now = describe_texts(conf)
-    found = [differences(files[item], now[item]) for item in items if item in files and item in now]
-    return ''.join(f'. Since the run began: {what}' for what in [*filter(None, found)][:1])
 
 
 def _versions(conf: BaseConfigs) -> dict[str, Any]:

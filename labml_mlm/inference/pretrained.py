@@ -20,7 +20,8 @@ from torch.nn import functional
 from labml_mlm.common.errors import UserError
 from labml_mlm.common.project import in_project_of
 from labml_mlm.configs.mlm import MLMConfigs
-from labml_mlm.configs.snapshot import check_same_text, with_current_names
+from labml_mlm.configs.same_text import check_same_text
+from labml_mlm.configs.snapshot import with_current_names
 from labml_mlm.data.batch import Batch, batches_by_length
 from labml_mlm.items.schema import config_items
 from labml_mlm.model.pooling import POOLINGS, check_layer, check_pooling, hidden_states_at, pool

@@ -18,7 +18,8 @@ from labml.logger import Text
 from labml_mlm.common.errors import UserError
 from labml_mlm.common.project import set_project
 from labml_mlm.configs.mlm import MLMConfigs
-from labml_mlm.configs.snapshot import default_values, identify_old_texts, identify_text
+from labml_mlm.configs.same_text import identify_texts
+from labml_mlm.configs.snapshot import default_values
 from labml_mlm.distributed.process_group import ranks
 from labml_mlm.items.overrides import parse_overrides
 from labml_mlm.items.python_values import check_python_values, checked_values
@@ -193,7 +194,7 @@ class PreparedRun:
             with console.silent_sections(is_silent=is_quiet):
                 self._init()
             refuse_unread(self.conf, self.given)
-        ranks().check_same(identify_text(self.conf) | identify_old_texts(self.conf))
+        ranks().check_same(identify_texts(self.conf))
 
     def _describe(self, options: Options, arguments: dict[str, Any]):
         """Gives labml's experiment the comment and the tags of the run."""

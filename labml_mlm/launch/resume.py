@@ -16,12 +16,11 @@ from labml.logger import Text
 
 from labml_mlm.budget.resumed import fitted_steps, new_budget
 from labml_mlm.common.errors import UserError
+from labml_mlm.configs.same_text import check_same_old_texts, check_same_probe, check_same_text
 from labml_mlm.configs.snapshot import (
     PATHS,
     absolute,
     as_json,
-    check_same_old_texts,
-    check_same_text,
     differing_versions,
     restored_values,
     retyped,
@@ -135,6 +134,7 @@ class Resumption:
         files = read_files(self.run.path)
         check_same_text(conf, self.snapshot, files)
         check_same_old_texts(conf, self.snapshot, files)
+        check_same_probe(conf, self.snapshot, files, changed=self.changed)
         if self._path is not None:
             self.checkpoint = checkpoint.read(self._path)
             self.checkpoint.verify()
@@ -184,7 +184,9 @@ class Resumption:
 
     def merged_snapshot(self, snapshot: dict, *, tokens: int) -> dict:
         """The present `snapshot`, with how the run was started and when it was resumed."""
-        return {**snapshot, **{name: self.snapshot[name] for name in ('time', 'text', 'versions')},
+        # Only the probe may be another one
+        text = {**self.snapshot['text'], 'probe_sha256': snapshot['text']['probe_sha256']}
+        return {**snapshot, **{name: self.snapshot[name] for name in ('time', 'versions')}, 'text': text,
                 'script_experiment': self.snapshot.get('script_experiment'),
                 'resumed': [*self.snapshot['resumed'], {'time': snapshot['time'], 'tokens': tokens}]}
 

@@ -25,7 +25,8 @@ from labml_mlm.common.files import write_atomically
 from labml_mlm.common.importing import stop_if_importing
 from labml_mlm.common.labml_compat import tolerate_full_disk
 from labml_mlm.configs.mlm import MLMConfigs
-from labml_mlm.configs.snapshot import describe_texts, take_snapshot
+from labml_mlm.configs.same_text import describe_texts
+from labml_mlm.configs.snapshot import take_snapshot
 from labml_mlm.distributed.failures import exit_on_rank_failure, is_rank_failure
 from labml_mlm.distributed.last_word import repeat_after_torchrun
 from labml_mlm.distributed.process_group import ranks

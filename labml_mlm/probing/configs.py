@@ -59,10 +59,11 @@ def _prober(c: ProbeConfigs):
         raise UserError(f'probe_path: a `model` of your own, {type(c.model).__name__}, must be a TransformerMLM, to be '
                         'probed layer by layer')
     sequences = Sequences(c.tokenizer, template=c._template, longest=longest(c.model, c.seq_len))
-    data = prepare(_examples(c), sequences)
+    examples = _examples(c)
+    data = prepare(examples, sequences)
     if has_experiment() and ranks().is_main:
         _log(c, data)
-    return Prober(data, every=c.probe_every, ranks=ranks(), is_sharded=c.parallel.is_sharded)
+    return Prober(data, sha256=examples.sha256, every=c.probe_every, ranks=ranks(), is_sharded=c.parallel.is_sharded)
 
 
 def _examples(c: ProbeConfigs) -> Examples:

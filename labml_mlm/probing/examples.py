@@ -6,6 +6,7 @@ same on every machine, in whatever order the file is, and equal texts are always
 """
 import collections
 import hashlib
+import json
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,12 @@ class Examples(NamedTuple):
     labels: list[str]
     # What was left out, in a sentence each
     notes: list[str]
+
+    @property
+    def sha256(self) -> str:
+        """A fingerprint of texts and labels."""
+        return hashlib.sha256(json.dumps([[(row.text, row.label) for row in rows] for rows in self[:2]]).encode()
+                              ).hexdigest()
 
 
 def read_examples(path: Path, *, text_field: str, label_field: str, valid_path: Path | None = None,

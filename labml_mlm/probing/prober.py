@@ -10,13 +10,15 @@ class Prober:
     """
     ## Probes a model while it is trained, and leaves no trace in it
 
+    * `sha256` is a fingerprint of the texts and labels that `data` was made of
     * `every` is the number of validations from one probe to the next
     * `is_sharded`: does each rank hold a part of the model? Then all compute features together; otherwise the main rank
       does, and in either case it alone learns from them
     """
 
-    def __init__(self, data: ProbeData, *, every: int, ranks: Ranks, is_sharded: bool):
+    def __init__(self, data: ProbeData, *, sha256: str, every: int, ranks: Ranks, is_sharded: bool):
         self.data = data
+        self.sha256 = sha256
         self.every = every
         self._ranks = ranks
         self._is_sharded = is_sharded

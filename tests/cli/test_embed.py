@@ -60,7 +60,7 @@ def test_a_signal_leaves_no_half_written_file(exports, tmp_path, number):
 
 
 def test_embed_prints_json_lines_of_standard_input(command, monkeypatch):
-    monkeypatch.setattr(sys, 'stdin', io.StringIO('fox\n\ndog\n'))
+    monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(b'fox\n\ndog\n')))
     code, out, err = command('embed', 'feed', '-', '--zeros-for-empty', '--normalize')
     rows = [json.loads(line) for line in out.splitlines()]
     assert code == 0 and [(row['line'], row['text']) for row in rows] == [(1, 'fox'), (2, ''), (3, 'dog')]

@@ -180,12 +180,12 @@ def test_tables_fit_the_terminal(command, monkeypatch, columns):
 
 
 def test_command_prints_json(command, fill_mask, trained):
-    (trained.path / 'a.jsonl').write_text('{"said": "the fox"}\n\n{"said": "over the dog"}\n')
+    (trained.path / 'a.jsonl').write_text('{"said": "the fox"}\n\n{"said": ""}\n{"said": "over the dog"}\n')
     code, out, err = command('score', 'feed', 'a.jsonl', '--field', 'said', '--json', '--within-word')
     assert code == 0, err
     *texts, corpus = map(json.loads, out.splitlines())
     expected = list(score_texts(fill_mask.pretrained, ['the fox', 'over the dog'], within_word=True))
-    assert [(text['line'], text['text']) for text in texts] == [(1, 'the fox'), (3, 'over the dog')]
+    assert [(text['line'], text['text']) for text in texts] == [(1, 'the fox'), (4, 'over the dog')]
     assert [text['pll'] for text in texts] == pytest.approx([scored.pll for scored in expected], abs=1e-4)
     assert corpus['corpus']['empty'] == 1
     nats = -sum(scored.pll for scored in expected) / 19
@@ -195,19 +195,46 @@ def test_command_prints_json(command, fill_mask, trained):
 
 @pytest.mark.parametrize(('arguments', 'lines', 'message'), [
     (['-'], 'the\n\nfox ü\n', "standard input, line 3: the model does not know 'ü'"),
-    (['-', '--field', 'text'], '{"text": "the"}\n{"txt": 1}\n', "line 2: it has no text in the field `text` (--field): "
-                                                               "its fields are 'txt'"),
-    (['-', '--field', 'text'], 'the\n', 'line 1: it is not JSON'),
-    (['none.txt'], '', 'none.txt, line 1: it cannot be read: No such file'),
-    (['rows.csv'], '', 'rows.csv is a table: score reads a text a line, or JSON lines'),
+    (['-', '--field', 'text'], '{"text": "the"}\n\n{"txt": 1}\n', 'standard input, line 3 has no field `text` '
+                                                                  "(--field): its fields are 'txt'"),
+    (['-', '--field', 'text'], 'the\n', 'standard input, line 1 is not JSON'),
+    (['-', '--field', 'text'], '{"text": "the"}\n{"text": "ü"}\n',
+     "standard input, line 2: the model does not know 'ü'"),
+    (['-'], 'the\nf\0x\n', 'standard input, line 2 is not text: it contains NUL characters'),
+    (['none.txt'], '', 'cannot read none.txt: No such file'),
+    (['none.txt', '--field', 'text'], '', '--field text is for files that end in .json, .jsonl, .csv'),
     (['-'], '\n\n', 'standard input has no text'), ([], '', 'give a FILE'),
     (['-', '--pairs', '-'], '', 'not both'), (['--pairs', '-', '--field', 'x'], '', '--field is for texts'),
-    (['--pairs', '-'], '{"sentence_good": "the"}', 'pair 1: the field `sentence_bad` has no text'),
-    (['--pairs', '-'], '', 'has no pairs'), (['-', '--window', '0'], '', 'it must be an integer, at least 1')])
+    (['--pairs', '-'], '{"sentence_good": "the"}', 'standard input, line 1: the field `sentence_bad` has no '
+                                                            'text'),
+    (['--pairs', '-'], '{"sentence_good": "a", "sentence_bad": "b"}\n\n{"sentence_good": "a", "sentence_bad": "ü"}',
+     "standard input, line 3: the model does not know 'ü'"),
+    (['--pairs', '-'], '[1]', 'standard input, line 1 is a JSON list'), (['--pairs', '-'], '', 'has no pairs'),
+    (['-', '--window', '0'], '', 'it must be an integer, at least 1')])
 def test_command_refuses_what_cannot_be_scored(command, arguments, lines, message):
     code, _, err = command('score', 'feed', *arguments, lines=lines)
     assert code == 2
     assert message in err.splitlines()[-1]
+
+
+def test_texts_before_an_error_are_scored(command):
+    code, out, err = command('score', 'feed', '-', '--json', lines='the\n\nfox\n\0\n')
+    assert code == 2 and [json.loads(line)['line'] for line in out.splitlines()] == [1, 3]
+    assert 'standard input, line 4 is not text' in err
+
+
+@pytest.mark.parametrize('name, content', [
+    ('a.txt', 'fox\n\nover'), ('a.jsonl', '{"text": "fox"}\n\n{"text": "over"}'),
+    ('a.csv', 'text,id\n"fox",1\n"over",2\n'), ('a.fa', '>1\nfox\n>2\nover\n'),
+    ('-', 'fox\nover')])
+def test_score_reads_what_embed_reads(command, trained, name, content):
+    (trained.path / name).write_text(content)
+    lines = content if name == '-' else None
+    embedded, scored = (command(verb, 'feed', name, *arguments, lines=lines)[1].splitlines()
+                        for verb, arguments in (('embed', ['--zeros-for-empty']), ('score', ['--json'])))
+    embedded = [(row['line'], row['text']) for row in map(json.loads, embedded) if row['text']]
+    assert [text for _, text in embedded] == ['fox', 'over']
+    assert [(row['line'], row['text']) for row in map(json.loads, scored[:-1])] == embedded
 
 
 def test_command_reads_compressed_files(command, trained):

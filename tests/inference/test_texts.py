@@ -23,12 +23,21 @@ def test_every_line_is_a_text(tmp_path, monkeypatch):
     assert list(read_texts(Path('-'))) == expected
 
 
+def test_json_lines_of_standard_input(monkeypatch):
+    data = '\n\n'.join(json.dumps({'note': text}) for text in LINES)
+    monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(data.encode())))
+    assert list(read_texts(Path('-'), field='note')) == list(map(Text, range(1, 8, 2), LINES))
+    monkeypatch.setattr(sys, 'stdin', None)
+    assert list(read_texts(Path('-'))) == list(read_texts(Path('-'), field='note')) == []
+
+
 def test_rows_of_json_lines_and_tables(tmp_path):
     (tmp_path / 'a.jsonl').write_text('\n'.join(json.dumps({'text': text, 'other': 'x'}) for text in LINES))
     (tmp_path / 'a.csv').write_text('id,note\n' + ''.join(f'1,"{text.replace(chr(34), chr(34) * 2)}"\n'
                                                           for text in LINES))
     assert [text for _, text in read_texts(tmp_path / 'a.jsonl')] == LINES
-    assert list(read_texts(tmp_path / 'a.csv', field='note')) == list(map(Text, range(2, 6), LINES))
+    assert list(read_texts(tmp_path / 'a.csv', default_field='note')) == \
+        list(read_texts(tmp_path / 'a.csv', field='note')) == list(map(Text, range(2, 6), LINES))
     assert {text for _, text in read_texts(tmp_path / 'a.jsonl', field='other')} == {'x'}
 
 

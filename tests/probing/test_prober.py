@@ -1,8 +1,9 @@
 """Probes during training: they change nothing, and are the same in a resumed run and on several ranks."""
+import json
 import shutil
 
 import pytest
-from support.project import SMALL, values_of
+from support.project import SMALL, assert_clean_failure, values_of
 
 from labml_mlm.distributed.process_group import SINGLE_PROCESS
 from labml_mlm.probing.prober import Prober
@@ -49,6 +50,48 @@ def test_resumed_run_tracks_the_same(project, labelled, tmp_path):
         assert resumed[name] == whole[name]
 
 
+def contents(folder):
+    """All files of a run but its lock."""
+    return {path: path.read_bytes() for path in folder.rglob('*') if path.is_file() and path.name != 'run.lock'}
+
+
+def test_resumed_run_has_the_probe_of_the_run(project, labelled, tmp_path):
+    first, second = tmp_path / 'first.jsonl', tmp_path / 'second.jsonl'
+    first.write_text(labelled.read_text())
+    train(project, 'feed', f'probe_path={first}', 'epochs=1')
+    folder = project.path / 'logs/test/feed'
+    # The same texts, one of them with another label
+    second.write_text(first.read_text().replace('"none"', '"fox"', 1))
+    first.rename(tmp_path / 'kept.jsonl')
+    first.write_text(second.read_text())
+    before = contents(folder)
+    result = project.run('--resume', 'feed', 'epochs=2')
+    assert_clean_failure(result, 2, 'the labelled texts of probe_path are not those of the run, ')
+    assert result.stderr.endswith('give the file another name, and that as probe_path. Since the run began: changed '
+                                  'first.jsonl\n')
+    assert contents(folder) == before
+    # Where it was moved to, and others that are named
+    for epochs, name in (2, 'kept.jsonl'), (3, 'second.jsonl'):
+        result = project.run('--resume', 'feed', f'epochs={epochs}', f'probe_path={tmp_path / name}')
+        assert result.returncode == 0, result.stderr
+        assert f'→ {tmp_path / name}' in result.stdout
+    # From here on it has those
+    assert project.run('--resume', 'feed', 'epochs=4').returncode == 0
+    second.write_text((tmp_path / 'kept.jsonl').read_text())
+    assert_clean_failure(project.run('--resume', 'feed', 'epochs=5'), 2, 'changed second.jsonl')
+
+
+def test_run_of_an_earlier_version_is_resumed_with_its_probe(project, labelled):
+    train(project, 'feed', f'probe_path={labelled}', 'epochs=1')
+    folder = project.path / 'logs/test/feed'
+    snapshot = json.loads((folder / 'configs.json').read_text())
+    del snapshot['text']['probe_sha256']
+    (folder / 'configs.json').write_text(json.dumps(snapshot))
+    result = project.run('--resume', 'feed', 'epochs=2')
+    assert result.returncode == 0, result.stderr
+    assert json.loads((folder / 'configs.json').read_text())['text']['probe_sha256']
+
+
 @pytest.mark.parametrize('parallel', ['ddp', 'fsdp'])
 def test_ranks_track_what_a_single_process_does(project, labelled, parallel):
     run = [f'text_path={project.text}', *SMALL, 'transformer.n_layers=2', 'n_prompts=0', f'probe_path={labelled}']
@@ -68,8 +111,8 @@ def test_other_ranks_have_no_probe_unless_the_model_is_sharded():
     class Other:
         is_main = False
 
-    assert Prober(None, every=1, ranks=Other(), is_sharded=False)(None, n_validations=1) == {}
-    assert Prober(None, every=3, ranks=SINGLE_PROCESS, is_sharded=False)(None, n_validations=4) == {}
+    assert Prober(None, sha256='', every=1, ranks=Other(), is_sharded=False)(None, n_validations=1) == {}
+    assert Prober(None, sha256='', every=3, ranks=SINGLE_PROCESS, is_sharded=False)(None, n_validations=4) == {}
 
 
 @pytest.mark.parametrize('arguments, message', [
