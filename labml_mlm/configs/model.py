@@ -16,11 +16,11 @@ from labml_mlm.distributed.process_group import ranks
 from labml_mlm.items.declarations import INEXACT, DeclaredConfigs, Item, at_least
 from labml_mlm.model.allocation import bounded_by
 from labml_mlm.model.bert import BERTConfigs, RoBERTaConfigs
+from labml_mlm.model.freeze import freeze
 from labml_mlm.model.modernbert import ModernBERTConfigs
 from labml_mlm.model.packed import DocumentMask
 from labml_mlm.model.pairs import train_pairs
 from labml_mlm.model.transformer import MLMTransformerConfigs, ShallowTransformerConfigs, TransformerMLM
-from labml_mlm.optim.freeze import freeze
 from labml_mlm.tokenization.base import tokenizer_template
 from labml_mlm.training.compiler import missing_compiler
 

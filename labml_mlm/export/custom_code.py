@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from labml_mlm.common.errors import UserError
 from labml_mlm.inference.pretrained import silent
 from labml_mlm.model.attention import SDPA
-from labml_mlm.model.conv import ConvLayer
 from labml_mlm.model.encoder import MLMEncoder
 from labml_mlm.model.pairs import PARTS
 from labml_mlm.model.transformer import MLMTransformerConfigs, TransformerMLM
@@ -44,7 +43,6 @@ _CLASSES = {'AutoConfig': 'LabmlMLMConfig', 'AutoModel': 'LabmlMLMModel', 'AutoM
 _EMBEDDINGS = {nn.Embedding: 'no_pos', EmbeddingsWithPositionalEncoding: 'fixed_pos',
                EmbeddingsWithLearnedPositionalEncoding: 'learned_pos'}
 _ENCODERS = {MLMEncoder: 'mlm', Encoder: 'default'}
-_LAYERS = {TransformerLayer: 'default', ConvLayer: 'conv'}
 _ATTENTIONS = {SDPA: 'sdpa', MultiHeadAttention: 'mha', RelativeMultiHeadAttention: 'relative'}
 _ACTIVATIONS = {nn.GELU: 'gelu', nn.ReLU: 'relu', nn.SiLU: 'silu', nn.Sigmoid: 'sigmoid', nn.Identity: 'identity'}
 # Attributes that say nothing about the function
@@ -81,9 +79,7 @@ def _read_items(model: TransformerMLM) -> tuple[dict[str, Any], str]:
     embeddings = _option(model.src_embed, 'src_embed', _EMBEDDINGS)
     encoder = _option(model.encoder, 'encoder', _ENCODERS)
     layer = model.encoder.layers[0]
-    conv = {}
-    if _option(layer, 'encoder_layer', _LAYERS) == 'conv':
-        conv = {'encoder_layer': 'conv', 'conv_radius': layer.local.radius}
+    _option(layer, 'encoder_layer', {TransformerLayer: ''})
     _option(layer.feed_forward, 'ffn', {FeedForward: ''})
     attention = _option(layer.self_attn, 'encoder_attn', _ATTENTIONS)
     if attention == 'sdpa' and layer.self_attn.is_rotary:
@@ -96,7 +92,7 @@ def _read_items(model: TransformerMLM) -> tuple[dict[str, Any], str]:
         'encoder_attn': attention, 'encoder': encoder, 'ffn.d_ff': ffn.layer1.out_features,
         'ffn.dropout': ffn.dropout.p, 'ffn.is_gated': ffn.is_gated, 'ffn.bias1': ffn.layer1.bias is not None,
         'ffn.bias2': ffn.layer2.bias is not None,
-        'ffn.bias_gate': ffn.is_gated and ffn.linear_v.bias is not None, **conv}, activation
+        'ffn.bias_gate': ffn.is_gated and ffn.linear_v.bias is not None}, activation
 
 
 def _option(module: nn.Module, part: str, options: dict[type, str]) -> str:

@@ -29,7 +29,6 @@ class LabmlMLMConfig(PretrainedConfig):
       `sdpa` or `mha`, which are the same here
     * `is_gated` multiplies the activation by one more linear layer; `bias1`, `bias2` and `bias_gate` are the biases of
       the feed-forward layer
-    * `conv_radius` is how many neighbours to either side the convolution before attention sees; 0 is without one
     * `encoder` says how labml_mlm trains it
     """
     model_type = 'labml_mlm'
@@ -38,7 +37,7 @@ class LabmlMLMConfig(PretrainedConfig):
                  intermediate_size=256, embeddings='no_pos', n_positions=0, attention='sdpa_rotary', rope_base=10000.,
                  n_relative_positions=0, max_position_embeddings=None, encoder='mlm', hidden_act='gelu', is_gated=False,
                  bias1=True, bias2=True, bias_gate=False, hidden_dropout_prob=0., ffn_dropout_prob=0.,
-                 layer_norm_eps=1e-5, conv_radius=0, pad_token_id=0, tie_word_embeddings=False, **kwargs):
+                 layer_norm_eps=1e-5, pad_token_id=0, tie_word_embeddings=False, **kwargs):
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
         self.num_hidden_layers = num_hidden_layers
@@ -59,7 +58,6 @@ class LabmlMLMConfig(PretrainedConfig):
         self.hidden_dropout_prob = hidden_dropout_prob
         self.ffn_dropout_prob = ffn_dropout_prob
         self.layer_norm_eps = layer_norm_eps
-        self.conv_radius = conv_radius
         super().__init__(pad_token_id=pad_token_id, tie_word_embeddings=tie_word_embeddings, **kwargs)
 
 
@@ -178,27 +176,11 @@ class FeedForward(nn.Module):
         return self.layer2(self.dropout(hidden))
 
 
-class LocalConvolution(nn.Module):
-    """Adds a depthwise convolution over neighbours, but for padding."""
-
-    def __init__(self, config):
-        super().__init__()
-        self.taps = nn.Parameter(torch.zeros(2 * config.conv_radius + 1, config.hidden_size))
-
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """The result, of the shape of `x`; `mask` is that of `Attention`."""
-        seen = x if mask is None else x * mask[:, 0, 0, :, None]
-        radius = len(self.taps) // 2
-        return x + functional.conv1d(seen.transpose(1, 2), self.taps.T[:, None], padding=radius,
-                                     groups=x.shape[2]).transpose(1, 2)
-
-
 class Layer(nn.Module):
     """One layer; its arguments are those of `Attention`."""
 
     def __init__(self, config):
         super().__init__()
-        self.local = LocalConvolution(config) if config.conv_radius else None
         self.self_attn = (RelativeAttention if config.attention == 'relative' else Attention)(config)
         self.feed_forward = FeedForward(config)
         self.norm_self_attn = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -207,10 +189,7 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None, rotations: tuple[Tensor, Tensor] | None) -> Tensor:
         """The result, of the shape of `x`."""
-        z = self.norm_self_attn(x)
-        if self.local is not None:
-            z = self.local(z, mask)
-        x = x + self.dropout(self.self_attn(z, mask, rotations))
+        x = x + self.dropout(self.self_attn(self.norm_self_attn(x), mask, rotations))
         return x + self.dropout(self.feed_forward(self.norm_ff(x)))
 
 

@@ -15,7 +15,7 @@ The result is the same.
 import torch
 from labml_nn.transformers.feed_forward import FeedForward
 from labml_nn.transformers.models import Encoder, TransformerLayer
-from torch import Tensor, nn
+from torch import Tensor
 
 from labml_mlm.model.attention import takes_positions
 from labml_mlm.model.packed import DocumentMask
@@ -73,14 +73,11 @@ def mask_at(mask: Tensor | DocumentMask | None, positions: Tensor) -> Tensor | D
 def _layer_at_positions(layer: TransformerLayer, x: Tensor, mask: Tensor | DocumentMask | None,
                         positions: Tensor) -> Tensor:
     """A layer at some positions; the arguments are those of `MLMEncoder.forward`."""
-    attended = attend_at(layer.self_attn, layer.norm_self_attn(x), mask, positions)
+    z = layer.norm_self_attn(x)
+    if takes_positions(layer.self_attn):
+        attended = layer.self_attn(query=gather_positions(z, positions), key=z, value=z, positions=positions,
+                                   mask=mask_at(mask, positions))
+    else:
+        attended = gather_positions(layer.self_attn(query=z, key=z, value=z, mask=mask), positions)
     x = gather_positions(x, positions) + layer.dropout(attended)
     return x + layer.dropout(layer.feed_forward(layer.norm_ff(x)))
-
-
-def attend_at(attention: nn.Module, z: Tensor, mask: Tensor | DocumentMask | None, positions: Tensor) -> Tensor:
-    """Self-attention of `z` at some positions; the shapes are those of `MLMEncoder.forward`."""
-    if takes_positions(attention):
-        return attention(query=gather_positions(z, positions), key=z, value=z, positions=positions,
-                         mask=mask_at(mask, positions))
-    return gather_positions(attention(query=z, key=z, value=z, mask=mask), positions)

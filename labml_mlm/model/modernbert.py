@@ -114,7 +114,6 @@ class ModernBERTConfigs(MLMTransformerConfigs):
     encoder_attn: Annotated[Any, FIXED]
     ffn: Annotated[Any, FIXED]
     encoder_layer: Annotated[Any, FIXED]
-    conv_radius: Annotated[Any, FIXED]
     encoder: Annotated[Any, FIXED]
     src_embed: Annotated[Any, FIXED]
     generator: Annotated[Any, FIXED]

@@ -31,7 +31,6 @@ from torch.nn import functional
 from labml_mlm.common.errors import UserError
 from labml_mlm.items.declarations import FRACTION, DeclaredConfigs, Item, Range, at_least
 from labml_mlm.model.attention import SDPA, check_attention
-from labml_mlm.model.conv import ConvLayer
 from labml_mlm.model.embeddings import ABSOLUTE, embed_documents
 from labml_mlm.model.encoder import MLMEncoder, gather_positions
 from labml_mlm.model.packed import DocumentMask
@@ -258,9 +257,7 @@ class MLMTransformerConfigs(DeclaredConfigs, TransformerConfigs):
     encoder_attn: Annotated[nn.Module, Item('Attention')] = 'sdpa_rotary'
     ffn: Annotated[MLMFeedForwardConfigs, Item('Feed-forward layers; `mlm` has d_ff = 2 d_model, `default` is '
                                                "labml_nn's (2048)")] = 'mlm'
-    encoder_layer: Annotated[nn.Module, Item("A layer; `conv` is labml_nn's with a short convolution before attention")]
-    conv_radius: Annotated[int, Item('How many neighbours to either side the convolution sees', at_least(1),
-                                     belongs_to='transformer.encoder_layer=conv')] = 3
+    encoder_layer: Annotated[nn.Module, Item('A layer')]
     encoder: Annotated[Encoder, Item('All layers; `mlm` computes the last one at masked positions only, `default` is '
                                      "labml_nn's")] = 'mlm'
     src_embed: Annotated[nn.Module, Item('Token embeddings; `by_attention` adds positions where attention has none of '
@@ -298,12 +295,6 @@ def _ffn(c: MLMTransformerConfigs) -> MLMFeedForwardConfigs:
     conf.set_default(FeedForwardConfigs.d_ff, func=lambda: 2 * c.d_model)
     conf.set_default(FeedForwardConfigs.dropout, func=lambda: c.dropout)
     return conf
-
-
-@option(MLMTransformerConfigs.encoder_layer, 'conv')
-def _conv_layer(c: MLMTransformerConfigs):
-    return ConvLayer(d_model=c.d_model, self_attn=c.encoder_attn, feed_forward=c.ffn.ffn, dropout_prob=c.dropout,
-                     radius=c.conv_radius)
 
 
 @option(MLMTransformerConfigs.encoder, 'mlm')

@@ -22,8 +22,6 @@ _ITEMS = {'n_src_vocab': 'vocab_size', 'd_model': 'hidden_size', 'n_layers': 'nu
           'encoder_attn': 'attention', 'encoder': 'encoder', 'ffn.d_ff': 'intermediate_size',
           'ffn.dropout': 'ffn_dropout_prob', 'ffn.is_gated': 'is_gated', 'ffn.bias1': 'bias1', 'ffn.bias2': 'bias2',
           'ffn.bias_gate': 'bias_gate'}
-# Folders of earlier versions have none
-_CONV = 'conv_radius'
 # labml_nn has the other activations in GLU variants only
 ACTIVATIONS = {'gelu': {'ffn.activation': 'GELU'}, 'relu': {'ffn.activation': 'ReLU'},
                'silu': {'ffn.glu_variant': 'SwiGLU'}, 'sigmoid': {'ffn.glu_variant': 'GLU'},
@@ -52,15 +50,12 @@ def items_of(config: Mapping[str, Any]) -> dict[str, Any]:
     if config['hidden_act'] not in ACTIVATIONS:
         raise UserError(f'the config of type {MODEL_TYPE} has hidden_act={config["hidden_act"]}: it must be '
                         f'{" or ".join(ACTIVATIONS)}')
-    radius = config.get(_CONV, 0)
-    layer = {'encoder_layer': 'conv', _CONV: radius} if radius else {}
-    return {ours: config[theirs] for ours, theirs in _ITEMS.items()} | ACTIVATIONS[config['hidden_act']] | layer
+    return {ours: config[theirs] for ours, theirs in _ITEMS.items()} | ACTIVATIONS[config['hidden_act']]
 
 
 def config_of(items: Mapping[str, Any], *, activation: str) -> dict[str, Any]:
     """The part of `config.json` that stands for items; the activation has the name that it has there."""
-    found = {theirs: items[ours] for ours, theirs in _ITEMS.items()} | {'hidden_act': activation}
-    return found | {_CONV: items[_CONV]} if _CONV in items else found
+    return {theirs: items[ours] for ours, theirs in _ITEMS.items()} | {'hidden_act': activation}
 
 
 def published_name(name: str) -> str:

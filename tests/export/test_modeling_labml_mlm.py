@@ -27,7 +27,6 @@ VARIANTS = {
     'gated': {'ffn.is_gated': True, 'ffn.bias_gate': True},
     'no biases': {'ffn.bias1': False, 'ffn.bias2': False},
     **{variant: {'ffn.glu_variant': variant} for variant in ('GLU', 'Bilinear', 'ReGLU', 'GEGLU', 'SwiGLU')},
-    'convolution': {'encoder_layer': 'conv', 'conv_radius': 2},
     'own GLU': {'ffn.glu_variant': 'SwiGLU', 'ffn.bias1': True, 'ffn.is_gated': False},
 }
 

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from labml_mlm import MLM, MLMConfigs, MLMTransformerConfigs
 from labml_mlm.common.errors import UserError
 from labml_mlm.distributed.parallel import SingleProcess
-from labml_mlm.optim.freeze import freeze
+from labml_mlm.model.freeze import freeze
 from labml_mlm.training.compiler import should_compile
 from labml_mlm.training.engine import Engine
 

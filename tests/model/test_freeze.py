@@ -2,8 +2,8 @@ import pytest
 
 from labml_mlm.common.errors import UserError
 from labml_mlm.model.bert import BERTConfigs
+from labml_mlm.model.freeze import freeze
 from labml_mlm.model.transformer import MLMTransformerConfigs
-from labml_mlm.optim.freeze import freeze
 
 
 def make_model(class_=MLMTransformerConfigs):
