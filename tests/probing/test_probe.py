@@ -37,8 +37,8 @@ def test_features_are_those_of_encode(models):
 
 
 def test_modes_and_random_numbers_stay(models, labelled):
-    model, prober = models['bert'].model, Prober(data_of(models['bert'], labelled), every=1, ranks=SINGLE_PROCESS,
-                                                 is_sharded=False)
+    model, prober = models['bert'].model, Prober(data_of(models['bert'], labelled), sha256='', every=1,
+                                                 ranks=SINGLE_PROCESS, is_sharded=False)
     modules = list(model.modules())
     for i, module in enumerate(modules):
         module.training = i % 2 == 0
