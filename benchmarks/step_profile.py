@@ -3,8 +3,8 @@
 
     python benchmarks/step_profile.py [--size tiny] [--layers N] [--compiled] [--steps 10] [--rows 16]
 
-Our step with `recipe=char` by operator, as torch's profiler sees it on a CPU. `ms` is without the operators inside, the
-fastest of the calls with the same shapes times their number; `share` is of the fastest step without the profiler, in
+Our step with `recipe=char_labml_nn_size` by operator, as torch's profiler sees it on a CPU. `ms` is without the
+operators inside, the fastest of the calls with the same shapes times their number; `share` is of the fastest step without the profiler, in
 CPU time. So other processes disturb both little. `floor` is what the machine needs at least, by what the process
 measures before:
 
@@ -135,7 +135,7 @@ def main():
         # The compiler's loops tell the profiler their names
         config.cpp.enable_kernel_profile = True
     layers = {} if arguments.layers is None else {'transformer.n_layers': arguments.layers}
-    conf = configs(arguments.size, recipe='char', device='cpu', compile=arguments.compiled, **layers)
+    conf = configs(arguments.size, recipe='char_labml_nn_size', device='cpu', compile=arguments.compiled, **layers)
     step, batches = our_step(conf), make_batches(conf, arguments.steps)
     machine = measured_machine()
     for batch in batches[:3]:
@@ -144,7 +144,7 @@ def main():
     events = profiled(step, batches)
     print(f'\nPython {platform.python_version()}, torch {torch.__version__}, one thread; matrix products '
           f'{machine.peak / 1e9:,.0f} GFLOP/s, copies {machine.bandwidth / 1e9:,.0f} GB/s')
-    print(f'{arguments.size}, recipe=char, {conf.transformer.n_layers} layers, '
+    print(f'{arguments.size}, recipe=char_labml_nn_size, {conf.transformer.n_layers} layers, '
           f'{"compiled" if arguments.compiled else "eager"}: a step takes {step_ms:.1f} ms\n')
     print_table(rows(events, len(batches), machine), step_ms, arguments.rows)
 

@@ -4,7 +4,7 @@
     python benchmarks/waiting.py [--rounds 3] [--seconds 10] [--busy 0,1,2] [name=value ...]
 
 Threads of OpenMP that wait for each other spin, which takes the core from whom they wait for if another process wants
-it. Trains `recipe=char` for some seconds in processes of their own, by turns:
+it. Trains `recipe=char_labml_nn_size` for some seconds in processes of their own, by turns:
 
 * `spinning` as long as libgomp does by default, `GOMP_SPINCOUNT=300000`
 * `briefly` as `labml_mlm` has it, `GOMP_SPINCOUNT=1000`
@@ -41,7 +41,7 @@ _WARM_UP = 5
 def tokens_per_second(seconds: float, overrides: list[str]) -> float:
     """Trains for some seconds."""
     conf = MLMConfigs()
-    conf._set_values({'recipe': 'char', 'text': 'python_topics', 'n_prompts': 0, 'baselines': 'none'})
+    conf._set_values({'recipe': 'char_labml_nn_size', 'text': 'python_topics', 'n_prompts': 0, 'baselines': 'none'})
     conf._set_values(parse_overrides(conf, overrides))
     with silent():
         conf.init()

@@ -51,7 +51,7 @@ EXPECTED = {'--help': 'usage', 'benchmarks/over': 'everything else',
             '--candidates': 'per token', '--joint': 'and lives in', '[MASK] [MASK] today': '␣',
             'labml-mlm info': 'to resume', 'labml-mlm train': 'The run is in',
             'labml-mlm fill-mask': 'To be or n', 'labml-mlm samples': 'masked  ', 'labml-mlm plot': 'has the curves of',
-            '--pseudo': 'Pseudo-perplexity', 'labml-mlm evaluate': 'unigram', '--resume last epochs': 'epochs: 1 → 6',
+            '--pseudo': 'Pseudo-perplexity', 'labml-mlm evaluate': 'unigram', '--resume last epochs': 'epochs: 1 → 12',
             '--resume': 'The run', 'experiments/': 'The run is in', 'my_mlm.py': 'The run is in'}
 TRAIN = 'python experiments/char_mlm.py text_path=my_text.txt epochs=1 transformer.n_layers=1'
 
