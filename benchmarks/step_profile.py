@@ -4,9 +4,9 @@
     python benchmarks/step_profile.py [--size tiny] [--layers N] [--compiled] [--steps 10] [--rows 16]
 
 Our step with `recipe=char_labml_nn_size` by operator, as torch's profiler sees it on a CPU. `ms` is without the
-operators inside, the fastest of the calls with the same shapes times their number; `share` is of the fastest step without the profiler, in
-CPU time. So other processes disturb both little. `floor` is what the machine needs at least, by what the process
-measures before:
+operators inside, the fastest of the calls with the same shapes times their number; `share` is of the fastest step
+without the profiler, in CPU time. So other processes disturb both little. `floor` is what the machine needs at least,
+by what the process measures before:
 
 * products of matrices, and attention: their operations, at the rate of a large product
 * sums, copies, norms and element by element: the bytes that they read and write, at the bandwidth of a copy of 4 MB.
