@@ -100,4 +100,9 @@ def _read_stdin() -> Iterator[tuple[int, str]]:
 
 def _stdin_lines() -> Iterator[tuple[int, str | Wrong]]:
     # It may be closed
-    return iter(()) if sys.stdin is None else decode_lines(sys.stdin.buffer)
+    if sys.stdin is None:
+        return
+    # As text, whose bytes are kept: a signal that ends a read of bytes leaves a half-written output behind
+    if hasattr(sys.stdin, 'reconfigure'):
+        sys.stdin.reconfigure(encoding='utf-8', errors='surrogateescape', newline='\n')
+    yield from decode_lines(line.encode('utf-8', 'surrogateescape') for line in sys.stdin)
