@@ -29,7 +29,7 @@ from labml_mlm.launch.train import ToTrain, help_topic, train_found
 from labml_mlm.runs.run import find_run
 
 # Names of experiments by recipe: those of the scripts in `experiments/`, whose runs are listed beside them
-_EXPERIMENTS = {'char': 'char_mlm', 'char_labml_nn_size': 'char_mlm', 'subword': 'subword_mlm', 'domain': 'domain_mlm',
+_EXPERIMENTS = {'char': 'char_mlm', 'subword': 'subword_mlm', 'domain': 'domain_mlm', 'char_labml_nn_size': 'char_mlm',
                 'classify': 'classify', 'tag': 'tag', 'none': 'mlm'}
 _RECIPES = tuple(CLASSES)
 # For the line that says which recipe was taken
