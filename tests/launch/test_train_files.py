@@ -99,8 +99,8 @@ def test_project_is_that_of_the_folder_above(train):
     (['text.txt', 'optimizer'], 'there is no file or folder optimizer; an item is given as optimizer=VALUE'),
     (['char', 'text.txt'], 'there is no file or folder char; the recipe is recipe=char'),
     (['text.txt', 'text_path=text.txt'], 'give either text.txt or text_path=text.txt, not both'),
-    (['text.txt', 'recipe=subwrd'], '`recipe=subwrd`: it must be one of char, subword, domain, char_labml_nn_size, classify, '
-                                    'tag, none. Did you mean `subword`?'),
+    (['text.txt', 'recipe=subwrd'], '`recipe=subwrd`: it must be one of char, subword, domain, char_labml_nn_size, '
+                                    'classify, tag, none. Did you mean `subword`?'),
     (['text.txt', 'recipe=domain'], 'recipe=domain needs something to go on from: init_from=FOLDER'),
     (['recipe=classify'], 'fine-tuning needs labelled texts: text_path=FILE'),
     (['text.txt', 'text.txt', 'recipe=classify'], 'fine-tuning reads one file of labelled texts, and these are 2'),
