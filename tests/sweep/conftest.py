@@ -62,4 +62,4 @@ def unchecked(monkeypatch):
         found = plan.grid.grid(plan.grid.axes(asked.overrides, whole=()))
         return plan.grid.with_seeds(found, range(1, asked.seeds + 1)) if asked.seeds else found
 
-    monkeypatch.setattr(plan, '_combinations', combinations)
+    monkeypatch.setattr(plan, 'combinations', combinations)

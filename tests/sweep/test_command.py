@@ -76,7 +76,7 @@ def test_ctrl_c_saves_the_run_and_says_how_to_go_on(folder):
     (folder / 'mode-2').write_text('wait')
     script = folder / 'labml-mlm'
     script.write_text('import sys\n\nfrom labml_mlm.__main__ import main\nfrom labml_mlm.sweep import plan\n\n'
-                      'plan._combinations = lambda _: [{"x": "1"}, {"x": "2"}, {"x": "3"}]\nmain()\n')
+                      'plan.combinations = lambda _: [{"x": "1"}, {"x": "2"}, {"x": "3"}]\nmain()\n')
     command = [sys.executable, 'labml-mlm', 'sweep', 'x=1,2,3', '--script', 'fast.py']
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
     process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -78,7 +78,7 @@ def test_nothing_is_written_if_a_combination_cannot_be_trained(file, monkeypatch
     def refuse(_):
         raise UserError('no')
 
-    monkeypatch.setattr('labml_mlm.sweep.plan._combinations', refuse)
+    monkeypatch.setattr('labml_mlm.sweep.plan.combinations', refuse)
     with pytest.raises(UserError, match='no'):
         file.create()
     assert not file.path.exists()
