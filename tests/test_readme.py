@@ -23,7 +23,8 @@ WORKED_EXAMPLES = BLOCKS['architecture.md']
 # In several processes
 LAUNCHED = [command for command in COMMANDS if any(part in command for part in ('torchrun', 'labml launch', 'sweep'))]
 # Arguments with which a command takes seconds
-QUICK = {'benchmarks/fill_mask': '--rounds 1', 'benchmarks/score': '--rounds 1 --texts 8 transformer.n_layers=1',
+QUICK = {'benchmarks/step_profile': '--steps 2 --layers 1', 'benchmarks/fill_mask': '--rounds 1',
+         'benchmarks/score': '--rounds 1 --texts 8 transformer.n_layers=1',
          'benchmarks/app': '--rounds 1 --runs 2 --steps 100',
          'benchmarks/distributed': '--rounds 1 --steps 1 --sizes tiny',
          'benchmarks/data': '--rounds 1 --megabytes 1 --bpe-megabytes 1 --short-megabytes 1',
@@ -33,7 +34,7 @@ QUICK = {'benchmarks/fill_mask': '--rounds 1', 'benchmarks/score': '--rounds 1 -
          'benchmarks/masking': '--batches 1', 'benchmarks/plan': '', 'benchmarks/': '--rounds 1 --steps 2',
          'labml-mlm app': '--port 0 --store store.sqlite'}
 # What a command prints, by a part of it; the first that fits
-EXPECTED = {'--help': 'usage', 'benchmarks/over': 'everything else',
+EXPECTED = {'--help': 'usage', 'benchmarks/step_profile': 'a step takes', 'benchmarks/over': 'everything else',
             'benchmarks/check': '% of training time', 'benchmarks/fill': 'batches ',
             'benchmarks/score': 'encoder alone',
             'benchmarks/data': 'throughput of tokenizers', 'benchmarks/domain': 'transformers',

@@ -168,5 +168,5 @@ def test_items_of_parts_that_nothing_reads_are_refused(text_path):
     with pytest.raises(UserError, match='`optimizer.eps` is given, but nothing reads it, as nothing reads `optimizer`'):
         refuse_unread(conf, ['optimizer.eps'])
     assert conf.transformer is None
-    with pytest.raises(UserError, match='it belongs to transformer=mlm and shallow and bert and roberta and modernbert'):
+    with pytest.raises(UserError, match='belongs to transformer=mlm and shallow and bert and roberta and modernbert'):
         refuse_unread(conf, ['transformer.n_layers'])
