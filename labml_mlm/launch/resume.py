@@ -185,7 +185,7 @@ class Resumption:
     def merged_snapshot(self, snapshot: dict, *, tokens: int) -> dict:
         """The present `snapshot`, with how the run was started and when it was resumed."""
         # Only the probe may be another one
-        text = {**self.snapshot['text'], 'probe_sha256': snapshot['text']['probe_sha256']}
+        text = {**self.snapshot['text'], 'probe_sha256': snapshot['text'].get('probe_sha256')}
         return {**snapshot, **{name: self.snapshot[name] for name in ('time', 'versions')}, 'text': text,
                 'script_experiment': self.snapshot.get('script_experiment'),
                 'resumed': [*self.snapshot['resumed'], {'time': snapshot['time'], 'tokens': tokens}]}
