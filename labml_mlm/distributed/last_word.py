@@ -16,6 +16,8 @@ import time
 
 # Seconds that torchrun may take: it gives the ranks 30
 _PATIENCE = 60.
+# Seconds for its traceback, where the store had closed before this process was there
+_TRACEBACK = 1.
 # Seconds between two looks at whether torchrun is still there
 _INTERVAL = 0.1
 
@@ -38,6 +40,7 @@ def _wait(host: str, port: int, torchrun: int) -> bool:
     try:
         store = socket.create_connection((host, port), timeout=_PATIENCE)
     except OSError:
+        time.sleep(_TRACEBACK)
         return True
     with store:
         store.settimeout(_INTERVAL)
