@@ -8,8 +8,8 @@ from labml.internal.tracker import tracker_singleton
 from labml_mlm import MLMConfigs
 from labml_mlm.inference.pretrained import silent
 
-# By recipe: the accuracy at the end, as the scripts in `experiments/` say, and the text that it is of
-TARGETS = {'char': (0.715, 'tiny_shakespeare'), 'subword': (0.445, 'python_sources')}
+# By recipe: the accuracy at the end, of `char` the lowest of three seeds, and the text that it is of
+TARGETS = {'char': (0.719, 'tiny_shakespeare'), 'subword': (0.445, 'python_sources')}
 # On the CPU, to test the script
 _TINY = {'max_steps': 4, 'd_model': 16, 'transformer.n_layers': 1, 'transformer.n_heads': 2, 'text': 'python_topics',
          'inner_iterations': 2, 'lr_warmup_steps': 1}

@@ -18,7 +18,7 @@ lowest.
 * `ours` has the defaults of `MLMConfigs`: fused AdamW at 2e-3, 100 warm-up steps, cosine decay, and 15% of single
   tokens masked. The sides after it change one thing each.
 * `char_labml_nn_size` is the recipe of that name: what wins at labml_nn's size. `char` is the recipe of
-  `experiments/char_mlm.py`: what wins at any size.
+  `experiments/char_mlm.py`: the same with three layers.
 
 `--side` adds a side of ours with other overrides. Nothing is compiled: in so short a time it would not pay off.
 `--cpu-time` counts the process's CPU time in place of the time that passes, with one thread: on a machine that others

@@ -24,13 +24,10 @@ import argparse
 import contextlib
 import json
 import statistics
+import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
-
-import optuna
-from optuna.storages.journal import JournalFileBackend, JournalStorage
-from optuna.trial import Trial, TrialState
 
 from labml_mlm.common.arguments import Parser
 from labml_mlm.common.errors import UserError
@@ -41,6 +38,13 @@ from labml_mlm.sweep.grid import SEED, shown
 from labml_mlm.sweep.plan import check_name, combinations, make_plan
 from labml_mlm.sweep.runner import Interrupted, Outcome, Runner
 from labml_mlm.sweep.table import time_text
+
+try:
+    import optuna
+    from optuna.storages.journal import JournalFileBackend, JournalStorage
+    from optuna.trial import Trial, TrialState
+except ImportError:
+    sys.exit("search.py needs optuna: pip install 'labml_mlm[bench]'")
 
 # Fractions of the minutes that the rungs of successive halving have; each keeps a third
 RUNGS = 1 / 9, 1 / 3, 1.
@@ -96,6 +100,8 @@ def opened(parsed: argparse.Namespace) -> Iterator[Search]:
     """The search of this name, which no other process may have open."""
     check_name(parsed.name, option='NAME')
     runner = Runner(parsed.arguments, tag=parsed.name)
+    print('Checking all values …', flush=True)
+    space = find_space(parsed.arguments, parsed.space)
     folder = runner.logs.parent / 'searches'
     folder.mkdir(parents=True, exist_ok=True)
     lock = ProcessLock(folder / f'.{parsed.name}.lock')
@@ -113,8 +119,6 @@ def opened(parsed: argparse.Namespace) -> Iterator[Search]:
             differing = ' and '.join(name for name in asked if before[name] != asked[name])
             raise UserError(f'there is a search {parsed.name} with other {differing}: give another name, or the same '
                             'command to go on')
-        print('Checking all values …', flush=True)
-        space = find_space(parsed.arguments, parsed.space)
         study.set_user_attr(_ASKED, asked)
         yield Search(parsed.name, study, runner, space, parsed.minutes)
     finally:

@@ -231,4 +231,4 @@ def test_a_search_that_cannot_be_made(tmp_path, arguments, message):
     (tmp_path / 'text.txt').write_text('The quick brown fox jumps over the lazy dog.\n' * 2000)
     result = search(tmp_path, *SEARCH, *arguments)
     assert result.returncode == 2 and message in result.stderr and 'Traceback' not in result.stderr
-    assert not (tmp_path / 'logs').exists()
+    assert not (tmp_path / 'logs').exists() and not (tmp_path / 'searches').exists()
