@@ -158,12 +158,13 @@ def climb(search: Search, trial: Trial, values: Mapping[str, str]) -> tuple[Tria
 
 def candidates(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     """Those that were trained, or could not be; those that were interrupted were begun again as others."""
-    return [trial for trial in study.trials if _FIGURES in trial.user_attrs or _PROBLEM in trial.user_attrs]
+    return [trial for trial in study.trials
+            if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or _PROBLEM in trial.user_attrs]
 
 
 def used(study: optuna.Study) -> float:
     """Seconds of training of all candidates. A run that two of them share counts twice."""
-    return sum(seconds for trial in study.trials for _, seconds in trial.user_attrs.get(_FIGURES, []))
+    return sum(seconds for trial in candidates(study) for _, seconds in trial.user_attrs.get(_FIGURES, []))
 
 
 def ranked(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
